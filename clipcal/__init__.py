@@ -1,0 +1,50 @@
+"""Few-shot tuned CLIP classifiers that know how sure they are."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("clipcal")
+except PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "0.0.0"
+
+_HOMES = {
+    "CLIPImageEncoder": "clipcal.images",
+    "CoOp": "clipcal.methods",
+    "DynamicOutlierRegularizer": "clipcal.regularizers",
+    "ImagePaths": "clipcal.images",
+    "KgCoOp": "clipcal.methods",
+    "PromptTunedCLIPClassifier": "clipcal.classifiers",
+    "ReliabilityDisplay": "clipcal.plots",
+    "TemperatureScaling": "clipcal.calibration",
+    "ZeroShotCLIPClassifier": "clipcal.classifiers",
+    "ace_scorer": "clipcal.metrics",
+    "adaptive_calibration_error": "clipcal.metrics",
+    "ece_scorer": "clipcal.metrics",
+    "expected_calibration_error": "clipcal.metrics",
+    "make_shapes": "clipcal.datasets",
+    "maximum_calibration_error": "clipcal.metrics",
+    "mce_scorer": "clipcal.metrics",
+}
+_PACKAGES = (
+    "backbones", "calibration", "classifiers", "datasets", "exceptions", "images", "methods", "metrics",
+    "plots", "regularizers", "text", "training",
+)  # fmt: skip
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing clipcal loads neither torch nor open_clip; the first use of a name does, where needed.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _PACKAGES:
+        return import_module(f"clipcal.{name}")
+    raise AttributeError(f"module 'clipcal' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_PACKAGES])
