@@ -1,0 +1,229 @@
+"""The one definition of a bin, used by every metric and every plot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .._compat import Interval, StrOptions, validate_params
+from ._top_label import TopLabel, read_top_label
+
+__all__ = ["CalibrationBins", "bin_top_label", "calibration_bins"]
+
+Floats = NDArray[np.float64]
+Strategy = Literal["uniform", "quantile"]
+Closed = Literal["right", "left"]
+
+BIN_COUNT: dict[str, list[Any]] = {"n_bins": [Interval(Integral, 1, None, closed="left")]}
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationBins:
+    """A table with one row per bin of confidence, and the numbers that follow from it.
+
+    Attributes
+    ----------
+    edges : ndarray of shape (n_bins + 1,)
+        Edges of the bins, from 0 to 1.
+
+    count : ndarray of shape (n_bins,), dtype int
+        Number of rows in each bin; rows of weight zero are not counted.
+
+    effective_count : ndarray of shape (n_bins,)
+        Kish's effective number of rows, ``sum(w)**2 / sum(w**2)``; equals `count` without weights.
+
+    weight : ndarray of shape (n_bins,)
+        Total weight in each bin; equals `count` without weights.
+
+    confidence : ndarray of shape (n_bins,)
+        Mean confidence in each bin, NaN where the bin is empty.
+
+    accuracy : ndarray of shape (n_bins,)
+        Share of correct rows in each bin, NaN where the bin is empty.
+
+    residual : ndarray of shape (n_bins,)
+        Weighted sum of confidence minus correctness in each bin: positive where the model claims too
+        much. Zero where the bin is empty.
+    """
+
+    edges: Floats
+    count: NDArray[np.int64]
+    effective_count: Floats
+    weight: Floats
+    confidence: Floats
+    accuracy: Floats
+    residual: Floats
+
+    def __len__(self) -> int:
+        """Return the number of bins."""
+        return len(self.weight)
+
+    @property
+    def n_samples(self) -> int:
+        """Number of rows of positive weight."""
+        return int(self.count.sum())
+
+    @property
+    def error(self) -> float:
+        """Mean absolute gap between confidence and accuracy: the expected calibration error."""
+        return float(np.abs(self.residual).sum() / self.weight.sum())
+
+    @property
+    def over(self) -> float:
+        """The part of `error` that stems from over-confident bins."""
+        return float(np.maximum(self.residual, 0.0).sum() / self.weight.sum())
+
+    @property
+    def under(self) -> float:
+        """The part of `error` that stems from under-confident bins."""
+        return float(np.maximum(-self.residual, 0.0).sum() / self.weight.sum())
+
+    @property
+    def mean_gap(self) -> float:
+        """Mean confidence minus accuracy over all rows, which no choice of bins can change."""
+        return float(self.residual.sum() / self.weight.sum())
+
+    @property
+    def gaps(self) -> Floats:
+        """Mean confidence minus accuracy of each bin, NaN where the bin is empty."""
+        return _divide(self.residual, self.weight)
+
+
+@validate_params(
+    {
+        **BIN_COUNT,
+        "strategy": [StrOptions({"uniform", "quantile"})],
+        "closed": [StrOptions({"right", "left"})],
+    }
+)
+def calibration_bins(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    n_bins: int = 15,
+    strategy: Strategy = "uniform",
+    closed: Closed = "right",
+) -> CalibrationBins:
+    """Sort predictions into bins by confidence, and compare confidence with accuracy in each.
+
+    The confidence of a row is its largest probability; the row is correct if that column's label is
+    the true one. Of equal largest probabilities the first column wins.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True labels. A label that is not in `labels` counts as a wrong prediction.
+
+    y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+        Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
+
+    labels : array-like of shape (n_classes,), default=None
+        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
+        of `y_true`, provided that there are as many as columns.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights, finite and non-negative.
+
+    n_bins : int, default=15
+        Number of bins, at least 1. With ``strategy="quantile"`` fewer are made if rows are few or tied.
+
+    strategy : {"uniform", "quantile"}, default="uniform"
+        Bins of equal width, or of equal weight. Equal-weight cuts lie half-way between neighbouring
+        confidences and never separate equal ones.
+
+    closed : {"right", "left"}, default="right"
+        The side on which a bin of equal width includes its edge. The outermost bins always include 0
+        and 1. Bins of equal weight are closed on the right.
+
+    Returns
+    -------
+    bins : CalibrationBins
+        The table, empty bins included.
+
+    Raises
+    ------
+    ValueError
+        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+
+    See Also
+    --------
+    expected_calibration_error : The mean gap over bins of equal width.
+    adaptive_calibration_error : The mean gap over bins of equal weight.
+
+    References
+    ----------
+    .. [1] M. P. Naeini, G. F. Cooper, M. Hauskrecht. "Obtaining well calibrated probabilities using
+       Bayesian binning", AAAI 2015. :doi:`10.1609/aaai.v29i1.9602`
+
+    Examples
+    --------
+    >>> from clipcal.metrics import calibration_bins
+    >>> bins = calibration_bins([1, 0, 1, 1], [0.95, 0.7, 0.65, 0.9], n_bins=5)
+    >>> bins.count
+    array([0, 0, 0, 2, 2])
+    >>> bins.accuracy.round(2)
+    array([nan, nan, nan, 0.5, 1. ])
+    >>> round(bins.error, 4)
+    0.125
+    """
+    top_label = read_top_label(y_true, y_prob, labels=labels, sample_weight=sample_weight)
+    return bin_top_label(top_label, n_bins=n_bins, strategy=strategy, closed=closed)
+
+
+def bin_top_label(
+    top_label: TopLabel, *, n_bins: int, strategy: Strategy = "uniform", closed: Closed = "right"
+) -> CalibrationBins:
+    """Build the table from rows that have been checked already."""
+    confidence, correct, weight = top_label
+    if strategy == "quantile":
+        edges, closed = _equal_weight_edges(confidence, weight, n_bins), "right"
+    else:
+        edges = np.linspace(0.0, 1.0, n_bins + 1)
+    # Searching the interior edges alone puts 0 into the first and 1 into the last bin on either side.
+    index = np.searchsorted(edges[1:-1], confidence, side="left" if closed == "right" else "right")
+
+    def total(values: Floats) -> Floats:
+        return np.bincount(index, weights=values, minlength=len(edges) - 1).astype(np.float64)
+
+    in_bin = total(weight)
+    return CalibrationBins(
+        edges=edges,
+        count=np.bincount(index, minlength=len(edges) - 1),
+        effective_count=_divide(in_bin**2, total(weight**2), empty=0.0),
+        weight=in_bin,
+        confidence=_divide(total(weight * confidence), in_bin),
+        accuracy=_divide(total(weight * correct), in_bin),
+        residual=total(weight * (confidence - correct)),
+    )
+
+
+def _equal_weight_edges(confidence: Floats, weight: Floats, n_bins: int) -> Floats:
+    """Cut between sorted rows so that the bins weigh about the same and none is empty."""
+    order = np.argsort(confidence, kind="stable")
+    ordered, n_rows = confidence[order], len(confidence)
+    n_bins = min(n_bins, n_rows)
+    steps = np.arange(1, n_bins)
+    ends: NDArray[np.intp]
+    if (weight == weight[0]).all():
+        size, extra = divmod(n_rows, n_bins)
+        ends = steps * size + np.minimum(steps, extra)
+    else:
+        passed = np.cumsum(weight[order])
+        # The slack keeps a cut in place when rounding makes a cumulative weight miss its target.
+        targets = steps * (passed[-1] / n_bins) * (1.0 - 1e-12)
+        ends = np.minimum(np.searchsorted(passed, targets) + 1, n_rows - 1)
+    cuts = np.unique((ordered[ends - 1] + ordered[ends]) / 2.0)
+    above = np.append(np.searchsorted(ordered, cuts, side="right"), n_rows)
+    cuts = cuts[np.diff(above) > 0]
+    return np.concatenate([[0.0], cuts, [1.0]])
+
+
+def _divide(numerator: Floats, denominator: Floats, *, empty: float = np.nan) -> Floats:
+    out = np.full(len(denominator), empty)
+    return np.divide(numerator, denominator, out=out, where=denominator > 0)

@@ -1,0 +1,65 @@
+"""How far text features stand apart: the feature divergence of the DOR paper."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+__all__ = ["feature_divergence"]
+
+
+def feature_divergence(text_features: ArrayLike, *, n_neighbors: int = 5, metric: str = "euclidean") -> float:
+    """Mean distance of text features to their nearest other ones (the FD score).
+
+    For class ``i``, ``FD(w_i)`` is the mean distance from ``w_i`` to its ``n_neighbors`` nearest other
+    features; the score is the mean over classes. Overconfidence on new classes goes with features
+    that have moved apart.
+
+    Parameters
+    ----------
+    text_features : array-like of shape (n_classes, n_features)
+        Rows are brought to unit length.
+    n_neighbors : int, default=5
+        Neighbours per class; all other classes, if there are fewer. The paper leaves the number open.
+    metric : {"euclidean", "cosine"}, default="euclidean"
+        Distance between unit vectors, ``|a - b|`` or ``1 - a.b``. The paper leaves this open too; the
+        two are monotone in one another.
+
+    Returns
+    -------
+    divergence : float
+        In [0, 2].
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two classes, or a parameter is out of range.
+
+    References
+    ----------
+    .. [1] S. Wang, Y. Li, H. Wei, "Understanding and Mitigating Miscalibration in Prompt Tuning for
+       Vision-Language Models", ICML 2025, arXiv:2410.02681.
+
+    Examples
+    --------
+    >>> from clipcal.metrics import feature_divergence
+    >>> round(feature_divergence([[1, 0], [0, 1], [1, 1]], n_neighbors=1), 4)
+    0.7654
+    """
+    features = np.asarray(text_features, dtype=np.float64)
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(
+            f"text_features must hold at least two classes, one a row; got an array of shape {features.shape}."
+        )
+    if metric not in ("euclidean", "cosine"):
+        raise ValueError(f"metric must be 'euclidean' or 'cosine'; got {metric!r}.")
+    if not isinstance(n_neighbors, Integral) or n_neighbors < 1:
+        raise ValueError(f"n_neighbors must be a positive integer; got {n_neighbors!r}.")
+    features = features / np.linalg.norm(features, axis=1, keepdims=True)
+    distance = 1 - np.clip(features @ features.T, -1, 1)
+    np.fill_diagonal(distance, np.inf)
+    n_neighbors = min(int(n_neighbors), len(features) - 1)
+    nearest = np.partition(distance, n_neighbors - 1, axis=1)[:, :n_neighbors]
+    return float((np.sqrt(2 * nearest) if metric == "euclidean" else nearest).mean())

@@ -1,0 +1,140 @@
+"""The definition of a bin: edges, ties, weights, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipcal.metrics import calibration_bins
+
+# Two-class rows of given confidence in the first column; "correct" rows are of the first class.
+LABELS = ["a", "b"]
+
+
+def two_class(confidence, correct):
+    confidence = np.asarray(confidence, dtype=float)
+    return np.where(np.asarray(correct) == 1, "a", "b"), np.column_stack([confidence, 1 - confidence])
+
+
+def test_bins_are_closed_on_the_right_and_hold_both_ends():
+    y, prob = two_class([0.5, 0.75, 0.750001, 1.0], [1, 1, 0, 0])
+    bins = calibration_bins(y, prob, n_bins=4)
+    assert bins.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert bins.count.tolist() == [0, 1, 1, 2]
+    assert calibration_bins(y, prob, n_bins=4, closed="left").count.tolist() == [0, 0, 1, 3]
+
+
+def test_confidence_zero_falls_into_the_first_bin():
+    with pytest.warns(UserWarning, match="sum to 1"):
+        bins = calibration_bins(["a", "b"], np.zeros((2, 2)), n_bins=3)
+    assert bins.count.tolist() == [2, 0, 0]
+
+
+def test_table_by_hand():
+    y, prob = two_class([0.6, 0.7, 0.9], [1, 0, 1])
+    bins = calibration_bins(y, prob, n_bins=4, sample_weight=[1, 3, 2])
+    assert bins.weight.tolist() == [0, 0, 4, 2]
+    np.testing.assert_allclose(bins.confidence[2:], [(0.6 + 3 * 0.7) / 4, 0.9])
+    np.testing.assert_allclose(bins.accuracy[2:], [0.25, 1.0])
+    np.testing.assert_allclose(bins.residual, [0, 0, -0.4 + 2.1, -0.2])
+    np.testing.assert_allclose(bins.effective_count, [0, 0, 16 / 10, 1])
+    assert np.isnan(bins.confidence[:2]).all()
+    assert bins.n_samples == 3 and len(bins) == 4
+
+
+def test_quantile_cuts_lie_half_way_and_never_split_ties():
+    y, prob = two_class([0.6, 0.7, 0.8, 0.9], [1, 0, 1, 1])
+    bins = calibration_bins(y, prob, n_bins=2, strategy="quantile")
+    np.testing.assert_allclose(bins.edges, [0, 0.75, 1])
+    y, prob = two_class([0.6, 0.6, 0.9, 0.9, 0.9], [1, 0, 1, 1, 1])
+    assert calibration_bins(y, prob, n_bins=4, strategy="quantile").count.tolist() == [2, 3]
+    y, prob = two_class([0.8] * 6, [1, 0, 1, 1, 1, 1])
+    assert calibration_bins(y, prob, n_bins=4, strategy="quantile").count.tolist() == [6]
+
+
+def test_quantile_bins_share_out_rows_and_weights():
+    confidence = np.linspace(0.5, 1, 11)[:10]
+    y, prob = two_class(confidence, [0] + [1] * 9)
+    bins = calibration_bins(y, prob, n_bins=4, strategy="quantile")
+    assert bins.count.tolist() == [3, 3, 2, 2]
+    weighted = calibration_bins(y, prob, n_bins=2, strategy="quantile", sample_weight=[9] + [1] * 9)
+    assert weighted.count.tolist() == [1, 9]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(0, 20), min_size=1, max_size=60),
+    st.integers(1, 12),
+    st.integers(0, 2**16),
+    st.booleans(),
+)
+def test_quantile_bins_are_never_empty_and_ignore_row_order(ticks, n_bins, seed, weighted):
+    rng = np.random.default_rng(seed)
+    y, prob = two_class(0.5 + np.array(ticks) / 40, rng.integers(0, 2, len(ticks)))
+    weight = rng.integers(1, 4, len(ticks)) if weighted else None
+    order = rng.permutation(len(ticks))
+    options = {"labels": LABELS, "n_bins": n_bins, "strategy": "quantile"}
+    bins = calibration_bins(y, prob, sample_weight=weight, **options)
+    shuffled = calibration_bins(
+        y[order], prob[order], sample_weight=None if weight is None else weight[order], **options
+    )
+    assert (bins.count > 0).all() and len(bins) <= n_bins
+    np.testing.assert_array_equal(bins.count, shuffled.count)
+    np.testing.assert_allclose(bins.residual, shuffled.residual, atol=1e-12)
+
+
+def test_one_dimensional_probabilities_are_those_of_the_second_class():
+    p = np.array([0.1, 0.4, 0.8])
+    one, two = (calibration_bins([0, 1, 1], prob, n_bins=5) for prob in (p, np.column_stack([1 - p, p])))
+    np.testing.assert_array_equal(one.residual, two.residual)
+
+
+def test_unsorted_labels_are_sorted_together_with_the_columns():
+    prob = np.array([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3]])
+    bins = calibration_bins(["ant", "cow"], prob, labels=["cow", "ant", "bee"], n_bins=2)
+    assert bins.accuracy[1] == 1.0
+
+
+def test_rows_of_weight_zero_do_not_exist():
+    y, prob = two_class([0.6, 0.7, 0.9], [1, 0, 1])
+    bins = calibration_bins(y, prob, labels=LABELS, sample_weight=[1, 0, 2], n_bins=4)
+    assert bins.n_samples == 2 and bins.count.tolist() == [0, 0, 1, 1]
+
+
+def test_data_frames_are_read_and_nothing_is_modified():
+    y, prob = two_class([0.6, 1.0 + 5e-7], [1, 0])
+    before = prob.copy()
+    frame = pd.DataFrame(prob, columns=LABELS, index=[7, 3])
+    assert calibration_bins(pd.Series(y, index=[7, 3]), frame).n_samples == 2
+    np.testing.assert_array_equal(prob, before)
+
+
+@pytest.mark.parametrize(
+    ("y", "prob", "options", "message"),
+    [
+        ([0, 1], [[0.5, 0.5], [np.nan, 1.0]], {}, "NaN"),
+        ([0, 1], [[0.5, 0.5], [np.inf, 0.0]], {}, "infinity"),
+        ([0, np.nan], [[0.5, 0.5], [0.1, 0.9]], {}, "y_true contains NaN"),
+        ([0, 1], [[2.0, -1.0], [0.5, 0.5]], {}, "softmax"),
+        ([], np.empty((0, 2)), {}, "0 sample"),
+        ([0, 1, 0], [[0.5, 0.5], [0.1, 0.9]], {}, "inconsistent"),
+        ([0, 0], [[0.5, 0.5], [0.1, 0.9]], {}, "Pass labels="),
+        ([0, 1], [[0.5, 0.5], [0.1, 0.9]], {"labels": [0, 1, 2]}, "names 3 classes"),
+        ([0, 1], [[0.5, 0.5], [0.1, 0.9]], {"labels": [1, 1]}, "distinct"),
+        ([0, 1], [[0.5, 0.5], [0.1, 0.9]], {"labels": ["0", "1"]}, "different kinds"),
+        ([0, 1], [[0.5, 0.5], [0.1, 0.9]], {"sample_weight": [0, 0]}, "zero"),
+        ([0, 1], [[0.5, 0.5], [0.1, 0.9]], {"sample_weight": [1, -1]}, "egative"),
+        ([0, 1], [[0.5, 0.5], [0.1, 0.9]], {"n_bins": 0}, "n_bins"),
+        ([0, 1], [[0.5, 0.5], [0.1, 0.9]], {"strategy": "mass"}, "strategy"),
+    ],
+)
+def test_refuses(y, prob, options, message):
+    with pytest.raises(ValueError, match=message):
+        calibration_bins(y, prob, **options)
+
+
+def test_warns_of_row_sums_at_the_caller():
+    with pytest.warns(UserWarning, match="sum to 1") as caught:
+        calibration_bins([0, 1], [[0.5, 0.4], [0.1, 0.9]])
+    assert caught[0].filename == __file__

@@ -1,0 +1,125 @@
+"""The reliability diagram shows the numbers of the table, and leaves the user's figure alone."""
+
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.datasets import load_iris
+from sklearn.naive_bayes import GaussianNB
+
+from clipcal.metrics import calibration_bins, expected_calibration_error
+from clipcal.plots import ReliabilityDisplay
+
+matplotlib.use("Agg")
+pyplot = pytest.importorskip("matplotlib.pyplot")
+
+# With four bins: the third is over-confident, the fourth under-confident, and heavier by one row.
+Y = np.array([1, 0, 0, 1, 0, 0, 1, 0, 1])
+PROB = np.array([0.9, 0.3, 0.6, 0.8, 0.7, 0.1, 0.95, 0.55, 0.98])
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    pyplot.close("all")
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+def test_bars_show_the_table(strategy):
+    display = ReliabilityDisplay.from_predictions(Y, PROB, n_bins=4, strategy=strategy)
+    bins = calibration_bins(Y, PROB, n_bins=4, strategy=strategy)
+    filled = bins.count > 0
+    assert_allclose([bar.get_height() for bar in display.bars_], bins.accuracy[filled])
+    assert_allclose([bar.get_x() for bar in display.bars_], bins.edges[:-1][filled])
+    assert_allclose([bar.get_width() for bar in display.bars_], np.diff(bins.edges)[filled])
+    tops = [bar.get_y() + bar.get_height() for bar in display.gap_bars_]
+    assert_allclose(tops, bins.confidence[filled])
+
+
+def test_signs_of_gaps_differ_in_colour_and_hatch():
+    display = ReliabilityDisplay.from_predictions(Y, PROB, n_bins=4)
+    over, under = (
+        {
+            (bar.get_facecolor(), bar.get_hatch())
+            for bar, gap in zip(display.gap_bars_, gaps, strict=True)
+            if gap
+        }
+        for gaps in (display.bins.gaps[2:] > 0, display.bins.gaps[2:] < 0)
+    )
+    assert len(over) == len(under) == 1
+    assert over.isdisjoint(under)
+
+
+def test_text_shows_the_metric():
+    display = ReliabilityDisplay.from_predictions(Y, PROB)
+    lines = [area.get_text() for area in display.text_.get_child().get_children()]
+    assert lines[0] == f"ECE {expected_calibration_error(Y, PROB):.3f}"
+
+
+def test_from_estimator_reads_classes_and_name():
+    X, y = load_iris(return_X_y=True)
+    names = np.array(["a", "b", "c"])[y]
+    model = GaussianNB().fit(X, names)
+    display = ReliabilityDisplay.from_estimator(model, X[:60], names[:60], n_bins=7)
+    assert display.ax_.get_title() == "GaussianNB"
+    assert len(display.bins) == 7 and display.bins.n_samples == 60
+
+
+def test_parts_can_be_switched_off():
+    figure, ax = pyplot.subplots()
+    display = ReliabilityDisplay.from_predictions(
+        Y, PROB, ax=ax, ref_line=False, show_gap=False, show_histogram=False, show_text=False
+    )
+    assert display.ax_ is ax and display.figure_ is figure
+    assert [display.line_, display.gap_bars_, display.hist_ax_, display.text_, display.errorbar_] == [
+        None
+    ] * 5
+    assert ax.get_ylim() == (0, 1) and not ax.child_axes
+
+
+def test_histogram_shows_shares_inside_the_given_axes():
+    display = ReliabilityDisplay.from_predictions(Y, PROB, n_bins=4, name="first")
+    assert_allclose([bar.get_height() for bar in display.hist_ax_.patches], [0, 0, 4 / 9, 5 / 9])
+    assert display.figure_.axes == [display.ax_]
+    assert display.plot(name="second").ax_.get_title() == "second"
+
+
+def test_intervals_are_wilsons():
+    display = ReliabilityDisplay.from_predictions([1] * 9 + [0], [0.95] * 10, n_bins=2, ci=0.95)
+    ((low, high),) = [segment[:, 1] for segment in display.errorbar_.lines[2][0].get_segments()]
+    assert_allclose([low, high], [0.5958, 0.9821], atol=5e-4)
+    with pytest.raises(ValueError, match="ci=0.95"):
+        display.plot(ci=95)
+
+
+def test_styles_reach_the_artists():
+    display = ReliabilityDisplay.from_predictions(
+        Y, PROB, bar_kwargs={"color": "k"}, gap_kwargs={"alpha": 0.5}, ref_kwargs={"linewidth": 3}
+    )
+    assert display.bars_[0].get_facecolor() == (0, 0, 0, 1)
+    assert display.gap_bars_[0].get_alpha() == 0.5
+    assert display.line_.get_linewidth() == 3
+
+
+def test_settings_stay_and_nothing_overlaps_in_a_small_grid():
+    before = dict(matplotlib.rcParams)
+    figure, axes = pyplot.subplots(2, 4, figsize=(8, 5.2), layout="constrained")
+    displays = [ReliabilityDisplay.from_predictions(Y, PROB, name="panel", ax=ax) for ax in axes.flat]
+    figure.canvas.draw()
+    assert dict(matplotlib.rcParams) == before
+    boxes = [display.ax_.get_tightbbox() for display in displays]
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+    for display in displays:
+        text, area = display.text_.get_window_extent(), display.ax_.get_window_extent()
+        assert area.x0 <= text.x0 and text.x1 <= area.x1 and text.y0 > display.hist_ax_.get_window_extent().y1
+
+
+def test_missing_matplotlib_is_named_only_when_drawing(monkeypatch):
+    display = ReliabilityDisplay(calibration_bins(Y, PROB))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r'ReliabilityDisplay.plot needs.*pip install "clipcal\[plots\]"'):
+        display.plot()
