@@ -1,0 +1,192 @@
+"""Generated pictures of coloured, textured shapes, in named tasks and domains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import Bunch, check_random_state
+
+from clipcal.datasets._render import render
+from clipcal.datasets._scenes import MEDIA, SHAPES, TEXTURES, Conditions, color_table, sample_scenes
+
+_COLORS = (
+    "rusty orange", "raw sienna", "periwinkle blue", "bluegrey", "leaf", "lightish blue", "mud green",
+    "dull red", "purply blue", "violet pink", "rust red", "purpley pink", "coffee", "greenish cyan",
+    "petrol", "dried blood", "black", "ecru", "dark rose", "purplish grey", "lighter green", "apricot",
+    "soft green", "pinkish tan", "off blue", "pastel yellow", "blood", "plum purple", "light plum",
+    "green yellow",
+)  # fmt: skip
+_COLORED_SHAPES = (
+    "teal pentagon", "dull red heart", "olive star", "periwinkle octagon", "mustard gear",
+    "turquoise hexagon", "salmon flower", "moss green star", "lavender hexagon", "ochre cross",
+    "teal octagon", "brick red crescent", "khaki hexagram", "lilac pentagon", "mustard flower",
+    "aqua hexagon", "dull red drop", "olive hexagram", "periwinkle circle", "ochre gear",
+    "turquoise octagon", "salmon heart", "moss green flower", "lavender octagon", "mustard cross",
+    "aqua circle", "brick red drop", "khaki star", "lilac circle", "ochre flower",
+)  # fmt: skip
+
+TASKS: dict[str, tuple[str, ...]] = {
+    "colors": _COLORS,
+    "shapes": SHAPES,
+    "textures": TEXTURES,
+    "colored-shapes": _COLORED_SHAPES,
+}
+
+
+def _only(medium: str) -> tuple[float, ...]:
+    return tuple(float(name == medium) for name in MEDIA)
+
+
+_EVEN_LIGHT = (1.0, 0, 0, 0, 0, 0, 0)
+DOMAINS: dict[str, Conditions] = {
+    "studio": Conditions(lights=_EVEN_LIGHT, media=_only("clear"), color_spread=0.04, noise=0.02, tail=0.5),
+    "street": Conditions(color_spread=0.06, noise=0.04),
+    "grainy": Conditions(media=_only("grainy"), color_spread=0.05, noise=0.06, strength=(0.4, 1.0)),
+    "faded": Conditions(
+        media=_only("faded"), color_spread=0.03, noise=0.02, tint=(0.72, 0.88, 1.12), strength=(0.75, 0.95)
+    ),
+}
+_SUBSETS = ("train", "validation", "test")
+
+_DESCRIPTIONS = {
+    "colors": "The colour of a shape, by its name in the xkcd colour survey.",
+    "shapes": "The outline of an object.",
+    "textures": "The pattern on an object.",
+    "colored-shapes": "Colour and outline of an object together; neighbours share one of the two.",
+}
+
+
+@dataclass(frozen=True)
+class _ClassContent:
+    """What fixes a class: its colour, shape and texture, ``None`` where it leaves them free."""
+
+    color: NDArray[np.float32] | None = None
+    shape: int | None = None
+    texture: int | None = None
+
+
+def _content(task: str, name: str) -> _ClassContent:
+    names, values = color_table()
+    if task == "colors":
+        return _ClassContent(color=values[names.index(name)])
+    if task == "shapes":
+        return _ClassContent(shape=SHAPES.index(name))
+    if task == "textures":
+        return _ClassContent(texture=TEXTURES.index(name))
+    color, shape = name.rsplit(" ", 1)
+    return _ClassContent(color=values[names.index(color)], shape=SHAPES.index(shape))
+
+
+def _one_of(value: str, options: tuple[str, ...], parameter: str) -> str:
+    if value not in options:
+        raise ValueError(f"{parameter}={value!r} is not known; choose one of {', '.join(map(repr, options))}.")
+    return value
+
+
+def make_shapes(
+    task: str = "colors",
+    *,
+    domain: str = "studio",
+    subset: str = "train",
+    n_per_class: int = 16,
+    image_size: int = 32,
+    random_state: int | np.random.RandomState | None = None,
+    return_X_y: bool = False,
+) -> Bunch | tuple[NDArray[np.uint8], NDArray[np.str_]]:
+    """Generate labelled pictures of coloured, textured shapes.
+
+    The pictures are those that the embedded CLIP (``backbone="mini"``) was trained on in kind, so
+    that every part of the library can be used and measured without a download.
+
+    Parameters
+    ----------
+    task : {"colors", "shapes", "textures", "colored-shapes"}, default="colors"
+        What the labels name. The other properties of the objects vary freely.
+    domain : {"studio", "street", "grainy", "faded"}, default="studio"
+        How the pictures are taken: evenly lit and clear; under all lights and through all media;
+        with strong grain; all faded and bluish.
+    subset : {"train", "validation", "test"}, default="train"
+        Subsets of the same ``random_state`` are drawn from separate random streams.
+    n_per_class : int, default=16
+        Number of pictures of each class.
+    image_size : int, default=32
+        Side of the square pictures in pixels, a multiple of 4.
+    random_state : int, RandomState instance or None, default=None
+        Pass an int for the same pictures at each call.
+    return_X_y : bool, default=False
+        Return ``(images, target)`` instead of a Bunch.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        images : ndarray of uint8, shape (n_classes * n_per_class, image_size, image_size, 3)
+            The pictures in random order.
+        target : ndarray of str, shape (n_classes * n_per_class,)
+            The class name of each picture.
+        class_names : list of str
+            All classes in the task's own order, the order that decides which are base and which new.
+        DESCR : str
+            What was generated.
+
+    Raises
+    ------
+    ValueError
+        If a name or a number is not one of those above.
+
+    Examples
+    --------
+    >>> from clipcal.datasets import make_shapes
+    >>> data = make_shapes("shapes", n_per_class=2, random_state=0)
+    >>> data.images.shape, data.images.dtype
+    ((48, 32, 32, 3), dtype('uint8'))
+    >>> data.class_names[:3]
+    ['circle', 'square', 'triangle']
+    """
+    class_names = TASKS[_one_of(task, tuple(TASKS), "task")]
+    conditions = DOMAINS[_one_of(domain, tuple(DOMAINS), "domain")]
+    stream = _SUBSETS.index(_one_of(subset, _SUBSETS, "subset"))
+    for value, name, step in ((n_per_class, "n_per_class", 1), (image_size, "image_size", 4)):
+        if not isinstance(value, Integral) or value < step or value % step:
+            raise ValueError(f"{name} must be a positive multiple of {step}; got {value!r}.")
+
+    # The stream is part of the seed, so that no two subsets, tasks or domains share random numbers.
+    seed = (
+        int(random_state)
+        if isinstance(random_state, Integral)
+        else int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    )
+    place = (tuple(TASKS).index(task), tuple(DOMAINS).index(domain), stream)
+    generator = np.random.default_rng([seed, *place])
+
+    label = generator.permutation(np.repeat(np.arange(len(class_names)), n_per_class))
+    contents = [_content(task, name) for name in class_names]
+
+    def of_class(field: str) -> NDArray | None:
+        values = [getattr(content, field) for content in contents]
+        return None if values[0] is None else np.asarray(values)[label]
+
+    scenes = sample_scenes(
+        generator,
+        len(label),
+        conditions,
+        shape=of_class("shape"),
+        texture=of_class("texture"),
+        color=of_class("color"),
+    )
+    images = np.concatenate(
+        [
+            render(scenes.take(slice(start, start + 512)), generator, image_size=image_size)
+            for start in range(0, len(label), 512)
+        ]
+    )
+    target = np.asarray(class_names)[label]
+    if return_X_y:
+        return images, target
+    description = (
+        f"Generated pictures, task {task!r}, domain {domain!r}, subset {subset!r}: {len(images)} pictures of "
+        f"{len(class_names)} classes, {image_size} x {image_size} pixels, uint8 RGB.\n{_DESCRIPTIONS[task]}"
+    )
+    return Bunch(images=images, target=target, class_names=list(class_names), DESCR=description)
