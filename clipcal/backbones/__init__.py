@@ -1,0 +1,28 @@
+"""Frozen CLIPs behind one protocol."""
+
+from typing import TYPE_CHECKING, Any
+
+from ._device import autocast, resolve_device, resolve_precision
+from ._protocol import Backbone
+from ._registry import open_backbone
+
+if TYPE_CHECKING:
+    from ._open_clip import OpenClipBackbone as OpenClipBackbone
+
+__all__ = [
+    "Backbone",
+    "OpenClipBackbone",
+    "autocast",
+    "open_backbone",
+    "resolve_device",
+    "resolve_precision",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # open_clip takes seconds to import, and a backbone of the user's own does without it.
+    if name == "OpenClipBackbone":
+        from ._open_clip import OpenClipBackbone
+
+        return OpenClipBackbone
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,169 @@
+"""Backbone names taken apart, and the words for those that lead nowhere."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipcal.exceptions import BackboneError, WeightsUnavailableError
+
+MINI = "mini"
+HUB_PREFIX = "hf-hub:"
+FOLDER_PREFIX = "local-dir:"
+MINI_FOLDER = Path(__file__).parent / "mini"
+
+_FORMS = (
+    "Backbone names are 'mini', 'ARCHITECTURE/TAG' (as in 'ViT-B-16/openai'), 'hf-hub:org/name', "
+    "'local-dir:path', or 'ARCHITECTURE:path' for a checkpoint file (as in 'ViT-B-16:weights.safetensors')."
+)
+_CONFIG_FILES = ("open_clip_config.json", "config.json")
+_CHECKPOINT_FILES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "model.safetensors",
+    "weights.safetensors",
+    "open_clip_pytorch_model.bin",
+    "pytorch_model.bin",
+)
+
+
+@dataclass(frozen=True)
+class BackboneName:
+    """A backbone name taken apart.
+
+    Attributes
+    ----------
+    kind : {"folder", "hub", "tag", "file"}
+        Where the weights are.
+    source : str
+        The folder, the repository on the hub, the tag, or the checkpoint file.
+    architecture : str
+        The open_clip architecture; empty where a configuration beside the weights says it.
+    """
+
+    kind: str
+    source: str
+    architecture: str = ""
+
+
+def parse_name(name: str) -> BackboneName:
+    """Take a backbone name apart.
+
+    Parameters
+    ----------
+    name : str
+        ``"mini"``, ``"ARCHITECTURE/TAG"``, ``"hf-hub:org/name"``, ``"local-dir:path"`` or
+        ``"ARCHITECTURE:path"``.
+
+    Returns
+    -------
+    BackboneName
+        The parts. Paths are absolute, so that equal parts mean the same weights.
+
+    Raises
+    ------
+    BackboneError
+        If `name` has none of these forms.
+    """
+    if name == MINI:
+        return BackboneName("folder", str(MINI_FOLDER))
+    prefix, colon, rest = name.partition(":")
+    if colon:
+        if not rest or not prefix:
+            raise BackboneError(f"backbone={name!r} has nothing on one side of the colon. {_FORMS}")
+        if prefix + colon == HUB_PREFIX:
+            return BackboneName("hub", rest)
+        path = os.path.abspath(os.path.expanduser(rest))
+        if prefix + colon == FOLDER_PREFIX:
+            return BackboneName("folder", path)
+        return BackboneName("file", path, clean_architecture(prefix))
+    architecture, slash, tag = name.rpartition("/")
+    if not slash or not architecture or not tag:
+        return BackboneName("tag", "", clean_architecture(name.strip("/")))
+    return BackboneName("tag", tag, clean_architecture(architecture))
+
+
+def clean_architecture(architecture: str) -> str:
+    """Spell an architecture the way open_clip does: ``"ViT-B/16"`` is its ``"ViT-B-16"``."""
+    return architecture.replace("/", "-")
+
+
+def near(word: str, candidates: Iterable[str]) -> str:
+    """Word the candidates that look like `word`, as the end of an error message."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(by_lower[match]) for match in close)}?" if close else ""
+
+
+def unknown_architecture(name: str, architecture: str, known: Iterable[str]) -> BackboneError:
+    """Word the refusal of an architecture that open_clip does not have."""
+    suggestion = near(architecture, [*known, MINI])
+    return BackboneError(
+        f"backbone={name!r}: open_clip has no architecture {architecture!r}.{suggestion} {_FORMS}"
+    )
+
+
+def unknown_tag(name: str, parts: BackboneName, tags: Iterable[str]) -> BackboneError:
+    """Word the refusal of a tag that open_clip does not have for the architecture."""
+    tags = sorted(tags)
+    listed = ", ".join(tags) if tags else "none"
+    asked = (
+        f"has no weights {parts.source!r} for" if parts.source else "needs a tag that names the weights for"
+    )
+    return BackboneError(
+        f"backbone={name!r}: open_clip {asked} {parts.architecture}.{near(parts.source, tags)} "
+        f"Tags of {parts.architecture}: {listed}. {_FORMS}"
+    )
+
+
+def unavailable(name: str, looked: str, cause: object) -> WeightsUnavailableError:
+    """Word weights that could not be delivered: what was asked, where it looked, what to do offline."""
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    reason = " ".join(line.strip() for line in lines[:3])
+    return WeightsUnavailableError(
+        f"The weights of backbone={name!r} could not be loaded. Looked in: {looked}. Reason: {reason} "
+        "To work without a network: fill the Hugging Face cache once on a machine that has one and set "
+        "HF_HUB_OFFLINE=1; or put configuration and weights into a folder and use backbone='local-dir:path'; "
+        "or give a checkpoint file, backbone='ViT-B-16:path'; or use the packaged backbone='mini'."
+    )
+
+
+def find_in_folder(name: str, folder: str) -> tuple[Path, Path]:
+    """Find the configuration and the weights in a folder.
+
+    Parameters
+    ----------
+    name : str
+        The backbone name, for the error.
+    folder : str
+        The folder.
+
+    Returns
+    -------
+    tuple of Path
+        Configuration file and checkpoint file.
+
+    Raises
+    ------
+    WeightsUnavailableError
+        If the folder, the configuration or the weights are missing, or several files could be the weights.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise unavailable(name, folder, "There is no such folder.")
+    configs = [root / file for file in _CONFIG_FILES if (root / file).is_file()]
+    if not configs:
+        raise unavailable(name, folder, f"The folder holds neither {' nor '.join(_CONFIG_FILES)}.")
+    checkpoints = [root / file for file in _CHECKPOINT_FILES if (root / file).is_file()]
+    if not checkpoints:
+        for suffix in ("safetensors", "bin", "pth", "pt"):
+            checkpoints = checkpoints or sorted(root.glob(f"*.{suffix}"))
+        if len(checkpoints) > 1:
+            listed = ", ".join(path.name for path in checkpoints)
+            raise unavailable(name, folder, f"Several files could be the weights: {listed}.")
+    if not checkpoints:
+        raise unavailable(name, folder, "The folder holds no weights (*.safetensors, *.bin, *.pth, *.pt).")
+    return configs[0], checkpoints[0]

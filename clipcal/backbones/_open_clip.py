@@ -1,0 +1,371 @@
+"""CLIPs of open_clip behind the Backbone protocol. The only file that imports open_clip."""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import open_clip
+import torch
+from open_clip.model import QuickGELU, TextTransformer
+from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from torch import nn
+
+from clipcal.exceptions import BackboneError, WeightsUnavailableError
+
+from ._augment import random_view
+from ._device import autocast, resolve_device, resolve_precision
+from ._names import BackboneName, find_in_folder, parse_name, unavailable, unknown_architecture, unknown_tag
+from ._text_tower import TextTower
+from ._tokens import PromptTokenizer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class OpenClipBackbone:
+    """A frozen open_clip model.
+
+    Most users name a backbone and never meet this class. It is for a model that they built themselves.
+
+    Parameters
+    ----------
+    model : nn.Module
+        An open_clip model. In place, it is frozen, put into evaluation mode and float32, and moved to
+        `device`.
+    tokenizer : callable
+        ``tokenizer(texts, context_length=n)`` gives token ids (n_texts, n), padded on the right.
+    preprocess : callable or None, default=None
+        Turns a PIL picture into a tensor (3, height, width). None takes the evaluation transform that the
+        model carries in ``model.visual.preprocess_cfg``.
+    name : str, default=""
+        What opens the same backbone again, if anything does. A backbone with a name is pickled as its
+        name, one without is pickled with its weights.
+    device : str or torch.device, default="auto"
+        Where to run; see :func:`resolve_device`.
+    precision : {"auto", "fp32", "bf16"}, default="auto"
+        The arithmetic of the towers. ``"auto"`` is bfloat16 autocast on CUDA devices that have it, float32
+        elsewhere. Results are float32 either way.
+
+    Attributes
+    ----------
+    name : str
+        What opens it again.
+    embedding_dim, token_dim, context_length, n_start_tokens : int
+        See :class:`Backbone`.
+    logit_scale : float
+        What cosines are multiplied by.
+    device : torch.device
+        Where the towers are.
+    precision : {"fp32", "bf16"}
+        The resolved arithmetic.
+    model : nn.Module
+        The open_clip model.
+    text_tower : TextTower
+        Its text half, entered after the token embedding.
+
+    Raises
+    ------
+    BackboneError
+        If the text tower cannot take prompts as embeddings.
+
+    References
+    ----------
+    Radford et al., *Learning Transferable Visual Models From Natural Language Supervision*, ICML 2021,
+    arXiv:2103.00020.
+
+    Examples
+    --------
+    >>> import open_clip
+    >>> from clipcal.backbones import OpenClipBackbone
+    >>> model = open_clip.CLIP(
+    ...     embed_dim=32,
+    ...     vision_cfg=dict(image_size=32, patch_size=16, width=64, layers=1),
+    ...     text_cfg=dict(width=64, heads=1, layers=1),
+    ... )
+    >>> backbone = OpenClipBackbone(model, open_clip.SimpleTokenizer(), device="cpu")
+    >>> tokens = backbone.tokenize(["a photo of a dog.", "a cat."])
+    >>> tokens.shape
+    torch.Size([2, 8])
+    >>> backbone.encode_text(backbone.embed_tokens(tokens), tokens).shape
+    torch.Size([2, 32])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Callable[..., torch.Tensor],
+        preprocess: Callable[[Image], torch.Tensor] | None = None,
+        *,
+        name: str = "",
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+    ) -> None:
+        self.name = name
+        self.device = resolve_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self.text_tower = _text_tower(model)
+        self.model: Any = model.to(self.device).float().eval().requires_grad_(False)
+        self._tokenizer = PromptTokenizer(tokenizer, self.text_tower)
+        carried = open_clip.get_model_preprocess_cfg(model)
+        cfg = self._preprocess_cfg = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), carried))
+        self._own_preprocess = preprocess
+        self._preprocess = image_transform_v2(cfg, is_train=False) if preprocess is None else preprocess
+        self._fingerprint: str | None = None
+        self.embedding_dim = _embedding_dim(self.text_tower)
+        self.token_dim = self.text_tower.width
+        self.context_length = self.text_tower.context_length
+        self.n_start_tokens = self._tokenizer.n_start_tokens
+        self.logit_scale = math.exp(float(model.get_parameter("logit_scale")))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over weights, structure and preprocessing; computed when first asked for."""
+        if self._fingerprint is None:
+            self._fingerprint = _fingerprint(
+                self.model, self.text_tower, self._preprocess_cfg, self._own_preprocess
+            )
+        return self._fingerprint
+
+    def preprocess(self, image: Image) -> torch.Tensor:
+        """Apply the model's evaluation transform to a picture: (3, height, width)."""
+        return self._preprocess(image)
+
+    def augment(self, image: Image, generator: torch.Generator) -> torch.Tensor:
+        """Draw a random crop of 8 to 100 % of a picture, mirrored half of the time: (3, height, width)."""
+        cfg = self._preprocess_cfg
+        height, width = (cfg.size, cfg.size) if isinstance(cfg.size, int) else cfg.size
+        return random_view(image, generator, (height, width), cfg.mean, cfg.std)
+
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed pixels (n, 3, height, width) as (n, embedding_dim), not normalised, without a graph."""
+        with torch.no_grad(), autocast(self.device, self.precision):
+            return self.model.encode_image(pixels.to(self.device), normalize=False).float()
+
+    def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
+        """Turn texts into token ids (n, length) on the device; ClassNameError for one that does not fit."""
+        return self._tokenizer(texts).to(self.device)
+
+    def text_lengths(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Count the positions that hold text, start and end markers included: (n,)."""
+        return self._tokenizer.lengths(tokens)
+
+    def embed_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Look up token embeddings (n, length, token_dim), before positions are added."""
+        return self.text_tower.embed(tokens)
+
+    def encode_text(self, token_embeddings: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Embed prompts (n, length, token_dim) as (n, embedding_dim), not normalised, differentiable."""
+        with autocast(self.device, self.precision):
+            return self.text_tower.encode(token_embeddings, tokens).float()
+
+    def __repr__(self) -> str:
+        name = self.name or type(self.model).__name__
+        return f"OpenClipBackbone({name!r}, device={str(self.device)!r}, precision={self.precision!r})"
+
+    # It is frozen, so a copy would only cost memory.
+    def __sklearn_clone__(self) -> OpenClipBackbone:
+        return self
+
+    def __copy__(self) -> OpenClipBackbone:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OpenClipBackbone:
+        return self
+
+    def __reduce__(self) -> Any:
+        if not self.name:
+            return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
+        from ._registry import reopen_backbone  # the registry imports this module
+
+        return reopen_backbone, (self.name, str(self.device), self.precision)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What use leaves behind, a hash and a cache of words, is no part of the object.
+        state = self.__dict__ | {"_fingerprint": None}
+        tokenizer = state["_tokenizer"].tokenizer
+        if isinstance(tokenizer, SimpleTokenizer):
+            state["_tokenizer"] = copy.copy(state["_tokenizer"])
+            state["_tokenizer"].tokenizer = copy.copy(tokenizer)
+            special = [tokenizer.decoder[i] for i in tokenizer.all_special_ids]
+            state["_tokenizer"].tokenizer.cache = dict(zip(special, special, strict=True))
+        return state
+
+
+def load_open_clip(
+    name: str, *, device: str | torch.device = "auto", precision: str = "auto"
+) -> OpenClipBackbone:
+    """Build a backbone from its name.
+
+    Parameters
+    ----------
+    name : str
+        ``"mini"``, ``"ARCHITECTURE/TAG"``, ``"hf-hub:org/name"``, ``"local-dir:path"`` or
+        ``"ARCHITECTURE:path"``.
+    device, precision
+        As for :class:`OpenClipBackbone`.
+
+    Returns
+    -------
+    OpenClipBackbone
+        A new copy; the registry is what keeps one a process.
+
+    Raises
+    ------
+    BackboneError
+        If the name leads nowhere, or to a model that clipcal cannot use.
+    WeightsUnavailableError
+        If the weights cannot be found, fetched or read.
+    """
+    model_cfg, preprocess_cfg, checkpoint, tokenizer_source = _locate(name, parse_name(name))
+    text_cfg = model_cfg.get("text_cfg", {})
+    if text_cfg.get("hf_model_name"):
+        raise _refusal("HFTextEncoder", f"backbone={name!r}")
+    model = _build(name, model_cfg)
+    try:
+        open_clip.load_checkpoint(model, str(checkpoint), strict=True, weights_only=True)
+    except Exception as error:
+        raise unavailable(
+            name, str(checkpoint), f"The file does not hold the tensors of this architecture: {error}"
+        ) from error
+    preprocess_cfg = merge_preprocess_dict(asdict(PreprocessCfg()), preprocess_cfg)
+    preprocess_cfg["size"] = getattr(model.visual, "image_size", preprocess_cfg["size"])
+    open_clip.set_model_preprocess_cfg(model, preprocess_cfg)
+    tokenizer = _tokenizer(name, text_cfg, tokenizer_source)
+    return OpenClipBackbone(model, tokenizer, name=name, device=device, precision=precision)
+
+
+def _locate(name: str, parts: BackboneName) -> tuple[dict[str, Any], dict[str, Any], Path, str | None]:
+    """Find model configuration, preprocessing, checkpoint file, and the folder of a tokenizer."""
+    if parts.kind == "folder":
+        config, checkpoint = find_in_folder(name, parts.source)
+        return *_read_config(name, config), checkpoint, parts.source
+    if parts.kind == "hub":
+        looked = f"https://huggingface.co/{parts.source} and the Hugging Face cache"
+        try:
+            config = Path(download_pretrained_from_hf(parts.source, filename="open_clip_config.json"))
+            checkpoint = Path(download_pretrained_from_hf(parts.source))
+        except Exception as error:
+            raise unavailable(name, looked, error) from error
+        return *_read_config(name, config), checkpoint, None
+    model_cfg = open_clip.get_model_config(parts.architecture)
+    if model_cfg is None:
+        raise unknown_architecture(name, parts.architecture, open_clip.list_models())
+    if parts.kind == "file":
+        if not Path(parts.source).is_file():
+            raise unavailable(name, parts.source, "There is no such file.")
+        return model_cfg, {}, Path(parts.source), None
+    pretrained_cfg = open_clip.get_pretrained_cfg(parts.architecture, parts.source)
+    if not pretrained_cfg:
+        raise unknown_tag(name, parts, open_clip.list_pretrained_tags_by_model(parts.architecture))
+    if model_cfg.get("text_cfg", {}).get("hf_model_name"):
+        raise _refusal("HFTextEncoder", f"backbone={name!r}")
+    # open_clip only warns when weights trained with QuickGELU meet an architecture without it, and the
+    # embeddings are then quietly worse.
+    if pretrained_cfg.get("quick_gelu"):
+        model_cfg["quick_gelu"] = True
+    where = f"https://huggingface.co/{pretrained_cfg['hf_hub']}" if pretrained_cfg.get("hf_hub") else None
+    looked = f"{where or pretrained_cfg.get('url')} and the local cache"
+    try:
+        checkpoint = Path(download_pretrained(pretrained_cfg))
+    except Exception as error:
+        raise unavailable(name, looked, error) from error
+    return model_cfg, pretrained_cfg, checkpoint, None
+
+
+def _read_config(name: str, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return dict(config["model_cfg"]), dict(config.get("preprocess_cfg") or {})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsUnavailableError(
+            f"backbone={name!r}: {path} is not an open_clip configuration, which is JSON with 'model_cfg' "
+            f"(embed_dim, vision_cfg, text_cfg) and 'preprocess_cfg'. Reason: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _build(name: str, model_cfg: dict[str, Any]) -> Any:
+    """Make the model of a configuration, without weights and without touching torch's global generator."""
+    model_cfg = copy.deepcopy(model_cfg)
+    custom_text = model_cfg.pop("custom_text", False)
+    if "timm_model_name" in model_cfg.get("vision_cfg", {}):
+        model_cfg["vision_cfg"]["timm_model_pretrained"] = False
+    model_class = open_clip.CLIP
+    if custom_text:
+        model_class = open_clip.CoCa if "multimodal_cfg" in model_cfg else open_clip.CustomTextCLIP
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return model_class(**model_cfg)
+    except Exception as error:
+        raise BackboneError(
+            f"backbone={name!r}: open_clip cannot build this configuration. Reason: {error}"
+        ) from error
+
+
+def _tokenizer(name: str, text_cfg: dict[str, Any], source: str | None) -> Callable[..., torch.Tensor]:
+    kwargs: dict[str, Any] = dict(text_cfg.get("tokenizer_kwargs") or {})
+    context_length = text_cfg.get("context_length", 77)
+    hub_name = text_cfg.get("hf_tokenizer_name")
+    if not hub_name:
+        return SimpleTokenizer(context_length=context_length, **kwargs)
+    mode = text_cfg.get("tokenizer_mode")
+    try:
+        return HFTokenizer(source or hub_name, context_length=context_length, tokenizer_mode=mode, **kwargs)
+    except ImportError as error:
+        raise BackboneError(
+            f"backbone={name!r} reads its texts with a Hugging Face tokenizer: pip install transformers"
+        ) from error
+    except Exception as error:
+        raise unavailable(name, f"tokenizer {source or hub_name!r}", error) from error
+
+
+def _text_tower(model: nn.Module) -> TextTower:
+    """Choose the layout: attributes inlined in the model, or a tower of its own."""
+    if isinstance(model, open_clip.CLIP):
+        eos_id = getattr(model, "text_eos_id", None)
+        return TextTower(model, pool=model.text_pool_type, eos_id=eos_id)
+    tower = getattr(model, "text", None)
+    if isinstance(tower, TextTransformer):
+        eos_id = getattr(tower, "eos_id", None)
+        return TextTower(tower, pool=tower.pool_type, eos_id=eos_id, pad_id=tower.pad_id)
+    raise _refusal(type(model if tower is None else tower).__name__, type(model).__name__)
+
+
+def _refusal(tower: str, owner: str) -> BackboneError:
+    return BackboneError(
+        f"{owner} has the text tower {tower}, which cannot be given prompts as embeddings. "
+        "clipcal can use open_clip's CLIP, CustomTextCLIP and CoCa with a TextTransformer, "
+        "which is every open_clip architecture without 'hf_model_name' in its text_cfg."
+    )
+
+
+def _embedding_dim(tower: TextTower) -> int:
+    projection = tower.module.text_projection
+    if projection is None:
+        return tower.width
+    return int(projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1])
+
+
+def _fingerprint(model: Any, tower: TextTower, preprocess_cfg: PreprocessCfg, own_preprocess: object) -> str:
+    """Hash what decides the embeddings. Not the printed form of the model, which changes with torch."""
+    structure = {
+        "preprocess": asdict(preprocess_cfg),
+        "own_preprocess": None if own_preprocess is None else repr(own_preprocess).partition(" at 0x")[0],
+        "quick_gelu": any(isinstance(module, QuickGELU) for module in model.modules()),
+        "heads": [module.num_heads for module in model.modules() if hasattr(module, "num_heads")],
+        "text": [tower.pool, tower.eos_id, tower.pad_id, tower.module.attn_mask is not None],
+    }
+    digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode())
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{key}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

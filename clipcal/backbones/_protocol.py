@@ -1,0 +1,95 @@
+"""What a method may ask of a frozen CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen CLIP: pictures and prompts in, embeddings out.
+
+    Anything with these members works wherever clipcal takes ``backbone=``; nothing has to be inherited.
+    All parameters are frozen and the towers are in evaluation mode. Outputs are float32 and are *not*
+    divided by their length.
+
+    A backbone without a width of its own may offer ``for_width(n_features) -> Backbone``;
+    :func:`open_backbone` then asks for the width of the data.
+
+    Attributes
+    ----------
+    name : str
+        What opens the same backbone again, empty if nothing does.
+    embedding_dim : int
+        Width of image and text embeddings.
+    token_dim : int
+        Width of the token embeddings that the text tower reads.
+    context_length : int
+        The number of tokens that a prompt may have, start and end markers included.
+    n_start_tokens : int
+        The number of markers before the first word: 1 for CLIP, 0 for SigLIP.
+    logit_scale : float
+        What cosines are multiplied by, the exponential already taken.
+    device : torch.device
+        Where the towers are.
+    fingerprint : str
+        SHA-256 over weights, structure and preprocessing, in hexadecimal digits.
+    """
+
+    name: str
+    embedding_dim: int
+    token_dim: int
+    context_length: int
+    n_start_tokens: int
+    logit_scale: float
+    device: torch.device
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over weights, structure and preprocessing."""
+        ...
+
+    def preprocess(self, image: Image) -> torch.Tensor:
+        """Turn a picture into the tensor (3, height, width) that the image tower was evaluated on."""
+        ...
+
+    def augment(self, image: Image, generator: torch.Generator) -> torch.Tensor:
+        """Turn a picture into a random crop, perhaps mirrored, of the shape that `preprocess` gives.
+
+        All chance comes from `generator`, a generator on the CPU.
+        """
+        ...
+
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed pixels (n, 3, height, width) as (n, embedding_dim), without a graph."""
+        ...
+
+    def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
+        """Turn texts into token ids (n, length) on the device.
+
+        `length` is that of the longest text where positions after the end of a text cannot matter, and
+        `context_length` otherwise. A text that does not fit raises ClassNameError; none is cut.
+        """
+        ...
+
+    def text_lengths(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Count the positions that hold text, start and end markers included: (n,)."""
+        ...
+
+    def embed_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Look up token embeddings (n, length, token_dim), before positions are added."""
+        ...
+
+    def encode_text(self, token_embeddings: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Embed prompts given as token embeddings (n, length, token_dim) as (n, embedding_dim).
+
+        Differentiable in `token_embeddings`. `tokens` (n, length) is only read for where the texts end and
+        which positions are padding.
+        """
+        ...

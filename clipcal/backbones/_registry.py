@@ -1,0 +1,130 @@
+"""One loaded copy of each backbone per process."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from clipcal.exceptions import BackboneError
+
+from ._device import resolve_device, resolve_precision
+from ._names import BackboneName, parse_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from ._protocol import Backbone
+
+_loaded: dict[tuple[BackboneName, str, str], Backbone] = {}
+_lock = threading.RLock()
+
+_METHODS = (
+    "preprocess",
+    "augment",
+    "encode_images",
+    "tokenize",
+    "text_lengths",
+    "embed_tokens",
+    "encode_text",
+)
+
+
+def open_backbone(
+    spec: str | Backbone,
+    *,
+    device: str | torch.device = "auto",
+    precision: str = "auto",
+    n_features: int | None = None,
+) -> Backbone:
+    """Open a frozen CLIP by name, or take one that is already there.
+
+    Parameters
+    ----------
+    spec : str or Backbone
+        A name or an object. The names are
+
+        - ``"mini"``: the small CLIP that comes with the package;
+        - ``"ARCHITECTURE/TAG"``: any pair of open_clip, as in ``"ViT-B-16/openai"``;
+        - ``"hf-hub:org/name"``: an open_clip repository on the Hugging Face hub;
+        - ``"local-dir:path"``: a folder with ``open_clip_config.json`` (or ``config.json``) and weights;
+        - ``"ARCHITECTURE:path"``: a checkpoint file, as in ``"ViT-B-16:weights.safetensors"``. A file does
+          not say whether it was trained with QuickGELU, the architecture does: weights of OpenAI want
+          ``"ViT-B-16-quickgelu:path"``.
+
+        A name is opened once per process, device and precision. An object is returned as it is, or fitted to
+        `n_features` if it has ``for_width``; `device` and `precision` are then its own affair.
+    device : str or torch.device, default="auto"
+        Where to run; see :func:`resolve_device`.
+    precision : {"auto", "fp32", "bf16"}, default="auto"
+        The arithmetic of the towers; ``"auto"`` is bfloat16 on CUDA devices that have it, float32 elsewhere.
+    n_features : int or None, default=None
+        The width of the embeddings that the backbone has to agree with, if there are any.
+
+    Returns
+    -------
+    Backbone
+        The frozen CLIP.
+
+    Raises
+    ------
+    BackboneError
+        If `spec` leads nowhere, or its width is not `n_features`.
+    WeightsUnavailableError
+        If the weights cannot be found, fetched or read.
+
+    Examples
+    --------
+    >>> from clipcal.backbones import open_backbone
+    >>> backbone = open_backbone("mini", device="cpu")
+    >>> tokens = backbone.tokenize(["a red circle"])
+    >>> backbone.encode_text(backbone.embed_tokens(tokens), tokens).shape == (1, backbone.embedding_dim)
+    True
+    """
+    backbone = _open_name(spec, device, precision) if isinstance(spec, str) else _check_object(spec)
+    if n_features is None:
+        return backbone
+    for_width = getattr(backbone, "for_width", None)
+    if for_width is not None:
+        return for_width(n_features)
+    if n_features != backbone.embedding_dim:
+        name = backbone.name or type(backbone).__name__
+        raise BackboneError(
+            f"X has {n_features} features, but the embeddings of backbone {name!r} have "
+            f"{backbone.embedding_dim}; make them with CLIPImageEncoder(backbone={name!r})."
+        )
+    return backbone
+
+
+def reopen_backbone(name: str, device: str, precision: str) -> Backbone:
+    """Open a pickled backbone: where it was, or on the best device of a machine that has no such device."""
+    try:
+        resolve_device(device)
+    except BackboneError:
+        device, precision = "auto", "auto"
+    return open_backbone(name, device=device, precision=precision)
+
+
+def _open_name(name: str, device: str | torch.device, precision: str) -> Backbone:
+    resolved = resolve_device(device)
+    arithmetic = resolve_precision(precision, resolved)
+    # "cuda" and "cuda:0" are one device.
+    key = (parse_name(name), f"{resolved.type}:{resolved.index or 0}", arithmetic)
+    with _lock:
+        if key not in _loaded:
+            from ._open_clip import load_open_clip  # seconds to import, and a hit does not need it
+
+            _loaded[key] = load_open_clip(name, device=resolved, precision=arithmetic)
+        return _loaded[key]
+
+
+def _check_object(spec: Any) -> Backbone:
+    missing = [method for method in _METHODS if not callable(getattr(spec, method, None))]
+    if isinstance(spec, type) or missing:
+        hint = ""
+        if hasattr(spec, "encode_image"):
+            hint = " Wrap an open_clip model first: OpenClipBackbone(model, tokenizer, preprocess)."
+        raise BackboneError(
+            f"backbone must be a name or an object with the members of clipcal.backbones.Backbone, got "
+            f"{spec!r:.100}, which lacks {', '.join(missing) or 'an instance'}.{hint}"
+        )
+    return spec

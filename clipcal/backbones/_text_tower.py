@@ -1,0 +1,117 @@
+"""One text tower that takes embeddings instead of token ids, whatever the layout it came in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from clipcal.exceptions import BackboneError
+
+POOLS = ("argmax", "eos", "first", "last")
+
+
+class TextTower:
+    """The text half of a CLIP, entered after its token embedding.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Holds ``token_embedding``, ``positional_embedding``, ``transformer``, ``ln_final``,
+        ``text_projection`` and ``attn_mask``: an open_clip ``CLIP`` or ``TextTransformer``.
+    pool : {"argmax", "eos", "first", "last"}
+        Which position is read: that of the largest token id, of the end marker `eos_id`, the first or the
+        last.
+    eos_id : int or None, default=None
+        Token id of the end marker; only needed for ``pool="eos"``.
+    pad_id : int, default=0
+        Token id that fills the positions after a text.
+
+    Raises
+    ------
+    BackboneError
+        If no single position is read, so that there is no text embedding.
+    """
+
+    def __init__(self, module: nn.Module, *, pool: str, eos_id: int | None = None, pad_id: int = 0) -> None:
+        if pool not in POOLS:
+            raise BackboneError(
+                f"The text tower {type(module).__name__} has pool_type={pool!r}; "
+                f"clipcal can use {', '.join(map(repr, POOLS))}."
+            )
+        # Any, because nn.Module does not declare the parts.
+        self.module: Any = module
+        self.pool = pool
+        self.eos_id = eos_id
+        self.pad_id = pad_id
+
+    @property
+    def has_cls(self) -> bool:
+        """Whether a learned token is appended after the text and read in place of `pool` (CoCa)."""
+        return getattr(self.module, "cls_emb", None) is not None
+
+    @property
+    def masks_padding(self) -> bool:
+        """Whether attention skips padding."""
+        return self.has_cls or bool(getattr(self.module, "use_pad_mask", False))
+
+    @property
+    def width(self) -> int:
+        """Width of the token embeddings."""
+        return int(self.module.token_embedding.embedding_dim)
+
+    @property
+    def context_length(self) -> int:
+        """Number of tokens that a text may have."""
+        return int(self.module.positional_embedding.shape[0]) - int(self.has_cls)
+
+    @property
+    def ignores_the_rest(self) -> bool:
+        """Whether positions after the end of a text cannot change its embedding, so that they may be cut."""
+        causal = self.module.attn_mask is not None
+        return causal and self.pool in ("argmax", "eos") and not self.masks_padding
+
+    def end_positions(self, tokens: torch.Tensor) -> torch.Tensor | None:
+        """Find the end marker of each text (n,), or None if the tower does not know one."""
+        if self.pool == "argmax":
+            return tokens.argmax(dim=-1)
+        if self.pool == "eos" and self.eos_id is not None:
+            return torch.eq(tokens, self.eos_id).int().argmax(dim=-1)
+        return None
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Look up token embeddings (n, length, width)."""
+        return self.module.token_embedding(tokens)
+
+    def encode(self, token_embeddings: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Run the tower on token embeddings (n, length, width) and read one embedding a text (n, d)."""
+        module = self.module
+        x = token_embeddings.to(module.transformer.get_cast_dtype())
+        if self.has_cls:
+            x = torch.cat([x, module.cls_emb.to(x.dtype).expand(len(x), 1, -1)], dim=1)
+        length = x.shape[1]
+        x = x + module.positional_embedding[:length].to(x.dtype)
+        x = module.transformer(x, attn_mask=self._mask(tokens, length, x.dtype))
+        pooled = module.ln_final(x[:, -1]) if self.has_cls else self._read(module.ln_final(x), tokens)
+        projection = module.text_projection
+        if projection is None:
+            return pooled
+        return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+
+    def _mask(self, tokens: torch.Tensor, length: int, dtype: torch.dtype) -> torch.Tensor | None:
+        causal = self.module.attn_mask
+        if causal is not None:
+            causal = causal[:length, :length]
+        if not self.masks_padding:
+            return causal
+        # The tower's own function: released CoCa weights were trained with a shifted mask, which it keeps.
+        padding = self.module._build_additive_mask(tokens, length, dtype)
+        return padding if causal is None else causal.unsqueeze(0) + padding
+
+    def _read(self, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        if self.pool == "first":
+            return x[:, 0]
+        if self.pool == "last":
+            return x[:, -1]
+        return x[torch.arange(len(x), device=x.device), self.end_positions(tokens)]

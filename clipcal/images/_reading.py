@@ -1,0 +1,117 @@
+"""One picture at a time: decoded to RGB, or hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from clipcal.exceptions import ImageReadError
+
+
+def read_image(images: Sequence[Any] | NDArray[Any], i: int) -> Image.Image:
+    """Decode one picture.
+
+    Parameters
+    ----------
+    images : sequence of paths, PIL images or uint8 arrays
+        What :func:`as_images` returns.
+    i : int
+        The position.
+
+    Returns
+    -------
+    PIL.Image.Image
+        In mode RGB. The camera's orientation (EXIF) is applied, transparent pixels are laid on white, grey is
+        repeated in all channels, 16-bit grey is scaled to 8 bits.
+
+    Raises
+    ------
+    ImageReadError
+        If the file is missing or no picture; the message names it and its position.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from clipcal.images import read_image
+    >>> image = read_image(np.zeros((1, 20, 30), dtype=np.uint8), 0)
+    >>> image.mode, image.size
+    ('RGB', (30, 20))
+    """
+    item = images[i]
+    try:
+        if isinstance(item, Image.Image):
+            return _to_rgb(item)
+        if isinstance(item, (str, os.PathLike)):
+            with Image.open(item) as image:
+                return _to_rgb(image)
+        return _to_rgb(Image.fromarray(np.asarray(item)))
+    except Exception as error:  # decoders raise whatever they like on a corrupt file
+        raise _unreadable(item, i, error) from error
+
+
+def image_digest(images: Sequence[Any] | NDArray[Any], i: int) -> bytes:
+    """Hash what one picture holds, not where it lies.
+
+    Parameters
+    ----------
+    images : sequence of paths, PIL images or uint8 arrays
+        What :func:`as_images` returns.
+    i : int
+        The position.
+
+    Returns
+    -------
+    bytes
+        SHA-256 of the bytes of a file, or of the pixels of a picture in memory.
+
+    Raises
+    ------
+    ImageReadError
+        If the file cannot be read.
+    """
+    item = images[i]
+    if not isinstance(item, (str, os.PathLike)):
+        return pixel_digest(read_image(images, i))
+    try:
+        with open(item, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise _unreadable(item, i, error) from error
+
+
+def pixel_digest(image: Image.Image) -> bytes:
+    """Hash size and pixels of a picture: SHA-256."""
+    digest = hashlib.sha256(f"{image.mode} {image.size} ".encode())
+    digest.update(image.tobytes())
+    return digest.digest()
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its mode {image.mode!r} does not say what white is; convert it to 8 bits first")
+    if image.has_transparency_data:
+        # Dropping alpha instead would show the colours that an editor left under transparent pixels.
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _unreadable(item: Any, i: int, error: Exception) -> ImageReadError:
+    if isinstance(item, (str, os.PathLike)):
+        what = repr(os.fspath(item))
+        if not Path(item).exists():
+            return ImageReadError(f"Picture {i}, {what}: there is no such file (looking from {os.getcwd()}).")
+    else:
+        what = f"a {type(item).__name__}"
+    return ImageReadError(f"Picture {i}, {what}, could not be read: {type(error).__name__}: {error}")

@@ -1,0 +1,90 @@
+"""From labels to the texts that stand for them in prompts."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clipcal.exceptions import ClassNameError
+
+__all__ = ["class_texts", "split_labels"]
+
+
+def class_texts(labels: Sequence[Any], class_names: Mapping[Any, str] | None = None) -> list[str]:
+    """Return the text of each label.
+
+    Underscores become spaces, as every published trainer does it.
+
+    Parameters
+    ----------
+    labels : sequence of hashable, length n_classes
+        Class labels. String labels are their own text.
+    class_names : mapping of label to str, default=None
+        Texts of labels that are not themselves readable. Labels that do not occur are ignored.
+
+    Returns
+    -------
+    texts : list of str, length n_classes
+
+    Raises
+    ------
+    ClassNameError
+        If a label has no text, a text is empty or not a string, or two labels share a text.
+
+    Examples
+    --------
+    >>> from clipcal.text import class_texts
+    >>> class_texts([3, 7], {3: "tabby_cat", 7: "dog", 9: "fish"})
+    ['tabby cat', 'dog']
+    """
+    labels = [label.item() if hasattr(label, "item") else label for label in labels]
+    if class_names is None:
+        if not all(isinstance(label, str) for label in labels):
+            warnings.warn(
+                f"The labels are not strings ({_some(labels)}), so the prompts say only e.g. "
+                f"'a photo of a {labels[0]}.'; pass class_names={{{labels[0]!r}: 'its name', ...}}.",
+                UserWarning,
+                stacklevel=3,
+            )
+        raw: list[Any] = [str(label) for label in labels]
+    else:
+        if not isinstance(class_names, Mapping):
+            raise ClassNameError(
+                f"class_names must map each label to its name, as in {{{labels[0]!r}: 'its name'}}; "
+                f"got {type(class_names).__name__}."
+            )
+        missing = [label for label in labels if label not in class_names]
+        if missing:
+            raise ClassNameError(f"class_names lacks a name for the labels {_some(missing)}; add them.")
+        raw = [class_names[label] for label in labels]
+    texts = []
+    for label, text in zip(labels, raw, strict=True):
+        if not isinstance(text, str):
+            raise ClassNameError(f"The name of label {label!r} must be a string; got {text!r}.")
+        texts.append(" ".join(text.replace("_", " ").split()))
+        if not texts[-1]:
+            raise ClassNameError(f"The name of label {label!r} is empty; name it in class_names.")
+    for text, count in Counter(texts).items():
+        if count > 1:
+            same = [label for label, other in zip(labels, texts, strict=True) if other == text]
+            raise ClassNameError(
+                f"The labels {_some(same)} share the name {text!r}, so no prompt can tell them apart; "
+                "give them different names in class_names."
+            )
+    return texts
+
+
+def split_labels(labels: Sequence[Any] | Mapping[Any, str]) -> tuple[list[Any], Mapping[Any, str] | None]:
+    """Split ``labels`` or ``{label: name}`` into labels and their names, if any."""
+    if isinstance(labels, str):
+        raise ClassNameError(f"Expected a list of labels or a mapping of label to name; got the string {labels!r}.")
+    if isinstance(labels, Mapping):
+        return list(labels), labels
+    return list(labels), None
+
+
+def _some(items: Sequence[Any], n_shown: int = 5) -> str:
+    shown = ", ".join(repr(item) for item in items[:n_shown])
+    return shown + (f" and {len(items) - n_shown} more" if len(items) > n_shown else "")

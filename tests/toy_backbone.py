@@ -1,0 +1,112 @@
+"""A backbone without transformer and without fixed width, fast enough for scikit-learn's checks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image
+
+from clipcal.exceptions import ClassNameError
+
+PAD, START, END = 0, 1, 2
+_VOCABULARY = 4096
+_PIXELS = 8
+
+
+def word_id(word: str) -> int:
+    """Hash a word to an id that is the same in every process."""
+    digest = hashlib.sha256(word.encode()).digest()
+    return 3 + int.from_bytes(digest[:4], "little") % (_VOCABULARY - 3)
+
+
+@lru_cache(maxsize=64)
+def _normal(seed: int, rows: int, columns: int) -> torch.Tensor:
+    values = np.random.default_rng(seed).standard_normal((rows, columns)) / np.sqrt(columns)
+    return torch.from_numpy(values.astype(np.float32))
+
+
+class AnyWidthBackbone:
+    """Text: mean of hashed word embeddings up to the end of the text, projected to any width.
+
+    Pictures: the 8 x 8 thumbnail, projected. It has the members of ``clipcal.backbones.Backbone``.
+
+    Parameters
+    ----------
+    embedding_dim : int, default=32
+        Width of the embeddings; ``for_width`` gives the same backbone with another one.
+    """
+
+    token_dim = 16
+    context_length = 77
+    n_start_tokens = 1
+    logit_scale = 100.0
+    device = torch.device("cpu")
+    precision = "fp32"
+
+    def __init__(self, embedding_dim: int = 32) -> None:
+        self.embedding_dim = embedding_dim
+
+    @property
+    def name(self) -> str:
+        """Nothing opens it again."""
+        return ""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the only thing that varies."""
+        return hashlib.sha256(f"toy {self.embedding_dim}".encode()).hexdigest()
+
+    def for_width(self, n_features: int) -> AnyWidthBackbone:
+        """Give the same backbone with another width."""
+        return AnyWidthBackbone(n_features)
+
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        """Shrink a picture to 8 x 8 and centre its values."""
+        small = np.asarray(image.convert("RGB").resize((_PIXELS, _PIXELS), Image.Resampling.BICUBIC))
+        return torch.from_numpy(small.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1)
+
+    def augment(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
+        """Add noise to `preprocess`, and mirror it half of the time."""
+        pixels = self.preprocess(image)
+        if torch.rand((), generator=generator) < 0.5:
+            pixels = pixels.flip(-1)
+        return pixels + 0.1 * torch.randn(pixels.shape, generator=generator)
+
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Project the pixels."""
+        with torch.no_grad():
+            return pixels.flatten(1) @ _normal(1, 3 * _PIXELS**2, self.embedding_dim)
+
+    def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
+        """One token a word, between a start and an end marker; the longest text sets the length."""
+        rows = [[START, *map(word_id, text.replace(".", " .").split()), END] for text in texts]
+        for text, row in zip(texts, rows, strict=True):
+            if len(row) > self.context_length:
+                raise ClassNameError(f"{text!r} has {len(row)} tokens, the limit is {self.context_length}")
+        length = max(map(len, rows), default=0)
+        return torch.tensor([row + [PAD] * (length - len(row)) for row in rows], dtype=torch.long)
+
+    def text_lengths(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Count the tokens up to the end marker."""
+        return (tokens == END).int().argmax(dim=1) + 1
+
+    def embed_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Look up the hashed word embeddings."""
+        return _normal(2, _VOCABULARY, self.token_dim)[tokens]
+
+    def encode_text(self, token_embeddings: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Average the embeddings of each text and project them."""
+        lengths = self.text_lengths(tokens)
+        held = torch.arange(tokens.shape[1]) < lengths[:, None]
+        mean = (token_embeddings * held[..., None]).sum(dim=1) / lengths[:, None]
+        return mean @ _normal(3, self.token_dim, self.embedding_dim)
+
+    def __sklearn_clone__(self) -> AnyWidthBackbone:
+        return self
+
+    def __repr__(self) -> str:
+        return f"AnyWidthBackbone({self.embedding_dim})"
