@@ -1,0 +1,277 @@
+"""What every CLIP classifier does the same way: labels, kinds of X, and cosine logits in NumPy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from joblib import Memory
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from clipcal._compat import _check_sample_weight, _safe_indexing
+from clipcal.images import encode_images, input_kind
+from clipcal.metrics import feature_divergence
+from clipcal.text import class_texts, split_labels
+
+if TYPE_CHECKING:
+    from clipcal.backbones import Backbone
+
+__all__ = ["CLIPClassifier", "cosine_logits"]
+
+_BLOCK = 16_384
+
+
+def cosine_logits(
+    embeddings: NDArray[np.floating], text_features: NDArray[np.floating], logit_scale: float
+) -> NDArray[np.float64]:
+    """Return scaled cosines between embeddings and text features.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (n_samples, n_features)
+    text_features : ndarray of shape (n_classes, n_features)
+        Rows of unit length.
+    logit_scale : float
+
+    Returns
+    -------
+    logits : ndarray of float64, shape (n_samples, n_classes)
+    """
+    weights = np.asarray(text_features, dtype=np.float64).T * logit_scale
+    logits = np.empty((len(embeddings), weights.shape[1]))
+    for start in range(0, len(embeddings), _BLOCK):
+        block = np.asarray(embeddings[start : start + _BLOCK], dtype=np.float64)
+        length = np.linalg.norm(block, axis=1, keepdims=True)
+        logits[start : start + _BLOCK] = (block / np.maximum(length, 1e-12)) @ weights
+    return logits
+
+
+class CLIPClassifier(ClassifierMixin, BaseEstimator):
+    """Base of classifiers whose logits are scaled cosines between images and class texts.
+
+    Subclasses have the parameters ``backbone``, ``class_names``, ``batch_size``, ``device``,
+    ``precision``, ``memory`` and ``verbose``, and set ``classes_``, ``class_names_``,
+    ``text_features_`` and ``logit_scale_`` in ``fit``.
+    """
+
+    backbone: str | Backbone
+    class_names: Mapping[Any, str] | None
+    batch_size: int
+    device: str
+    precision: str
+    memory: str | Memory | None
+    verbose: int
+
+    classes_: NDArray[Any]
+    class_names_: dict[Any, str]
+    text_features_: NDArray[np.float32]
+    logit_scale_: float
+    n_features_in_: int
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # Pictures come as lists of paths and as (n, h, w, 3) arrays. one_d_array stays False although
+        # 1-D arrays of paths work: the tag makes scikit-learn's checks send 1-D numbers.
+        tags.input_tags.string = True
+        tags.input_tags.three_d_array = True
+        # Directions alone cannot separate what differs in length, which the checks' blobs do.
+        tags.classifier_tags.poor_score = True
+        return tags
+
+    def _open_backbone(self, n_features: int | None = None) -> Backbone:
+        from clipcal.backbones import open_backbone
+
+        return open_backbone(
+            self.backbone, device=self.device, precision=self.precision, n_features=n_features
+        )
+
+    def _memory(self) -> Memory | None:
+        if self.memory is None or isinstance(self.memory, Memory):
+            return self.memory
+        return Memory(self.memory, verbose=0)
+
+    def _check_training_data(
+        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> tuple[Any, NDArray[np.intp], NDArray[np.float64]]:
+        """Set the classes; return X, class positions and weights without samples of zero weight."""
+        if input_kind(X) == "embeddings":
+            X = validate_data(self, X, dtype=np.float64)
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        y = column_or_1d(y, warn=True)
+        if y.dtype.kind == "f":
+            check_array(y, ensure_2d=False, input_name="y")
+        check_classification_targets(y)
+        check_consistent_length(X, y)
+        weights = _check_sample_weight(
+            sample_weight, np.empty((len(y), 1)), dtype=np.float64, ensure_non_negative=True
+        )
+        if not weights.any():
+            raise ValueError("Every sample weight is zero; give some samples a positive sample_weight.")
+        if not weights.all():
+            rows = np.flatnonzero(weights)
+            X, y, weights = _safe_indexing(X, rows), y[rows], weights[rows]
+        classes, positions = np.unique(y, return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs samples of at least 2 classes; the data contains only one class: "
+                f"{classes[0]!r}."
+            )
+        self._set_classes(classes, self.class_names)
+        return X, positions, weights
+
+    def _set_classes(self, classes: NDArray[Any], class_names: Mapping[Any, str] | None) -> None:
+        texts = class_texts(classes, class_names)
+        self.classes_ = classes
+        self.class_names_ = dict(zip(classes.tolist(), texts, strict=True))
+
+    def _backbone_for(self, X: Any) -> Backbone:
+        """Open the backbone, which embeddings must have the width of, and set ``n_features_in_``."""
+        n_features = X.shape[1] if input_kind(X) == "embeddings" else None
+        backbone = self._open_backbone(n_features)
+        self.n_features_in_ = backbone.embedding_dim
+        return backbone
+
+    def _predict_embeddings(self, X: Any) -> NDArray[np.floating]:
+        """Return embeddings of what is to be predicted, shape (n_samples, n_features)."""
+        if input_kind(X) == "embeddings":
+            return validate_data(self, X, dtype=np.float64, reset=False)
+        return encode_images(
+            X,
+            self._open_backbone(),
+            batch_size=self.batch_size,
+            memory=self._memory(),
+            verbose=self.verbose,
+        )
+
+    def _logits(self, X: Any) -> NDArray[np.float64]:
+        check_is_fitted(self, "text_features_")
+        return cosine_logits(self._predict_embeddings(X), self.text_features_, self.logit_scale_)
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return the logits.
+
+        Parameters
+        ----------
+        X : pictures or embeddings
+            See ``fit``.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+            Cosine times ``logit_scale_``; for two classes the difference, second minus first.
+        """
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return class probabilities, the softmax of the logits.
+
+        Parameters
+        ----------
+        X : pictures or embeddings
+            See ``fit``.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``; rows sum to 1.
+        """
+        return softmax(self._logits(X), axis=1)
+
+    def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return logarithms of the class probabilities, exact where they are tiny.
+
+        Parameters
+        ----------
+        X : pictures or embeddings
+            See ``fit``.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes)
+        """
+        return log_softmax(self._logits(X), axis=1)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable class of each sample, the first one among equals.
+
+        Parameters
+        ----------
+        X : pictures or embeddings
+            See ``fit``.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+        """
+        best = self._logits(X).argmax(axis=1)
+        return self.classes_[best]
+
+    def with_classes(self, labels: Sequence[Any] | Mapping[Any, str]) -> Self:
+        """Return a fitted copy that knows other classes.
+
+        What was learned stays; only the text features are new. The original is untouched.
+
+        Parameters
+        ----------
+        labels : sequence of labels, or mapping of label to name
+            The classes, at least two. Labels without a name get theirs from the parameter
+            ``class_names`` if it has it, else they are their own name.
+
+        Returns
+        -------
+        classifier : a fitted copy
+            Its ``classes_`` are the sorted labels.
+
+        Raises
+        ------
+        ClassNameError
+            If a name is empty, too long or not unique.
+        ValueError
+            If there are fewer than two classes, a label occurs twice, or the classifier's parameters
+            belong to its own classes.
+        """
+        check_is_fitted(self, "text_features_")
+        values, names = split_labels(labels)
+        classes = np.unique(np.asarray(values))
+        if len(classes) != len(values) or len(classes) < 2:
+            raise ValueError(
+                f"with_classes needs at least two different labels; got {len(values)} labels, "
+                f"{len(classes)} of them different."
+            )
+        if names is None and self.class_names is not None and all(c in self.class_names for c in classes.tolist()):
+            names = self.class_names
+        other = copy.copy(self)
+        other._set_classes(classes, names)
+        other.text_features_ = other._encode_classes()
+        return other
+
+    def _encode_classes(self) -> NDArray[np.float32]:
+        """Return text features of ``class_names_`` from what was learned."""
+        raise NotImplementedError
+
+    def feature_divergence(self, *, n_neighbors: int = 5, metric: str = "euclidean") -> float:
+        """Return how far the classes' text features stand apart (the paper's FD score).
+
+        For other classes, call it on ``with_classes(...)``.
+
+        Parameters
+        ----------
+        n_neighbors : int, default=5
+        metric : {"euclidean", "cosine"}, default="euclidean"
+            See :func:`clipcal.metrics.feature_divergence`.
+
+        Returns
+        -------
+        divergence : float
+        """
+        check_is_fitted(self, "text_features_")
+        return feature_divergence(self.text_features_, n_neighbors=n_neighbors, metric=metric)

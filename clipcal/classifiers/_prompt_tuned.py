@@ -1,0 +1,343 @@
+"""Prompt-tuned CLIP as a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from joblib import Memory
+from numpy.typing import ArrayLike, NDArray
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
+from clipcal.classifiers._base import CLIPClassifier
+from clipcal.images import encode_images, input_kind
+
+if TYPE_CHECKING:
+    from clipcal.backbones import Backbone
+    from clipcal.methods import TextLearner, TuningMethod
+    from clipcal.regularizers import Penalty, Regularizer
+
+__all__ = ["PromptTunedCLIPClassifier"]
+
+
+class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
+    """A CLIP classifier whose prompt is learned from a few pictures per class.
+
+    The towers stay frozen. The vectors before the class name are trained by gradient descent on
+    cross-entropy plus, if asked for, a regularizer that mends the calibration on classes that
+    training has not seen.
+
+    Parameters
+    ----------
+    backbone : str or Backbone, default="ViT-B-16/openai"
+        See :func:`clipcal.backbones.open_backbone`; ``"mini"`` needs no download.
+    method : {"coop", "kgcoop"} or TuningMethod, default="coop"
+        What is learned. ``"kgcoop"`` is CoOp with the regularizer ``"kg"``.
+    regularizer : {"dor", "kg"}, Regularizer, a list of these, or None, default=None
+        ``"dor"`` holds other nouns where zero-shot CLIP has them
+        (:class:`~clipcal.regularizers.DynamicOutlierRegularizer`), ``"kg"`` the classes themselves
+        (:class:`~clipcal.regularizers.AnchorRegularizer`).
+    class_names : mapping of label to str, default=None
+        Names of labels that are not themselves readable.
+    max_epochs : int, default=50
+        Passes through the data. The paper trains for 200.
+    learning_rate : float, default=0.002
+        The rate after the first, slow epoch; it falls along a cosine.
+    batch_size : int, default=32
+        Samples in a step of training, and pictures encoded at once.
+    n_views : int, default=1
+        1 trains on the plain centre crop of each picture. From 2 on, so many randomly cropped and
+        mirrored views are encoded once, and each step draws among them. Embeddings have one view.
+    random_state : int, RandomState instance or None, default=None
+        Random start values, order of samples, views and outliers.
+    device : str, default="auto"
+        ``"auto"`` is CUDA, else MPS, else the CPU.
+    precision : {"auto", "fp32", "bf16"}, default="auto"
+        Arithmetic of the frozen towers: ``"auto"`` is bfloat16 on CUDA. What is learned, softmax and
+        losses are always float32.
+    memory : str, joblib.Memory or None, default=None
+        Where image features, and the table of outliers, are kept on disk.
+    verbose : int, default=0
+        From 1 on, encoding pictures and nouns shows its progress.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted labels.
+    class_names_ : dict
+        The name of each label, as it stands in the prompt.
+    text_features_ : ndarray of float32, shape (n_classes, n_features)
+        Tuned text features, rows of unit length.
+    learned_ : dict of ndarray
+        Learned parameters by name; for CoOp ``"context"`` of shape (n_context, token_dim).
+    logit_scale_ : float
+        Factor of the cosines.
+    history_ : list of dict
+        One record an epoch: ``epoch``, ``learning_rate``, ``loss``, ``cross_entropy``, ``accuracy`` on
+        the training batches, and the weighted penalty of each regularizer by its name.
+    device_ : str
+        Where training ran.
+    n_features_in_ : int
+        Width of the embeddings.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Column names, where ``X`` in ``fit`` was a frame of embeddings.
+
+    See Also
+    --------
+    ZeroShotCLIPClassifier : The same without training.
+    clipcal.calibration.TemperatureScaling : Mends confidence after training.
+
+    Notes
+    -----
+    Progress and scores during ``fit`` come from scikit-learn's callbacks:
+    ``clf.set_callbacks(ProgressBar(), ScoringMonitor(scoring=ece_scorer))``.
+
+    References
+    ----------
+    .. [1] K. Zhou, J. Yang, C. C. Loy, Z. Liu, "Learning to Prompt for Vision-Language Models",
+       IJCV 2022, arXiv:2109.01134.
+    .. [2] S. Wang, Y. Li, H. Wei, "Understanding and Mitigating Miscalibration in Prompt Tuning for
+       Vision-Language Models", ICML 2025, arXiv:2410.02681.
+
+    Examples
+    --------
+    >>> from clipcal import PromptTunedCLIPClassifier
+    >>> from clipcal.datasets import make_shapes
+    >>> X, y = make_shapes("textures", n_per_class=8, random_state=0, return_X_y=True)
+    >>> clf = PromptTunedCLIPClassifier(backbone="mini", max_epochs=2, random_state=0).fit(X, y)
+    >>> clf.predict_proba(X[:5]).shape
+    (5, 14)
+    >>> other = clf.with_classes(["circle", "square", "star"])
+    >>> other.predict_proba(X[:5]).shape
+    (5, 3)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "backbone": [str, HasMethods(["encode_images", "encode_text"])],
+        "method": [StrOptions({"coop", "kgcoop"}), HasMethods(["learner"])],
+        "regularizer": [StrOptions({"dor", "kg"}), HasMethods(["prepare"]), list, tuple, None],
+        "class_names": [Mapping, None],
+        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "n_views": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+        "device": [str],
+        "precision": [StrOptions({"auto", "fp32", "bf16"})],
+        "memory": [str, Memory, None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "ViT-B-16/openai",
+        *,
+        method: str | TuningMethod = "coop",
+        regularizer: str | Regularizer | Sequence[str | Regularizer] | None = None,
+        class_names: Mapping[Any, str] | None = None,
+        max_epochs: int = 50,
+        learning_rate: float = 0.002,
+        batch_size: int = 32,
+        n_views: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        memory: str | Memory | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.method = method
+        self.regularizer = regularizer
+        self.class_names = class_names
+        self.max_epochs = max_epochs
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.n_views = n_views
+        self.random_state = random_state
+        self.device = device
+        self.precision = precision
+        self.memory = memory
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # CUDA sums in no fixed order.
+        tags.non_deterministic = str(getattr(self, "device_", "")).startswith("cuda")
+        return tags
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn the prompt.
+
+        Parameters
+        ----------
+        X : pictures or embeddings
+            A list or array of paths, of PIL images, uint8 arrays, :class:`~clipcal.images.ImagePaths`, or
+            a float array of embeddings, shape (n_samples, n_features).
+        y : array-like of shape (n_samples,)
+            Labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights in the cross-entropy, brought to mean 1 in each batch.
+
+        Returns
+        -------
+        self : object
+            Fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            If X and y do not fit together, the labels make no classes, or parameters contradict.
+        ClassNameError
+            If the names make no prompts.
+        FloatingPointError
+            If training diverges.
+        """
+        from clipcal.training import torch_generator, tune
+
+        X, targets, weights = self._check_training_data(X, y, sample_weight)
+        backbone = self._backbone_for(X)
+        names = list(self.class_names_.values())
+        random_state = check_random_state(self.random_state)
+        generator = torch_generator(random_state)
+
+        learner = self._method().learner(backbone, len(names), generator)
+        class_prompts = learner.prompts(names)
+        data = self._training_data(X, targets, weights, backbone, random_state)
+        penalties = self._penalties(learner, names, backbone, generator)
+
+        context = self._init_callback_context(max_subtasks=self.max_epochs)
+        metadata = None if sample_weight is None else {"sample_weight": weights}
+        shown = {"X": X, "y": self.classes_[targets], "metadata": metadata}
+        context.call_on_fit_task_begin(estimator=self, **shown)
+        logit_scale = float(backbone.logit_scale)
+
+        def state() -> dict[str, Any]:
+            return {"text_features_": _features(learner, class_prompts), "logit_scale_": logit_scale}
+
+        def on_epoch_end(record: dict[str, float]) -> bool:
+            epoch = context.subcontext(task_name="epoch")
+            epoch.call_on_fit_task_begin(estimator=self, **shown)
+            return epoch.call_on_fit_task_end(estimator=self, **shown, reconstruction_attributes=state)
+
+        self.history_ = tune(
+            learner,
+            class_prompts,
+            data,
+            penalties,
+            logit_scale=logit_scale,
+            n_epochs=self.max_epochs,
+            learning_rate=self.learning_rate,
+            batch_size=self.batch_size,
+            data_generator=torch_generator(random_state),
+            penalty_generator=generator,
+            on_epoch_end=on_epoch_end,
+        )
+        self.learned_ = learner.arrays()
+        self.device_ = str(backbone.device)
+        self.logit_scale_ = logit_scale
+        self.text_features_ = _features(learner, class_prompts)
+        context.call_on_fit_task_end(estimator=self, **shown, reconstruction_attributes=state)
+        return self
+
+    def _method(self) -> TuningMethod:
+        from clipcal.methods import METHODS
+
+        return METHODS[self.method]() if isinstance(self.method, str) else self.method
+
+    def _regularizers(self) -> list[Regularizer]:
+        """Return what the user asked for, after what belongs to the method."""
+        from clipcal.regularizers import REGULARIZERS
+
+        given = self.regularizer if isinstance(self.regularizer, (list, tuple)) else [self.regularizer]
+        chosen: dict[str, Regularizer] = {}
+        for item in (self._method().default_regularizer, *given):
+            if item is None:
+                continue
+            if isinstance(item, str) and item not in REGULARIZERS:
+                raise ValueError(
+                    f"regularizer={item!r} is not known; choose among {', '.join(map(repr, REGULARIZERS))} "
+                    "or pass a Regularizer."
+                )
+            regularizer = REGULARIZERS[item]() if isinstance(item, str) else item
+            # A regularizer that the user gives takes the place of the method's own of the same kind.
+            chosen[regularizer.name] = regularizer
+        return list(chosen.values())
+
+    def _penalties(
+        self, learner: TextLearner, names: list[str], backbone: Backbone, generator: Any
+    ) -> list[Penalty]:
+        from clipcal.methods import zero_shot_features
+        from clipcal.regularizers import TuningProblem
+
+        regularizers = self._regularizers()
+        memory = self._memory()
+        problem = TuningProblem(
+            learner=learner,
+            names=names,
+            zero_shot=lambda texts, template: zero_shot_features(
+                backbone, texts, template, memory=memory, verbose=self.verbose
+            ),
+            outlier_weight=self._method().outlier_weight if len(regularizers) == 1 else 2.0,
+            generator=generator,
+        )
+        return [regularizer.prepare(problem) for regularizer in regularizers]
+
+    def _training_data(
+        self,
+        X: Any,
+        targets: NDArray[np.intp],
+        weights: NDArray[np.float64],
+        backbone: Backbone,
+        random_state: np.random.RandomState,
+    ) -> Any:
+        """Return embeddings (n_samples, n_views, n_features) with targets and weights, on the device."""
+        import torch
+        from torch.nn.functional import normalize
+
+        from clipcal.training import LabelledEmbeddings
+
+        if input_kind(X) != "embeddings":
+            X = encode_images(
+                X,
+                backbone,
+                batch_size=self.batch_size,
+                n_views=self.n_views,
+                random_state=random_state,
+                memory=self._memory(),
+                verbose=self.verbose,
+            )
+        views = torch.as_tensor(np.asarray(X), dtype=torch.float64).reshape(len(X), -1, self.n_features_in_)
+        return LabelledEmbeddings(
+            embeddings=normalize(views, dim=-1).float().to(backbone.device),
+            targets=torch.as_tensor(targets, device=backbone.device),
+            weights=torch.as_tensor(weights, dtype=torch.float32, device=backbone.device),
+        )
+
+    def _encode_classes(self) -> NDArray[np.float32]:
+        from clipcal.training import torch_generator
+
+        check_is_fitted(self, "learned_")
+        names = list(self.class_names_.values())
+        backbone = self._open_backbone(self.n_features_in_)
+        learner = self._method().learner(backbone, len(names), torch_generator(0))
+        if not learner.supports_new_classes:
+            raise ValueError(
+                "The context was learned for each class (class_specific=True), so it serves no other classes; "
+                "fit with a shared context to use with_classes."
+            )
+        learner.load_arrays(self.learned_)
+        return _features(learner, learner.prompts(names))
+
+
+def _features(learner: TextLearner, prompts: Any) -> NDArray[np.float32]:
+    import torch
+
+    with torch.no_grad():
+        return learner(prompts).cpu().numpy()

@@ -1,0 +1,150 @@
+"""Zero-shot CLIP as a classifier: no training, only prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from joblib import Memory
+from numpy.typing import ArrayLike, NDArray
+
+from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
+from clipcal.classifiers._base import CLIPClassifier
+from clipcal.text import DEFAULT_TEMPLATE
+
+if TYPE_CHECKING:
+    from clipcal.backbones import Backbone
+
+__all__ = ["ZeroShotCLIPClassifier"]
+
+
+class ZeroShotCLIPClassifier(CLIPClassifier):
+    """CLIP's zero-shot classifier.
+
+    The logit of a class is the cosine between the image's and the class prompt's features, times
+    CLIP's logit scale. ``fit`` reads the labels and encodes their prompts; it learns nothing from X.
+
+    Parameters
+    ----------
+    backbone : str or Backbone, default="ViT-B-16/openai"
+        See :func:`clipcal.backbones.open_backbone`; ``"mini"`` needs no download.
+    templates : str or sequence of str, default="a photo of a {}."
+        With several, each class's feature is the mean of its prompts' unit features, brought to unit
+        length again.
+    class_names : mapping of label to str, default=None
+        Names of labels that are not themselves readable.
+    batch_size : int, default=64
+        Pictures encoded at once.
+    device : str, default="auto"
+        ``"auto"`` is CUDA, else MPS, else the CPU.
+    precision : {"auto", "fp32", "bf16"}, default="auto"
+    memory : str, joblib.Memory or None, default=None
+        Where image features are kept on disk.
+    verbose : int, default=0
+        From 1 on, encoding pictures shows its progress.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted labels.
+    class_names_ : dict
+        The name of each label, as it stands in the prompt.
+    text_features_ : ndarray of float32, shape (n_classes, n_features)
+        Rows of unit length.
+    logit_scale_ : float
+        Factor of the cosines.
+    n_features_in_ : int
+        Width of the embeddings.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Column names, where ``X`` in ``fit`` was a frame of embeddings.
+
+    References
+    ----------
+    .. [1] A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
+       ICML 2021, arXiv:2103.00020.
+
+    Examples
+    --------
+    >>> from clipcal import ZeroShotCLIPClassifier
+    >>> from clipcal.datasets import make_shapes
+    >>> X, y = make_shapes("colors", n_per_class=4, random_state=0, return_X_y=True)
+    >>> clf = ZeroShotCLIPClassifier(backbone="mini").fit(X, y)
+    >>> clf.predict_proba(X).shape
+    (120, 30)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "backbone": [str, HasMethods(["encode_images", "encode_text"])],
+        "templates": [str, "array-like"],
+        "class_names": [Mapping, None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+        "precision": [StrOptions({"auto", "fp32", "bf16"})],
+        "memory": [str, Memory, None],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "ViT-B-16/openai",
+        *,
+        templates: str | Sequence[str] = DEFAULT_TEMPLATE,
+        class_names: Mapping[Any, str] | None = None,
+        batch_size: int = 64,
+        device: str = "auto",
+        precision: str = "auto",
+        memory: str | Memory | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.templates = templates
+        self.class_names = class_names
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.memory = memory
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Encode the prompts of the classes in ``y``.
+
+        Parameters
+        ----------
+        X : pictures or embeddings
+            A list or array of paths, of PIL images, uint8 arrays, :class:`~clipcal.images.ImagePaths`, or
+            a float array of embeddings, shape (n_samples, n_features). Only checked.
+        y : array-like of shape (n_samples,)
+            Labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Samples of zero weight do not count as occurrences of their class.
+
+        Returns
+        -------
+        self : object
+            Fitted classifier.
+
+        Raises
+        ------
+        ValueError
+            If X and y do not fit together or the labels make no classes.
+        ClassNameError
+            If the names make no prompts.
+        """
+        X, _, _ = self._check_training_data(X, y, sample_weight)
+        backbone = self._backbone_for(X)
+        self.text_features_ = self._encode_classes()
+        self.logit_scale_ = float(backbone.logit_scale)
+        return self
+
+    def _encode_classes(self) -> NDArray[np.float32]:
+        from clipcal.methods import zero_shot_features
+
+        backbone = self._open_backbone(self.n_features_in_)
+        names = list(self.class_names_.values())
+        templates = [self.templates] if isinstance(self.templates, str) else list(self.templates)
+        features = sum(zero_shot_features(backbone, names, template) for template in templates)
+        features = features / features.norm(dim=-1, keepdim=True)
+        return features.cpu().numpy()

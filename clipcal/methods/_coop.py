@@ -1,0 +1,236 @@
+"""CoOp: the words before the class name become learned vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from clipcal._compat import Interval, StrOptions, validate_parameters
+from clipcal.backbones import Backbone
+from clipcal.exceptions import ClassNameError
+from clipcal.methods._base import Prompts, TextLearner, TuningMethod
+
+__all__ = ["CoOp", "ContextLearner", "KgCoOp"]
+
+
+class ContextLearner(TextLearner):
+    """Context vectors between the start marker and the class name (or around it, or after it).
+
+    Parameters
+    ----------
+    backbone : Backbone
+    context : Tensor, shape (n_context, token_dim) or (n_classes, n_context, token_dim)
+        Initial context, shared or one for each class.
+    placeholder : str
+        Text of exactly ``n_context`` tokens that holds the context's place in tokenisation.
+    class_token_position : {"end", "middle", "front"}
+        Where the class name stands.
+    text_chunk_size : int
+        At most so many prompts are encoded at once; the backward pass encodes chunk by chunk again,
+        so that memory does not grow with the number of classes.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        context: Tensor,
+        *,
+        placeholder: str,
+        class_token_position: str,
+        text_chunk_size: int,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.context = nn.Parameter(context.detach().float().clone())
+        self.placeholder = placeholder
+        self.class_token_position = class_token_position
+        self.text_chunk_size = text_chunk_size
+
+    @property
+    def supports_new_classes(self) -> bool:  # type: ignore[override]
+        """Whether the context is shared, so that it serves any name."""
+        return self.context.ndim == 2
+
+    def prompts(self, names: Sequence[str]) -> Prompts:
+        """Tokenise ``placeholder name.`` for each name."""
+        tokens = self.backbone.tokenize([f"{self.placeholder} {name}." for name in names])
+        if self.class_token_position == "end":
+            return Prompts(tokens)
+        return Prompts(tokens, self._order(tokens, names))
+
+    def _order(self, tokens: Tensor, names: Sequence[str]) -> Tensor:
+        """Return which token comes at each position once the name has moved forward."""
+        start, n_context = self.backbone.n_start_tokens, self.context.shape[-2]
+        n_before = n_context // 2 if self.class_token_position == "middle" else 0
+        lengths = [
+            int(self.backbone.text_lengths(self.backbone.tokenize([text]))[0]) for text in ("", *names)
+        ]
+        order = torch.arange(tokens.shape[1]).repeat(len(names), 1)
+        for row, length in enumerate(lengths[1:]):
+            n_name = length - lengths[0]
+            first = start + n_before
+            order[row, first : first + n_name] = torch.arange(start + n_context, start + n_context + n_name)
+            order[row, first + n_name : start + n_context + n_name] = torch.arange(first, start + n_context)
+        return order.to(tokens.device)
+
+    def forward(self, prompts: Prompts) -> Tensor:
+        """Encode prompts with the present context, chunk by chunk."""
+        size = self.text_chunk_size
+        if len(prompts) <= size:
+            return self._encode(prompts, self.context)
+        chunks = []
+        for start in range(0, len(prompts), size):
+            rows = slice(start, start + size)
+            context = self.context if self.context.ndim == 2 else self.context[rows]
+            chunks.append(
+                checkpoint(
+                    self._encode, prompts.take(rows), context, use_reentrant=False, preserve_rng_state=False
+                )
+            )
+        return torch.cat(chunks)
+
+    def _encode(self, prompts: Prompts, context: Tensor) -> Tensor:
+        start = self.backbone.n_start_tokens
+        end = start + context.shape[-2]
+        embeddings = self.backbone.embed_tokens(prompts.tokens)
+        embeddings = torch.cat(
+            [embeddings[:, :start], context.expand(len(prompts), -1, -1), embeddings[:, end:]], dim=1
+        )
+        if prompts.order is not None:
+            embeddings = embeddings.gather(1, prompts.order[..., None].expand_as(embeddings))
+        features = self.backbone.encode_text(embeddings, prompts.tokens)
+        return nn.functional.normalize(features.float(), dim=-1)
+
+
+class CoOp(TuningMethod):
+    """Context optimization: learn the prompt's words, keep the towers.
+
+    The prompt of class ``c`` is ``[V_1 ... V_M] name_c.``; cross-entropy of the cosine logits is
+    minimised over the vectors ``V``.
+
+    Parameters
+    ----------
+    context_init : str or None, default="a photo of a"
+        Text whose token embeddings the context starts from; with ``"a photo of a"`` and no training
+        the classifier is zero-shot CLIP with the template ``"a photo of a {}."``. ``None`` draws
+        normal vectors of standard deviation 0.02.
+    n_context : int or None, default=None
+        Number of context vectors M. ``None`` means as many as ``context_init`` has tokens, or 16 for
+        a random start. With a text it must be the text's number of tokens, if given.
+    class_token_position : {"end", "middle", "front"}, default="end"
+        Where the class name stands relative to the context.
+    class_specific : bool, default=False
+        Learn one context for each class. Such a classifier knows no other classes, and outliers have
+        no context, so ``with_classes`` and ``regularizer="dor"`` raise.
+    text_chunk_size : int, default=256
+        Prompts encoded at once; bounds the memory of a step.
+
+    References
+    ----------
+    .. [1] K. Zhou, J. Yang, C. C. Loy, Z. Liu, "Learning to Prompt for Vision-Language Models",
+       IJCV 2022, arXiv:2109.01134.
+
+    Examples
+    --------
+    >>> from clipcal.methods import CoOp
+    >>> CoOp(context_init=None, n_context=8)
+    CoOp(context_init=None, n_context=8)
+    """
+
+    outlier_weight: ClassVar[float] = 8.0
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "context_init": [str, None],
+        "n_context": [Interval(Integral, 1, None, closed="left"), None],
+        "class_token_position": [StrOptions({"end", "middle", "front"})],
+        "class_specific": ["boolean"],
+        "text_chunk_size": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        context_init: str | None = "a photo of a",
+        *,
+        n_context: int | None = None,
+        class_token_position: str = "end",
+        class_specific: bool = False,
+        text_chunk_size: int = 256,
+    ) -> None:
+        self.context_init = context_init
+        self.n_context = n_context
+        self.class_token_position = class_token_position
+        self.class_specific = class_specific
+        self.text_chunk_size = text_chunk_size
+
+    def learner(self, backbone: Backbone, n_classes: int, generator: torch.Generator) -> ContextLearner:
+        """Return a context at its start value.
+
+        Raises
+        ------
+        ClassNameError
+            If the context leaves no room for a name.
+        ValueError
+            If a parameter is out of range, or ``n_context`` contradicts ``context_init``.
+        """
+        validate_parameters(self)
+        context = self._word_context(backbone) if self.context_init else self._random_context(backbone, generator)
+        if backbone.n_start_tokens + len(context) + 3 > backbone.context_length:
+            raise ClassNameError(
+                f"A context of {len(context)} tokens leaves no room for a class name in the "
+                f"{backbone.context_length} positions of {backbone.name!r}; choose a smaller n_context."
+            )
+        # An "X" is one token of CLIP's vocabulary, whatever follows it.
+        placeholder = self.context_init or " ".join(["X"] * len(context))
+        if self.class_specific:
+            context = context.repeat(n_classes, 1, 1)
+        return ContextLearner(
+            backbone,
+            context,
+            placeholder=placeholder,
+            class_token_position=self.class_token_position,
+            text_chunk_size=self.text_chunk_size,
+        )
+
+    def _word_context(self, backbone: Backbone) -> Tensor:
+        tokens = backbone.tokenize([self.context_init or ""])
+        n_marks = int(backbone.text_lengths(backbone.tokenize([""]))[0])
+        n_context = int(backbone.text_lengths(tokens)[0]) - n_marks
+        if n_context < 1:
+            raise ValueError(f"context_init={self.context_init!r} holds no words; use None for a random context.")
+        if self.n_context not in (None, n_context):
+            raise ValueError(
+                f"context_init={self.context_init!r} has {n_context} tokens, but n_context={self.n_context}; "
+                "leave n_context=None, or set context_init=None for a random context."
+            )
+        start = backbone.n_start_tokens
+        return backbone.embed_tokens(tokens)[0, start : start + n_context].detach().float()
+
+    def _random_context(self, backbone: Backbone, generator: torch.Generator) -> Tensor:
+        n_context = 16 if self.n_context is None else self.n_context
+        # Drawn on the CPU, so that a seed means the same context on every device.
+        return 0.02 * torch.randn(n_context, backbone.token_dim, generator=generator).to(backbone.device)
+
+
+class KgCoOp(CoOp):
+    """CoOp whose class features are held near the zero-shot ones (``regularizer="kg"``).
+
+    The parameters are those of :class:`CoOp`.
+
+    References
+    ----------
+    .. [1] H. Yao, R. Zhang, C. Xu, "Visual-Language Prompt Tuning with Knowledge-guided Context
+       Optimization", CVPR 2023, arXiv:2303.13283.
+
+    Examples
+    --------
+    >>> from clipcal.methods import KgCoOp
+    >>> KgCoOp().default_regularizer
+    'kg'
+    """
+
+    default_regularizer: ClassVar[str | None] = "kg"
+    outlier_weight: ClassVar[float] = 2.0

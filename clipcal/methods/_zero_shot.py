@@ -1,0 +1,112 @@
+"""Text features of the untouched CLIP, and tables of them that are worth keeping."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import joblib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from clipcal.backbones import Backbone
+from clipcal.exceptions import ClassNameError
+from clipcal.text import fill
+
+__all__ = ["zero_shot_features"]
+
+# Below this many names encoding again is cheaper than bookkeeping.
+_TABLE_SIZE = 1000
+_MAX_TABLES = 2
+_tables: OrderedDict[tuple[str, ...], NDArray[np.float32]] = OrderedDict()
+
+
+def zero_shot_features(
+    backbone: Backbone,
+    names: Sequence[str],
+    template: str,
+    *,
+    memory: joblib.Memory | None = None,
+    verbose: int = 0,
+) -> Tensor:
+    """Encode names in a template with the untouched text tower.
+
+    Tables of a thousand names and more are kept: the last two in the process, and all in ``memory``.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    names : sequence of str, length n_names
+    template : str
+        With one ``{}``.
+    memory : joblib.Memory, default=None
+        Cache on disk.
+    verbose : int, default=0
+        From 1 on, a large table shows its progress.
+
+    Returns
+    -------
+    features : Tensor, shape (n_names, embedding_dim)
+        Float32, of unit length, on the backbone's device. Names too long for the backbone get zeros
+        in a large table and raise :class:`~clipcal.exceptions.ClassNameError` in a small one.
+    """
+    texts = fill(template, names)
+    if len(texts) < _TABLE_SIZE:
+        return torch.from_numpy(_encode(backbone, texts)).to(backbone.device)
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    key = (backbone.fingerprint, digest)
+    if key in _tables:
+        _tables.move_to_end(key)
+    elif memory is None:
+        _tables[key] = _encode_table(backbone, texts, key, verbose)
+    else:
+        cached = memory.cache(_encode_table, ignore=["backbone", "texts", "verbose"])
+        _tables[key] = cached(backbone, texts, key, verbose)
+    while len(_tables) > _MAX_TABLES:
+        _tables.popitem(last=False)
+    return torch.from_numpy(_tables[key]).to(backbone.device)
+
+
+def _encode_table(
+    backbone: Backbone, texts: Sequence[str], key: tuple[str, ...], verbose: int
+) -> NDArray[np.float32]:
+    """Encode a large table; the key is what a cache on disk knows it by."""
+    return _encode(backbone, texts, skip_long=True, progress=verbose >= 1)
+
+
+@torch.no_grad()
+def _encode(
+    backbone: Backbone,
+    texts: Sequence[str],
+    *,
+    skip_long: bool = False,
+    progress: bool = False,
+    batch_size: int = 512,
+) -> NDArray[np.float32]:
+    # Texts of similar length go together, as a batch is as long as its longest text.
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    features = np.zeros((len(texts), backbone.embedding_dim), dtype=np.float32)
+    for start in tqdm(range(0, len(texts), batch_size), disable=not progress, desc="encoding nouns"):
+        rows = order[start : start + batch_size]
+        try:
+            tokens = backbone.tokenize([texts[i] for i in rows])
+        except ClassNameError:
+            if not skip_long:
+                raise
+            rows = [i for i in rows if _fits(backbone, texts[i])]
+            tokens = backbone.tokenize([texts[i] for i in rows])
+        encoded = backbone.encode_text(backbone.embed_tokens(tokens), tokens)
+        features[rows] = nn.functional.normalize(encoded.float(), dim=-1).cpu().numpy()
+    return features
+
+
+def _fits(backbone: Backbone, text: str) -> bool:
+    try:
+        backbone.tokenize([text])
+    except ClassNameError:
+        return False
+    return True

@@ -1,0 +1,65 @@
+"""Keep the class features near zero-shot CLIP's (the knowledge-guided loss of KgCoOp)."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from clipcal._compat import Interval, validate_parameters
+from clipcal.regularizers._base import Penalty, Regularizer, TuningProblem
+from clipcal.text import DEFAULT_TEMPLATE
+
+__all__ = ["AnchorRegularizer"]
+
+
+class _AnchorPenalty(Penalty):
+    name = "kg"
+
+    def __init__(self, weight: float, anchors: Tensor) -> None:
+        self.weight = weight
+        self.anchors = anchors
+
+    def __call__(self, class_features: Tensor, drawn_features: Tensor | None) -> Tensor:
+        return self.weight * (1 - (class_features * self.anchors).sum(dim=-1).mean())
+
+
+class AnchorRegularizer(Regularizer):
+    """Penalise the distance of each class's text feature from its zero-shot one.
+
+    The loss term is ``weight * (1 - mean_c cos(w_c, w0_c))`` over all base classes at each step.
+
+    Parameters
+    ----------
+    weight : float, default=8.0
+        Factor of the term, at least 0.
+    template : str, default="a photo of a {}."
+        Template of the zero-shot features. The published trainers use one template a data set here.
+
+    References
+    ----------
+    .. [1] H. Yao, R. Zhang, C. Xu, "Visual-Language Prompt Tuning with Knowledge-guided Context
+       Optimization", CVPR 2023, arXiv:2303.13283, equation 5.
+
+    Examples
+    --------
+    >>> from clipcal.regularizers import AnchorRegularizer
+    >>> AnchorRegularizer(weight=2.0)
+    AnchorRegularizer(weight=2.0)
+    """
+
+    name = "kg"
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "weight": [Interval(Real, 0, None, closed="left")],
+        "template": [str],
+    }
+
+    def __init__(self, weight: float = 8.0, *, template: str = DEFAULT_TEMPLATE) -> None:
+        self.weight = weight
+        self.template = template
+
+    def prepare(self, problem: TuningProblem) -> Penalty:
+        """Encode the anchors."""
+        validate_parameters(self)
+        return _AnchorPenalty(float(self.weight), problem.zero_shot(problem.names, self.template))

@@ -1,0 +1,190 @@
+"""Dynamic outlier regularization: other nouns stay where zero-shot CLIP puts them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from clipcal._compat import Interval, StrOptions, validate_parameters
+from clipcal.exceptions import ClassNameError
+from clipcal.methods import Prompts, TextLearner
+from clipcal.regularizers._base import Penalty, Regularizer, TuningProblem
+from clipcal.text import DEFAULT_TEMPLATE, load_nouns
+
+__all__ = ["DynamicOutlierRegularizer", "rank_outliers"]
+
+
+def _key(name: str) -> str:
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def rank_outliers(zero_shot_candidates: Tensor, zero_shot_classes: Tensor) -> Tensor:
+    """Score candidates by their mean cosine similarity to the base classes.
+
+    For features of unit length this is the dot product with the mean class feature.
+
+    Parameters
+    ----------
+    zero_shot_candidates : Tensor, shape (n_candidates, embedding_dim)
+    zero_shot_classes : Tensor, shape (n_classes, embedding_dim)
+
+    Returns
+    -------
+    scores : Tensor, shape (n_candidates,)
+    """
+    return zero_shot_candidates @ zero_shot_classes.mean(dim=0)
+
+
+class _OutlierPenalty(Penalty):
+    name = "dor"
+
+    def __init__(
+        self, weight: float, learner: TextLearner, nouns: Sequence[str], targets: Tensor, batch_size: int
+    ) -> None:
+        self.weight = weight
+        self.nouns = list(nouns)
+        self.prompts = learner.prompts(nouns)
+        self.targets = targets
+        self.batch_size = min(batch_size, len(nouns))
+        self.drawn = torch.empty(0, dtype=torch.long)
+
+    def draw(self, generator: torch.Generator) -> Prompts:
+        """Draw outliers uniformly without replacement, afresh at each step."""
+        drawn = torch.randperm(len(self.nouns), generator=generator)[: self.batch_size]
+        self.drawn = drawn.to(self.targets.device)
+        return self.prompts.take(self.drawn)
+
+    def __call__(self, class_features: Tensor, drawn_features: Tensor | None) -> Tensor:
+        assert drawn_features is not None
+        return self.weight * (1 - (drawn_features * self.targets[self.drawn]).sum(dim=-1).mean())
+
+
+class DynamicOutlierRegularizer(Regularizer):
+    """Dynamic outlier regularization (DOR).
+
+    Nouns that are not base classes are ranked by their zero-shot similarity to the base classes; the
+    nearest ``pool_size`` form a pool, from which a fresh batch is drawn at every step. The loss term
+    ``weight * (1 - mean_b cos(w(o_b), w0(o_b)))`` keeps the tuned text feature ``w(o)`` of outlier
+    ``o`` where zero-shot CLIP has it, ``w0(o)``, and leaves the base classes free.
+
+    Parameters
+    ----------
+    weight : float or "auto", default="auto"
+        Factor of the term, at least 0. ``"auto"`` is 8 for plain CoOp and 2 for every other
+        combination, as in the paper.
+    pool : {"near", "far", "random"}, default="near"
+        Which candidates form the pool: the most similar to the base classes, the least similar, or a
+        random choice.
+    pool_size : int, default=5000
+        How many nouns are kept; all, if there are fewer candidates.
+    batch_size : int or None, default=None
+        Outliers drawn at each step. ``None`` means as many as there are base classes.
+    lexicon : {"wordnet", "nltk"}, path or list of str, default="wordnet"
+        Where the candidates come from; see :func:`clipcal.text.load_nouns`. Scoring all of WordNet
+        encodes 117,798 prompts once per backbone and process.
+    template : str, default="a photo of a {}."
+        Template of the zero-shot features, for scoring and for the targets.
+
+    Notes
+    -----
+    A candidate overlaps a base class, and is left out, if the two names are equal once lower-cased
+    and with underscores as spaces. The paper does not say how it decides overlap, which template it
+    scores with, nor how batches are drawn; here they are drawn uniformly without replacement.
+
+    References
+    ----------
+    .. [1] S. Wang, Y. Li, H. Wei, "Understanding and Mitigating Miscalibration in Prompt Tuning for
+       Vision-Language Models", ICML 2025, arXiv:2410.02681.
+
+    Examples
+    --------
+    >>> from clipcal.regularizers import DynamicOutlierRegularizer
+    >>> DynamicOutlierRegularizer(weight=4.0, pool="far")
+    DynamicOutlierRegularizer(pool='far', weight=4.0)
+    """
+
+    name = "dor"
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "weight": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "pool": [StrOptions({"near", "far", "random"})],
+        "pool_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "lexicon": [str, Path, "array-like"],
+        "template": [str],
+    }
+
+    def __init__(
+        self,
+        weight: float | str = "auto",
+        *,
+        pool: str = "near",
+        pool_size: int = 5000,
+        batch_size: int | None = None,
+        lexicon: str | Path | Iterable[str] = "wordnet",
+        template: str = DEFAULT_TEMPLATE,
+    ) -> None:
+        self.weight = weight
+        self.pool = pool
+        self.pool_size = pool_size
+        self.batch_size = batch_size
+        self.lexicon = lexicon
+        self.template = template
+
+    def prepare(self, problem: TuningProblem) -> Penalty:
+        """Choose the pool, tokenise it and encode its targets.
+
+        Raises
+        ------
+        ValueError
+            If the contexts are class-specific, or no noun is left that is not a base class.
+        """
+        validate_parameters(self)
+        if not problem.learner.supports_new_classes:
+            raise ValueError(
+                "regularizer='dor' needs a context that serves any noun, but class_specific=True learns one "
+                "for each class; use class_specific=False, or regularizer='kg'."
+            )
+        nouns, targets = self._pool(problem)
+        weight = problem.outlier_weight if self.weight == "auto" else float(self.weight)
+        return _OutlierPenalty(weight, problem.learner, nouns, targets, self.batch_size or len(problem.names))
+
+    def _pool(self, problem: TuningProblem) -> tuple[list[str], Tensor]:
+        """Return the pooled nouns and their zero-shot features."""
+        candidates = load_nouns(self.lexicon)
+        table = problem.zero_shot(candidates, self.template)
+        base = {_key(name) for name in problem.names}
+        free = torch.tensor([i for i, noun in enumerate(candidates) if _key(noun) not in base], dtype=torch.long)
+        if len(free) == 0:
+            raise ValueError(
+                f"Every noun of lexicon={self.lexicon!r} is a base class, so none is left as an outlier; "
+                "use a larger lexicon."
+            )
+        free = free.to(table.device)
+        scores = rank_outliers(table[free], problem.zero_shot(problem.names, self.template))
+        ranked = free[scores.argsort(descending=True, stable=True)]
+        size = min(self.pool_size, len(ranked))
+        if self.pool == "near":
+            kept = ranked[:size]
+        elif self.pool == "far":
+            kept = ranked[-size:]
+        else:
+            chosen = torch.randperm(len(ranked), generator=problem.generator)[:size]
+            kept = ranked[chosen.to(ranked.device)]
+        fitting = [int(i) for i in kept if self._fits(problem.learner, candidates[int(i)])]
+        return [candidates[i] for i in fitting], table[torch.tensor(fitting, device=table.device)]
+
+    @staticmethod
+    def _fits(learner: TextLearner, noun: str) -> bool:
+        """Whether the noun's prompt leaves room for the context; the longest of WordNet may not."""
+        if len(noun) < 40:
+            return True
+        try:
+            learner.prompts([noun])
+        except ClassNameError:
+            return False
+        return True

@@ -1,0 +1,45 @@
+"""The learning rate of each epoch."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["cosine_with_warmup"]
+
+
+def cosine_with_warmup(
+    n_epochs: int, learning_rate: float, *, n_warmup: int = 1, warmup_rate: float = 1e-5
+) -> list[float]:
+    """Return one learning rate an epoch: constant warm-up, then a cosine.
+
+    The cosine starts after the warm-up but has the full run as its period, as in the trainers of
+    CoOp's authors, so that the last rate is not quite zero. With a single epoch there is no warm-up,
+    since nothing would be left to train.
+
+    Parameters
+    ----------
+    n_epochs : int
+    learning_rate : float
+        The highest rate.
+    n_warmup : int, default=1
+        Epochs at ``warmup_rate``.
+    warmup_rate : float, default=1e-5
+
+    Returns
+    -------
+    rates : list of float, length n_epochs
+
+    Examples
+    --------
+    >>> from clipcal.training import cosine_with_warmup
+    >>> [round(rate, 6) for rate in cosine_with_warmup(5, 0.0035)]
+    [1e-05, 0.0035, 0.003166, 0.002291, 0.001209]
+    """
+    if n_epochs <= n_warmup:
+        n_warmup = 0
+    return [
+        warmup_rate
+        if epoch < n_warmup
+        else learning_rate * (1 + math.cos(math.pi * (epoch - n_warmup) / n_epochs)) / 2
+        for epoch in range(n_epochs)
+    ]
