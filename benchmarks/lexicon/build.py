@@ -12,7 +12,8 @@ def main(wordnet: Path, out: Path) -> None:
     lines = (wordnet / "index.noun").read_text(encoding="utf-8").splitlines()
     nouns = sorted(line.split(" ", 1)[0] for line in lines if not line.startswith("  "))
     notice = [line.strip().split(" ", 1)[1:] for line in lines if line.startswith("  ")]
-    (out / "wordnet_nouns.txt.xz").write_bytes(lzma.compress("\n".join(nouns).encode(), preset=9 | lzma.PRESET_EXTREME))
+    packed = lzma.compress("\n".join(nouns).encode(), preset=9 | lzma.PRESET_EXTREME)
+    (out / "wordnet_nouns.txt.xz").write_bytes(packed)
     text = "\n".join(part[0].rstrip() if part else "" for part in notice)
     (out / "WORDNET_LICENSE.txt").write_text(text.strip() + "\n", encoding="utf-8")
 

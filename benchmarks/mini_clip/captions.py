@@ -27,7 +27,9 @@ ALIKE = {
         ("dotted", "speckled", "marbled"), ("ringed", "spiralled", "rayed"), ("plain", "shaded"),
     ),
 }  # fmt: skip
-COARSE_COLORS = ("red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "grey", "black", "white")
+COARSE_COLORS = (
+    "red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "grey", "black", "white",
+)  # fmt: skip
 LIGHT_WORDS = {
     "even": "even light", "dim": "dim light", "bright": "bright light", "warm": "warm light",
     "cold": "cold light", "slanting": "light from the side", "spot": "a spotlight",
@@ -44,10 +46,10 @@ class Captioner:
     def __init__(self, imprecise: float) -> None:
         self.imprecise = imprecise
         self.names, values = color_table()
-        self.values = values
         distance = np.linalg.norm(values[:, None] - values[None], axis=-1)
         self.neighbours = np.argsort(distance, axis=1)[:, 1:9]
         coarse = [self.names.index(name) for name in COARSE_COLORS]
+        self.coarse_values = values[coarse]
         self.coarse = [COARSE_COLORS[i] for i in distance[:, coarse].argmin(axis=1)]
         self.row_of = {tuple(value): row for row, value in enumerate(values.tolist())}
 
@@ -62,14 +64,12 @@ class Captioner:
 
     def alike(self, generator: np.random.Generator, kind: str, name: str) -> str:
         if generator.random() < 0.6 * self.imprecise:
-            group = [group for group in ALIKE[kind] if name in group][0]
+            group = next(group for group in ALIKE[kind] if name in group)
             return group[generator.integers(len(group))]
         return name
 
     def nearest_color(self, value: np.ndarray) -> str:
-        return COARSE_COLORS[
-            int(np.linalg.norm(self.values[[self.names.index(c) for c in COARSE_COLORS]] - value, axis=1).argmin())
-        ]
+        return COARSE_COLORS[int(np.linalg.norm(self.coarse_values - value, axis=1).argmin())]
 
     def __call__(self, generator: np.random.Generator, scenes: Scenes, row: int, long: bool) -> str:
         chance = generator.random(4)

@@ -15,16 +15,19 @@ CARD = """# The embedded CLIP (`backbone="mini"`)
 A small CLIP that comes with clipcal, so that examples, tests and demonstrations run without a download.
 It is a stand-in for a real CLIP in experiments, not a model for real pictures.
 
-- **Architecture**: open_clip's `CLIP`; ViT image tower for 32 x 32 pictures in patches of 8, causal text tower
-  with 77 positions; both 4 layers, width 128, 2 heads of 64; embeddings of 128. {n_parameters:,} parameters,
-  {megabytes:.1f} MB in float16. Tokenizer and state-dict names are open_clip's.
-- **Training data**: pictures rendered by `clipcal.datasets` (coloured, textured shapes in many lights and media)
-  with generated captions, {imprecise:.0%} of them imprecise (a neighbouring colour's or shape's name, a coarser
-  word); and, for words that no picture shows, prompts of WordNet 3.0 nouns against their glosses.
-- **Training**: contrastive at a fixed logit scale of 100, {steps} steps of AdamW, batch {batch_size}, learning rate
-  {lr} with a cosine, seed {seed}, {n_glosses} noun-gloss pairs in every second step.
+- **Architecture**: open_clip's `CLIP`; ViT image tower for 32 x 32 pictures in patches of 8, causal
+  text tower with 77 positions; both 4 layers, width 128, 2 heads of 64; embeddings of 128.
+  {n_parameters:,} parameters, {megabytes:.1f} MB in float16. Tokenizer and state-dict names are
+  open_clip's.
+- **Training data**: pictures rendered by `clipcal.datasets` (coloured, textured shapes in many lights
+  and media) with generated captions, {imprecise:.0%} of the colour names in them imprecise (a
+  neighbouring colour's name or a coarser word; shapes and textures less often); and, for words that no
+  picture shows, prompts of WordNet 3.0 nouns against their glosses.
+- **Training**: contrastive at a fixed logit scale of 100, {steps} steps of AdamW, batch {batch_size},
+  learning rate {lr} with a cosine, seed {seed}, {n_glosses} noun-gloss pairs in every second step:
   `python benchmarks/mini_clip/train.py --out clipcal/backbones/mini`.
-- **Licence**: the weights are under clipcal's licence; WordNet's notice is in `clipcal/text/WORDNET_LICENSE.txt`.
+- **Licence**: the weights are under clipcal's licence; WordNet's notice is in
+  `clipcal/text/WORDNET_LICENSE.txt`.
 
 ## Zero-shot figures
 
@@ -36,7 +39,11 @@ Template "a photo of a {{}}.", 40 test pictures a class, `random_state=0`; writt
 
 
 def publish(
-    model: torch.nn.Module, model_cfg: dict, preprocess_cfg: dict, table: Iterable[dict], args: argparse.Namespace
+    model: torch.nn.Module,
+    model_cfg: dict,
+    preprocess_cfg: dict,
+    table: Iterable[dict],
+    args: argparse.Namespace,
 ) -> None:
     """Write the three files of the packaged model into ``args.out``."""
     out: Path = args.out

@@ -3,7 +3,8 @@
     python benchmarks/mini_clip/train.py --out clipcal/backbones/mini
 
 Needs a WordNet 3.0 database folder (Debian: ``apt-get install wordnet-base``). Writes
-``weights.safetensors`` (float16), ``config.json``, ``MODEL_CARD.md`` and the curve ``curve.jsonl``.
+``weights.safetensors`` (float16), ``config.json`` and ``MODEL_CARD.md`` there, and the curve beside this
+script, ``curve.jsonl``.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def train(args: argparse.Namespace) -> CLIP:
     captioner = Captioner(args.imprecise)
     glosses = read_glosses(args.wordnet)
     args.out.mkdir(parents=True, exist_ok=True)
-    curve = (args.out / "curve.jsonl").open("w")
+    curve = (Path(__file__).parent / "curve.jsonl").open("w")
     start = time.time()
     for step in range(args.steps):
         scenes = sample_scenes(generator, args.batch_size, CONDITIONS)
@@ -105,7 +106,8 @@ def train(args: argparse.Namespace) -> CLIP:
             chosen = [glosses[i] for i in generator.choice(len(glosses), args.n_glosses, replace=False)]
             prompts = [f"a photo of a {lemmas[generator.integers(len(lemmas))]}." for lemmas, _ in chosen]
             gloss_loss = contrast(
-                encode_text(model, tokenizer, prompts), encode_text(model, tokenizer, [g[:160] for _, g in chosen])
+                encode_text(model, tokenizer, prompts),
+                encode_text(model, tokenizer, [gloss[:160] for _, gloss in chosen]),
             )
             record["gloss_loss"] = gloss_loss.item()
             loss = loss + args.gloss_weight * gloss_loss
@@ -120,16 +122,16 @@ def train(args: argparse.Namespace) -> CLIP:
             curve.flush()
         if step % args.check_every == args.check_every - 1:
             model.eval()
+            seconds = round(time.time() - start, 1)
             for row in zero_shot_table(model, encode_text, tokenizer, normalised, subset="validation"):
-                curve.write(json.dumps({"step": step, "seconds": round(time.time() - start, 1), **row}) + "\n")
+                curve.write(json.dumps({"step": step, "seconds": seconds, **row}) + "\n")
             curve.flush()
             model.train()
-            torch.save(model.state_dict(), args.out / "checkpoint.pt")
     return model.eval()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     parser.add_argument("--steps", type=int, default=3600)

@@ -1,0 +1,192 @@
+"""Base-to-new protocol: tune on half of the classes, measure on test pictures of both halves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from joblib import Memory
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from clipcal.calibration import TemperatureScaling
+from clipcal.classifiers import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
+from clipcal.datasets import make_shapes
+from clipcal.images import CLIPImageEncoder
+from clipcal.metrics import expected_calibration_error
+
+__all__ = ["METHODS", "Cell", "CellResult", "run_cell"]
+
+ZERO_SHOT, COOP, KGCOOP = "zero-shot", "CoOp", "KgCoOp"
+COOP_DOR, KGCOOP_DOR, COOP_TEMPERATURE = "CoOp + DOR", "KgCoOp + DOR", "CoOp + temperature"
+
+N_SHOTS = 16
+# As in the calibration trainers of the field: at most four validation pictures a class.
+N_VALIDATION = 4
+N_TEST = 50
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a generated task in a domain, a method and a seed.
+
+    Parameters
+    ----------
+    task, domain : str
+        See :func:`clipcal.datasets.make_shapes`.
+    seed : int
+        Seeds the pictures and the training.
+    max_epochs : int
+        Length of the training.
+    """
+
+    task: str
+    domain: str
+    seed: int
+    max_epochs: int
+
+
+class Split(NamedTuple):
+    """Embeddings and labels."""
+
+    X: NDArray[np.float32]
+    y: NDArray[np.str_]
+
+    def of(self, classes: list[str]) -> Split:
+        """Return the samples of some classes."""
+        rows = np.isin(self.y, classes)
+        return Split(self.X[rows], self.y[rows])
+
+
+class CellResult(NamedTuple):
+    """What one method did on one half of the classes in one cell."""
+
+    cell: Cell
+    method: str
+    half: str
+    accuracy: float
+    confidence: float
+    ece: float
+    n_test: int
+    y_true: NDArray[np.str_]
+    y_prob: NDArray[np.float64]
+    classes: NDArray[np.str_]
+
+    def record(self) -> dict[str, Any]:
+        """Return the numbers as a flat record."""
+        return {
+            "task": self.cell.task,
+            "domain": self.cell.domain,
+            "seed": self.cell.seed,
+            "method": self.method,
+            "half": self.half,
+            "n_test": self.n_test,
+            "accuracy": self.accuracy,
+            "confidence": self.confidence,
+            "ece": self.ece,
+        }
+
+
+def _tuned(cell: Cell, memory: Memory | None, **parameters: Any) -> PromptTunedCLIPClassifier:
+    return PromptTunedCLIPClassifier(
+        backbone="mini", max_epochs=cell.max_epochs, random_state=cell.seed, memory=memory, **parameters
+    )
+
+
+def _zero_shot(cell: Cell, memory: Memory | None) -> BaseEstimator:
+    return ZeroShotCLIPClassifier(backbone="mini")
+
+
+def _coop(cell: Cell, memory: Memory | None, regularizer: str | None = None) -> BaseEstimator:
+    from clipcal.methods import CoOp
+
+    # Sixteen random vectors, as in the paper's experiments.
+    return _tuned(cell, memory, method=CoOp(context_init=None, n_context=16), regularizer=regularizer)
+
+
+def _kgcoop(cell: Cell, memory: Memory | None, regularizer: str | None = None) -> BaseEstimator:
+    return _tuned(cell, memory, method="kgcoop", regularizer=regularizer)
+
+
+# In the order in which tables and pictures show them.
+METHODS: dict[str, Callable[[Cell, Memory | None], BaseEstimator]] = {
+    ZERO_SHOT: _zero_shot,
+    COOP: _coop,
+    KGCOOP: _kgcoop,
+    COOP_DOR: lambda cell, memory: _coop(cell, memory, "dor"),
+    KGCOOP_DOR: lambda cell, memory: _kgcoop(cell, memory, "dor"),
+    COOP_TEMPERATURE: _coop,
+}
+
+
+def run_cell(cell: Cell, method: str, memory: Memory | None = None) -> list[CellResult]:
+    """Fit one method on the base classes, and measure it on the test pictures of both halves.
+
+    The first half of the task's classes is the base, the rest is new. For temperature scaling the
+    temperature is fitted on validation pictures of the base classes and used for both halves.
+
+    Parameters
+    ----------
+    cell : Cell
+    method : str
+        A key of ``METHODS``.
+    memory : joblib.Memory, default=None
+        Keeps the outlier table, which is the same in every cell.
+
+    Returns
+    -------
+    results : list of CellResult
+        Base, then new. ``CoOp`` also gives the two of ``CoOp + temperature``, from the same fit.
+    """
+    names = make_shapes(cell.task, domain=cell.domain, n_per_class=1, random_state=cell.seed).class_names
+    n_base = (len(names) + 1) // 2
+    halves = {"base": names[:n_base], "new": names[n_base:]}
+
+    train = _embedded(cell, "train", N_SHOTS).of(halves["base"])
+    test = _embedded(cell, "test", N_TEST)
+    classifier = METHODS[method](cell, memory).fit(train.X, train.y)
+    results = _measure(cell, method, classifier, test, halves)
+    if method == COOP:
+        validation = _embedded(cell, "validation", N_VALIDATION).of(halves["base"])
+        scaled = TemperatureScaling(classifier, cv="prefit").fit(validation.X, validation.y)
+        results += _measure(cell, COOP_TEMPERATURE, scaled, test, halves)
+    return results
+
+
+def _embedded(cell: Cell, subset: str, n_per_class: int) -> Split:
+    images, target = make_shapes(
+        cell.task,
+        domain=cell.domain,
+        subset=subset,
+        n_per_class=n_per_class,
+        random_state=cell.seed,
+        return_X_y=True,
+    )
+    return Split(CLIPImageEncoder(backbone="mini").transform(images), target)
+
+
+def _measure(
+    cell: Cell, method: str, classifier: Any, test: Split, halves: dict[str, list[str]]
+) -> list[CellResult]:
+    results = []
+    for half, classes in halves.items():
+        X, y = test.of(classes)
+        of_half = classifier if half == "base" else classifier.with_classes(classes)
+        y_prob = of_half.predict_proba(X)
+        results.append(
+            CellResult(
+                cell=cell,
+                method=method,
+                half=half,
+                accuracy=float((of_half.classes_[y_prob.argmax(axis=1)] == y).mean()),
+                confidence=float(y_prob.max(axis=1).mean()),
+                ece=expected_calibration_error(y, y_prob, labels=of_half.classes_),
+                n_test=len(y),
+                y_true=y,
+                y_prob=y_prob,
+                classes=of_half.classes_,
+            )
+        )
+    return results

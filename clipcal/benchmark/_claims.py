@@ -1,0 +1,144 @@
+"""Whether the claims of the DOR paper hold in a set of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipcal.benchmark._base_to_new import (
+    COOP,
+    COOP_DOR,
+    COOP_TEMPERATURE,
+    KGCOOP,
+    ZERO_SHOT,
+    Cell,
+    CellResult,
+)
+
+__all__ = ["Claim", "check_claims"]
+
+Row = dict[tuple[str, str], CellResult]  # (method, half) -> result, within one cell
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim and what the cells say of it.
+
+    Attributes
+    ----------
+    text : str
+        The claim.
+    measure : str
+        What was computed in each cell.
+    mean, spread : float
+        Mean and standard deviation over cells, as fractions.
+    n_agreeing, n_cells : int
+        In how many cells the claim holds on its own.
+    bound : float
+        What the mean has to reach.
+    """
+
+    text: str
+    measure: str
+    mean: float
+    spread: float
+    n_agreeing: int
+    n_cells: int
+    bound: float
+
+    @property
+    def verdict(self) -> str:
+        """``holds`` or ``fails`` when the mean is two standard errors off the bound, else ``open``."""
+        error = 2 * self.spread / np.sqrt(self.n_cells)
+        if self.mean - error > self.bound:
+            return "holds"
+        return "fails" if self.mean + error < self.bound else "open"
+
+
+def _gap(row: Row, method: str, half: str) -> float:
+    return row[method, half].confidence - row[method, half].accuracy
+
+
+def _harmonic_accuracy(row: Row, method: str) -> float:
+    base, new = row[method, "base"].accuracy, row[method, "new"].accuracy
+    return 2 * base * new / max(base + new, 1e-12)
+
+
+_CLAIMS: list[tuple[str, str, Callable[[Row], float], float]] = [
+    (
+        "Zero-shot is roughly calibrated (ECE at most 8 %)",
+        "minus its ECE, mean of base and new",
+        lambda row: -(row[ZERO_SHOT, "base"].ece + row[ZERO_SHOT, "new"].ece) / 2,
+        -0.08,
+    ),
+    (
+        "CoOp is overconfident on new classes",
+        "confidence - accuracy of CoOp, new",
+        lambda row: _gap(row, COOP, "new"),
+        0.0,
+    ),
+    (
+        "KgCoOp is less confident than accurate on base classes",
+        "accuracy - confidence of KgCoOp, base",
+        lambda row: -_gap(row, KGCOOP, "base"),
+        0.0,
+    ),
+    (
+        "DOR lowers CoOp's ECE on new classes",
+        "ECE of CoOp - ECE of CoOp + DOR, new",
+        lambda row: row[COOP, "new"].ece - row[COOP_DOR, "new"].ece,
+        0.0,
+    ),
+    (
+        "DOR costs CoOp less than a point of base accuracy",
+        "accuracy of CoOp + DOR - accuracy of CoOp, base",
+        lambda row: row[COOP_DOR, "base"].accuracy - row[COOP, "base"].accuracy,
+        -0.01,
+    ),
+    (
+        "DOR costs CoOp less than a point of harmonic-mean accuracy",
+        "harmonic mean of CoOp + DOR - harmonic mean of CoOp",
+        lambda row: _harmonic_accuracy(row, COOP_DOR) - _harmonic_accuracy(row, COOP),
+        -0.01,
+    ),
+    (
+        "A temperature fitted on base classes leaves new classes worse calibrated than DOR does",
+        "ECE of CoOp + temperature - ECE of CoOp + DOR, new",
+        lambda row: row[COOP_TEMPERATURE, "new"].ece - row[COOP_DOR, "new"].ece,
+        0.0,
+    ),
+]
+
+
+def check_claims(results: Sequence[CellResult]) -> list[Claim]:
+    """Check each claim over all cells.
+
+    Parameters
+    ----------
+    results : sequence of CellResult
+        Of all methods in all cells.
+
+    Returns
+    -------
+    claims : list of Claim
+    """
+    rows: dict[Cell, Row] = {}
+    for result in results:
+        rows.setdefault(result.cell, {})[result.method, result.half] = result
+    claims = []
+    for text, measure, value, bound in _CLAIMS:
+        values = np.array([value(row) for row in rows.values()])
+        claims.append(
+            Claim(
+                text=text,
+                measure=measure,
+                mean=float(values.mean()),
+                spread=float(values.std(ddof=1)) if len(values) > 1 else 0.0,
+                n_agreeing=int((values > bound).sum()),
+                n_cells=len(values),
+                bound=bound,
+            )
+        )
+    return claims
