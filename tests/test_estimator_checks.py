@@ -9,12 +9,15 @@ from clipcal.regularizers import DynamicOutlierRegularizer
 
 TOY = AnyWidthBackbone()
 NOUNS = ["dog", "river", "denim", "twilight", "hammer", "violin"]
+# Two runs that differ in the order of float32 sums drift apart with every step; the low learning rate keeps
+# the drift below the tolerance with which the checks compare weights and repetitions.
 ESTIMATORS = [
     ZeroShotCLIPClassifier(backbone=TOY),
-    PromptTunedCLIPClassifier(backbone=TOY, max_epochs=3, batch_size=512, random_state=0),
+    PromptTunedCLIPClassifier(backbone=TOY, max_epochs=3, learning_rate=1e-4, batch_size=512, random_state=0),
     PromptTunedCLIPClassifier(
         backbone=TOY,
         max_epochs=2,
+        learning_rate=1e-4,
         batch_size=512,
         random_state=0,
         regularizer=["kg", DynamicOutlierRegularizer(lexicon=NOUNS)],

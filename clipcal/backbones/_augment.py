@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F  # noqa: N812 (torchvision's own idiom)
+from torchvision.transforms import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
 from joblib import Memory
@@ -21,11 +24,31 @@ from clipcal.metrics import feature_divergence
 from clipcal.text import class_texts, split_labels
 
 if TYPE_CHECKING:
+    import torch
+
     from clipcal.backbones import Backbone
 
-__all__ = ["CLIPClassifier", "cosine_logits"]
+__all__ = ["CLIPClassifier", "all_or_nothing", "cosine_logits"]
 
 _BLOCK = 16_384
+_Fit = TypeVar("_Fit", bound=Callable[..., Any])
+
+
+def all_or_nothing(fit: _Fit) -> _Fit:
+    """Decorate a ``fit`` so that a failure leaves the fitted attributes as they were."""
+
+    @wraps(fit)
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = {name: value for name, value in vars(self).items() if name.endswith("_")}
+        try:
+            return fit(self, *args, **kwargs)
+        except BaseException:
+            for name in [name for name in vars(self) if name.endswith("_")]:
+                delattr(self, name)
+            vars(self).update(before)
+            raise
+
+    return cast(_Fit, guarded)
 
 
 def cosine_logits(
@@ -64,9 +87,9 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
     backbone: str | Backbone
     class_names: Mapping[Any, str] | None
     batch_size: int
-    device: str
+    device: str | torch.device
     precision: str
-    memory: str | Memory | None
+    memory: str | os.PathLike[str] | Memory | None
     verbose: int
 
     classes_: NDArray[Any]
@@ -93,22 +116,35 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _memory(self) -> Memory | None:
-        if self.memory is None or isinstance(self.memory, Memory):
-            return self.memory
-        return Memory(self.memory, verbose=0)
+        if isinstance(self.memory, (str, os.PathLike)):
+            return Memory(os.fspath(self.memory), verbose=0)
+        return self.memory
 
     def _check_training_data(
-        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None
+        self, X: Any, y: Any, sample_weight: ArrayLike | None
     ) -> tuple[Any, NDArray[np.intp], NDArray[np.float64]]:
         """Set the classes; return X, class positions and weights without samples of zero weight."""
         if input_kind(X) == "embeddings":
             X = validate_data(self, X, dtype=np.float64)
+        else:
+            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit on a frame
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         y = column_or_1d(y, warn=True)
         if y.dtype.kind == "f":
             check_array(y, ensure_2d=False, input_name="y")
-        check_classification_targets(y)
+        try:
+            np.unique(y)
+        except TypeError:
+            kinds = ", ".join(sorted({type(label).__name__ for label in y}))
+            raise TypeError(
+                f"The labels in y must be of one kind; got a mixture of {kinds}. "
+                "Leave out samples without a label, or turn all labels into strings."
+            ) from None
+        with warnings.catch_warnings():
+            if y.dtype.kind in "UO":  # one picture a class is no sign of a regression problem
+                warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+            check_classification_targets(y)
         check_consistent_length(X, y)
         weights = _check_sample_weight(
             sample_weight, np.empty((len(y), 1)), dtype=np.float64, ensure_non_negative=True
@@ -121,14 +157,14 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         classes, positions = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(
-                f"{type(self).__name__} needs samples of at least 2 classes; the data contains only one class: "
-                f"{classes[0]!r}."
+                f"{type(self).__name__} needs samples of at least 2 classes; the data contains only one "
+                f"class: {classes.tolist()[0]!r}."
             )
         self._set_classes(classes, self.class_names)
         return X, positions, weights
 
     def _set_classes(self, classes: NDArray[Any], class_names: Mapping[Any, str] | None) -> None:
-        texts = class_texts(classes, class_names)
+        texts = class_texts(classes.tolist(), class_names)
         self.classes_ = classes
         self.class_names_ = dict(zip(classes.tolist(), texts, strict=True))
 
@@ -247,8 +283,9 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
                 f"with_classes needs at least two different labels; got {len(values)} labels, "
                 f"{len(classes)} of them different."
             )
-        if names is None and self.class_names is not None and all(c in self.class_names for c in classes.tolist()):
-            names = self.class_names
+        if names is None and any(label in (self.class_names or {}) for label in classes.tolist()):
+            own = {label: label for label in classes.tolist() if isinstance(label, str)}
+            names = {**own, **(self.class_names or {})}
         other = copy.copy(self)
         other._set_classes(classes, names)
         other.text_features_ = other._encode_classes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -14,10 +15,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
-from clipcal.classifiers._base import CLIPClassifier
+from clipcal.classifiers._base import CLIPClassifier, all_or_nothing
+from clipcal.classifiers._callbacks import FitReport
 from clipcal.images import encode_images, input_kind
 
 if TYPE_CHECKING:
+    import torch
+
     from clipcal.backbones import Backbone
     from clipcal.methods import TextLearner, TuningMethod
     from clipcal.regularizers import Penalty, Regularizer
@@ -55,12 +59,12 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         mirrored views are encoded once, and each step draws among them. Embeddings have one view.
     random_state : int, RandomState instance or None, default=None
         Random start values, order of samples, views and outliers.
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         ``"auto"`` is CUDA, else MPS, else the CPU.
     precision : {"auto", "fp32", "bf16"}, default="auto"
         Arithmetic of the frozen towers: ``"auto"`` is bfloat16 on CUDA. What is learned, softmax and
         losses are always float32.
-    memory : str, joblib.Memory or None, default=None
+    memory : str, Path, joblib.Memory or None, default=None
         Where image features, and the table of outliers, are kept on disk.
     verbose : int, default=0
         From 1 on, encoding pictures and nouns shows its progress.
@@ -117,7 +121,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
     (5, 3)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "backbone": [str, HasMethods(["encode_images", "encode_text"])],
         "method": [StrOptions({"coop", "kgcoop"}), HasMethods(["learner"])],
         "regularizer": [StrOptions({"dor", "kg"}), HasMethods(["prepare"]), list, tuple, None],
@@ -127,9 +131,9 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_views": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
-        "device": [str],
+        "device": "no_validation",
         "precision": [StrOptions({"auto", "fp32", "bf16"})],
-        "memory": [str, Memory, None],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
         "verbose": ["verbose"],
     }
 
@@ -145,9 +149,9 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         batch_size: int = 32,
         n_views: int = 1,
         random_state: int | np.random.RandomState | None = None,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "auto",
-        memory: str | Memory | None = None,
+        memory: str | os.PathLike[str] | Memory | None = None,
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -172,6 +176,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Learn the prompt.
 
@@ -212,63 +217,82 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         data = self._training_data(X, targets, weights, backbone, random_state)
         penalties = self._penalties(learner, names, backbone, generator)
 
-        context = self._init_callback_context(max_subtasks=self.max_epochs)
-        metadata = None if sample_weight is None else {"sample_weight": weights}
-        shown = {"X": X, "y": self.classes_[targets], "metadata": metadata}
-        context.call_on_fit_task_begin(estimator=self, **shown)
-        logit_scale = float(backbone.logit_scale)
-
         def state() -> dict[str, Any]:
-            return {"text_features_": _features(learner, class_prompts), "logit_scale_": logit_scale}
+            text_features = _features(learner, class_prompts)
+            return {"text_features_": text_features, "logit_scale_": float(backbone.logit_scale)}
 
-        def on_epoch_end(record: dict[str, float]) -> bool:
-            epoch = context.subcontext(task_name="epoch")
-            epoch.call_on_fit_task_begin(estimator=self, **shown)
-            return epoch.call_on_fit_task_end(estimator=self, **shown, reconstruction_attributes=state)
-
+        report = FitReport(
+            self,
+            X,
+            self.classes_[targets],
+            None if sample_weight is None else weights,
+            max_epochs=self.max_epochs,
+            state=state,
+        )
         self.history_ = tune(
             learner,
             class_prompts,
             data,
             penalties,
-            logit_scale=logit_scale,
+            logit_scale=float(backbone.logit_scale),
             n_epochs=self.max_epochs,
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
             data_generator=torch_generator(random_state),
             penalty_generator=generator,
-            on_epoch_end=on_epoch_end,
+            on_epoch_end=report.epoch,
         )
         self.learned_ = learner.arrays()
         self.device_ = str(backbone.device)
-        self.logit_scale_ = logit_scale
-        self.text_features_ = _features(learner, class_prompts)
-        context.call_on_fit_task_end(estimator=self, **shown, reconstruction_attributes=state)
+        for name, value in state().items():
+            setattr(self, name, value)
+        # The loop looks at losses, of which none comes after the last step, and vectors so long that their
+        # length is infinite give features of zeros and an unsuspicious loss.
+        if not (np.abs(np.linalg.norm(self.text_features_, axis=1) - 1) < 1e-3).all():
+            raise FloatingPointError(
+                "Training diverged and left no text features; "
+                f"lower learning_rate (now {self.learning_rate})."
+            )
+        report.end()
         return self
 
     def _method(self) -> TuningMethod:
         from clipcal.methods import METHODS
 
+        if isinstance(self.method, type):
+            raise TypeError(
+                f"method is the class {self.method.__name__}; pass an instance: {self.method.__name__}()."
+            )
         return METHODS[self.method]() if isinstance(self.method, str) else self.method
 
     def _regularizers(self) -> list[Regularizer]:
         """Return what the user asked for, after what belongs to the method."""
         from clipcal.regularizers import REGULARIZERS
 
-        given = self.regularizer if isinstance(self.regularizer, (list, tuple)) else [self.regularizer]
-        chosen: dict[str, Regularizer] = {}
-        for item in (self._method().default_regularizer, *given):
+        given: Sequence[Any] = (
+            self.regularizer if isinstance(self.regularizer, (list, tuple)) else [self.regularizer]
+        )
+        known = ", ".join(map(repr, REGULARIZERS))
+        wanted: list[Regularizer] = []
+        for item in given:
             if item is None:
                 continue
             if isinstance(item, str) and item not in REGULARIZERS:
                 raise ValueError(
-                    f"regularizer={item!r} is not known; choose among {', '.join(map(repr, REGULARIZERS))} "
-                    "or pass a Regularizer."
+                    f"regularizer={item!r} is not known; choose among {known} or pass a Regularizer."
                 )
-            regularizer = REGULARIZERS[item]() if isinstance(item, str) else item
-            # A regularizer that the user gives takes the place of the method's own of the same kind.
-            chosen[regularizer.name] = regularizer
-        return list(chosen.values())
+            if isinstance(item, type) or not (isinstance(item, str) or hasattr(item, "prepare")):
+                raise TypeError(
+                    f"regularizer={item!r} is neither one of {known} nor an instance of a Regularizer, "
+                    "such as DynamicOutlierRegularizer(weight=4.0)."
+                )
+            wanted.append(REGULARIZERS[item]() if isinstance(item, str) else item)
+        names = [regularizer.name for regularizer in wanted]
+        if len(set(names)) < len(names):
+            raise ValueError(f"regularizer holds several of one kind: {names}; give each kind once.")
+        # A regularizer that the user gives takes the place of the method's own of the same kind.
+        own = self._method().default_regularizer
+        return wanted if own is None or own in names else [REGULARIZERS[own](), *wanted]
 
     def _penalties(
         self, learner: TextLearner, names: list[str], backbone: Backbone, generator: Any
@@ -313,7 +337,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
                 memory=self._memory(),
                 verbose=self.verbose,
             )
-        views = torch.as_tensor(np.asarray(X), dtype=torch.float64).reshape(len(X), -1, self.n_features_in_)
+        # A copy: torch warns of read-only arrays, which joblib's workers get.
+        views = torch.from_numpy(np.array(X, dtype=np.float64)).reshape(len(X), -1, self.n_features_in_)
         return LabelledEmbeddings(
             embeddings=normalize(views, dim=-1).float().to(backbone.device),
             targets=torch.as_tensor(targets, device=backbone.device),
@@ -329,8 +354,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         learner = self._method().learner(backbone, len(names), torch_generator(0))
         if not learner.supports_new_classes:
             raise ValueError(
-                "The context was learned for each class (class_specific=True), so it serves no other classes; "
-                "fit with a shared context to use with_classes."
+                "The context was learned for each class (class_specific=True), so it serves no other "
+                "classes; fit with a shared context to use with_classes."
             )
         learner.load_arrays(self.learned_)
         return _features(learner, learner.prompts(names))

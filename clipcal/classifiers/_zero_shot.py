@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -11,10 +12,12 @@ from joblib import Memory
 from numpy.typing import ArrayLike, NDArray
 
 from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
-from clipcal.classifiers._base import CLIPClassifier
+from clipcal.classifiers._base import CLIPClassifier, all_or_nothing
 from clipcal.text import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
+    import torch
+
     from clipcal.backbones import Backbone
 
 __all__ = ["ZeroShotCLIPClassifier"]
@@ -37,10 +40,10 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         Names of labels that are not themselves readable.
     batch_size : int, default=64
         Pictures encoded at once.
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         ``"auto"`` is CUDA, else MPS, else the CPU.
     precision : {"auto", "fp32", "bf16"}, default="auto"
-    memory : str, joblib.Memory or None, default=None
+    memory : str, Path, joblib.Memory or None, default=None
         Where image features are kept on disk.
     verbose : int, default=0
         From 1 on, encoding pictures shows its progress.
@@ -75,14 +78,14 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
     (120, 30)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "backbone": [str, HasMethods(["encode_images", "encode_text"])],
         "templates": [str, "array-like"],
         "class_names": [Mapping, None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "device": [str],
+        "device": "no_validation",
         "precision": [StrOptions({"auto", "fp32", "bf16"})],
-        "memory": [str, Memory, None],
+        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
         "verbose": ["verbose"],
     }
 
@@ -93,9 +96,9 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         templates: str | Sequence[str] = DEFAULT_TEMPLATE,
         class_names: Mapping[Any, str] | None = None,
         batch_size: int = 64,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "auto",
-        memory: str | Memory | None = None,
+        memory: str | os.PathLike[str] | Memory | None = None,
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -108,6 +111,7 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Encode the prompts of the classes in ``y``.
 
@@ -145,6 +149,10 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         backbone = self._open_backbone(self.n_features_in_)
         names = list(self.class_names_.values())
         templates = [self.templates] if isinstance(self.templates, str) else list(self.templates)
-        features = sum(zero_shot_features(backbone, names, template) for template in templates)
-        features = features / features.norm(dim=-1, keepdim=True)
-        return features.cpu().numpy()
+        if not templates:
+            raise ValueError(
+                f"templates is empty; pass at least one, such as {DEFAULT_TEMPLATE!r}, which is the default."
+            )
+        encoded = [zero_shot_features(backbone, names, template).cpu().numpy() for template in templates]
+        features = np.sum(encoded, axis=0)
+        return features / np.linalg.norm(features, axis=1, keepdims=True)

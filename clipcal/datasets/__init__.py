@@ -1,4 +1,4 @@
-"""Pictures with labels, and how to split them."""
+"""Pictures with labels."""
 
 from clipcal.datasets._shapes import make_shapes
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from clipcal.datasets._scenes import LIGHTS, MEDIA, SHAPES, TEXTURES, Scenes
 
-Plane = NDArray[np.float32]  # (n, side, side)
+Plane = NDArray[np.floating]  # (n, side, side)
 
 
 def _polygon(n_corners: int) -> Callable[[Plane, Plane], Plane]:
@@ -145,7 +145,7 @@ def _column(values: NDArray) -> NDArray:
     return values[:, None, None]
 
 
-def _blur(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+def _blur(pixels: NDArray[np.floating]) -> NDArray[np.floating]:
     for axis in (1, 2):
         padded = np.pad(pixels, [(1, 1) if a == axis else (0, 0) for a in range(4)], mode="edge")
         side = pixels.shape[axis]
@@ -154,7 +154,7 @@ def _blur(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     return pixels
 
 
-def _pixelate(pixels: NDArray[np.float32], cell: int = 4) -> NDArray[np.float32]:
+def _pixelate(pixels: NDArray[np.floating], cell: int = 4) -> NDArray[np.floating]:
     n, side = pixels.shape[:2]
     coarse = pixels.reshape(n, side // cell, cell, side // cell, cell, 3).mean(axis=(2, 4))
     return coarse.repeat(cell, axis=1).repeat(cell, axis=2)
@@ -173,8 +173,8 @@ def _apply_lights(pixels: NDArray[np.float32], scenes: Scenes, x: Plane, y: Plan
 
 
 def _apply_media(
-    pixels: NDArray[np.float32], scenes: Scenes, y: Plane, generator: np.random.Generator
-) -> NDArray[np.float32]:
+    pixels: NDArray[np.floating], scenes: Scenes, y: Plane, generator: np.random.Generator
+) -> NDArray[np.floating]:
     sepia = np.asarray([1.05, 0.85, 0.6], dtype=np.float32)
     for kind, medium in enumerate(MEDIA):
         rows = np.flatnonzero(scenes.medium == kind)
@@ -240,8 +240,9 @@ def render(scenes: Scenes, generator: np.random.Generator, *, image_size: int = 
     surface = paint * (1 - _column(scenes.texture_depth) * dark)[..., None]
 
     slope = scenes.background_slope
-    ground = scenes.background[:, None, None, :] + (_column(slope[:, 0]) * px + _column(slope[:, 1]) * py)[..., None]
-    pixels = np.clip(ground, 0, 1) + mask * (surface - np.clip(ground, 0, 1))
+    shade = _column(slope[:, 0]) * px + _column(slope[:, 1]) * py
+    ground = np.clip(scenes.background[:, None, None, :] + shade[..., None], 0, 1)
+    pixels = ground + mask * (surface - ground)
 
     _apply_lights(pixels, scenes, px, py)
     pixels = _apply_media(pixels * scenes.tint[:, None, None, :], scenes, py, generator)

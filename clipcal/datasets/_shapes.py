@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ def _only(medium: str) -> tuple[float, ...]:
 _EVEN_LIGHT = (1.0, 0, 0, 0, 0, 0, 0)
 DOMAINS: dict[str, Conditions] = {
     "studio": Conditions(lights=_EVEN_LIGHT, media=_only("clear"), color_spread=0.04, noise=0.02, tail=0.5),
-    "street": Conditions(color_spread=0.06, noise=0.04),
+    "street": Conditions(color_spread=0.08, noise=0.09),
     "grainy": Conditions(media=_only("grainy"), color_spread=0.05, noise=0.06, strength=(0.4, 1.0)),
     "faded": Conditions(
         media=_only("faded"), color_spread=0.03, noise=0.02, tint=(0.72, 0.88, 1.12), strength=(0.75, 0.95)
@@ -82,8 +83,21 @@ def _content(task: str, name: str) -> _ClassContent:
 
 def _one_of(value: str, options: tuple[str, ...], parameter: str) -> str:
     if value not in options:
-        raise ValueError(f"{parameter}={value!r} is not known; choose one of {', '.join(map(repr, options))}.")
+        choices = ", ".join(map(repr, options))
+        raise ValueError(f"{parameter}={value!r} is not known; choose one of {choices}.")
     return value
+
+
+def _stream(
+    random_state: int | np.random.RandomState | None, task: str, domain: str, subset: str
+) -> np.random.Generator:
+    """Return a generator that no other task, domain or subset shares random numbers with."""
+    if isinstance(random_state, Integral):
+        seed = int(random_state)
+    else:
+        seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    place = (tuple(TASKS).index(task), tuple(DOMAINS).index(domain), _SUBSETS.index(subset))
+    return np.random.default_rng([seed, *place])
 
 
 def make_shapes(
@@ -95,7 +109,7 @@ def make_shapes(
     image_size: int = 32,
     random_state: int | np.random.RandomState | None = None,
     return_X_y: bool = False,
-) -> Bunch | tuple[NDArray[np.uint8], NDArray[np.str_]]:
+) -> Any:
     """Generate labelled pictures of coloured, textured shapes.
 
     The pictures are those that the embedded CLIP (``backbone="mini"``) was trained on in kind, so
@@ -147,19 +161,11 @@ def make_shapes(
     """
     class_names = TASKS[_one_of(task, tuple(TASKS), "task")]
     conditions = DOMAINS[_one_of(domain, tuple(DOMAINS), "domain")]
-    stream = _SUBSETS.index(_one_of(subset, _SUBSETS, "subset"))
+    _one_of(subset, _SUBSETS, "subset")
     for value, name, step in ((n_per_class, "n_per_class", 1), (image_size, "image_size", 4)):
         if not isinstance(value, Integral) or value < step or value % step:
             raise ValueError(f"{name} must be a positive multiple of {step}; got {value!r}.")
-
-    # The stream is part of the seed, so that no two subsets, tasks or domains share random numbers.
-    seed = (
-        int(random_state)
-        if isinstance(random_state, Integral)
-        else int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-    )
-    place = (tuple(TASKS).index(task), tuple(DOMAINS).index(domain), stream)
-    generator = np.random.default_rng([seed, *place])
+    generator = _stream(random_state, task, domain, subset)
 
     label = generator.permutation(np.repeat(np.arange(len(class_names)), n_per_class))
     contents = [_content(task, name) for name in class_names]
@@ -186,7 +192,8 @@ def make_shapes(
     if return_X_y:
         return images, target
     description = (
-        f"Generated pictures, task {task!r}, domain {domain!r}, subset {subset!r}: {len(images)} pictures of "
-        f"{len(class_names)} classes, {image_size} x {image_size} pixels, uint8 RGB.\n{_DESCRIPTIONS[task]}"
+        f"Generated pictures, task {task!r}, domain {domain!r}, subset {subset!r}: {len(images)} pictures "
+        f"of {len(class_names)} classes, {image_size} x {image_size} pixels, uint8 RGB.\n"
+        f"{_DESCRIPTIONS[task]}"
     )
     return Bunch(images=images, target=target, class_names=list(class_names), DESCR=description)

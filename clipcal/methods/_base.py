@@ -45,7 +45,9 @@ class Prompts:
         tokens = torch.cat([_padded(prompts.tokens, length, fill=0) for prompts in (self, other)])
         if self.order is None or other.order is None:
             return Prompts(tokens)
-        return Prompts(tokens, torch.cat([_padded(p.order, length, fill=None) for p in (self, other)]))
+        return Prompts(
+            tokens, torch.cat([_padded(order, length, fill=None) for order in (self.order, other.order)])
+        )
 
 
 def _padded(rows: Tensor, length: int, *, fill: int | None) -> Tensor:

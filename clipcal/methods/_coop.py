@@ -169,6 +169,20 @@ class CoOp(TuningMethod):
     def learner(self, backbone: Backbone, n_classes: int, generator: torch.Generator) -> ContextLearner:
         """Return a context at its start value.
 
+        Parameters
+        ----------
+        backbone : Backbone
+            The CLIP whose text tower reads the context.
+        n_classes : int
+            How many contexts there are, if they are class-specific.
+        generator : torch.Generator
+            Source of a random start.
+
+        Returns
+        -------
+        learner : ContextLearner
+            The learnable part.
+
         Raises
         ------
         ClassNameError
@@ -177,7 +191,11 @@ class CoOp(TuningMethod):
             If a parameter is out of range, or ``n_context`` contradicts ``context_init``.
         """
         validate_parameters(self)
-        context = self._word_context(backbone) if self.context_init else self._random_context(backbone, generator)
+        context = (
+            self._random_context(backbone, generator)
+            if self.context_init is None
+            else self._word_context(backbone, self.context_init)
+        )
         if backbone.n_start_tokens + len(context) + 3 > backbone.context_length:
             raise ClassNameError(
                 f"A context of {len(context)} tokens leaves no room for a class name in the "
@@ -195,15 +213,15 @@ class CoOp(TuningMethod):
             text_chunk_size=self.text_chunk_size,
         )
 
-    def _word_context(self, backbone: Backbone) -> Tensor:
-        tokens = backbone.tokenize([self.context_init or ""])
+    def _word_context(self, backbone: Backbone, text: str) -> Tensor:
+        tokens = backbone.tokenize([text])
         n_marks = int(backbone.text_lengths(backbone.tokenize([""]))[0])
         n_context = int(backbone.text_lengths(tokens)[0]) - n_marks
         if n_context < 1:
-            raise ValueError(f"context_init={self.context_init!r} holds no words; use None for a random context.")
+            raise ValueError(f"context_init={text!r} holds no words; use None for a random context.")
         if self.n_context not in (None, n_context):
             raise ValueError(
-                f"context_init={self.context_init!r} has {n_context} tokens, but n_context={self.n_context}; "
+                f"context_init={text!r} has {n_context} tokens, but n_context={self.n_context}; "
                 "leave n_context=None, or set context_init=None for a random context."
             )
         start = backbone.n_start_tokens
@@ -218,7 +236,18 @@ class CoOp(TuningMethod):
 class KgCoOp(CoOp):
     """CoOp whose class features are held near the zero-shot ones (``regularizer="kg"``).
 
-    The parameters are those of :class:`CoOp`.
+    Parameters
+    ----------
+    context_init : str or None, default="a photo of a"
+        See :class:`CoOp`.
+    n_context : int or None, default=None
+        See :class:`CoOp`.
+    class_token_position : {"end", "middle", "front"}, default="end"
+        See :class:`CoOp`.
+    class_specific : bool, default=False
+        See :class:`CoOp`.
+    text_chunk_size : int, default=256
+        See :class:`CoOp`.
 
     References
     ----------

@@ -51,7 +51,8 @@ def feature_divergence(text_features: ArrayLike, *, n_neighbors: int = 5, metric
     features = np.asarray(text_features, dtype=np.float64)
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(
-            f"text_features must hold at least two classes, one a row; got an array of shape {features.shape}."
+            "text_features must hold at least two classes, one a row; "
+            f"got an array of shape {features.shape}."
         )
     if metric not in ("euclidean", "cosine"):
         raise ValueError(f"metric must be 'euclidean' or 'cosine'; got {metric!r}.")

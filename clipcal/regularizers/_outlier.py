@@ -138,6 +138,16 @@ class DynamicOutlierRegularizer(Regularizer):
     def prepare(self, problem: TuningProblem) -> Penalty:
         """Choose the pool, tokenise it and encode its targets.
 
+        Parameters
+        ----------
+        problem : TuningProblem
+            What is being tuned.
+
+        Returns
+        -------
+        penalty : Penalty
+            The loss term.
+
         Raises
         ------
         ValueError
@@ -158,13 +168,17 @@ class DynamicOutlierRegularizer(Regularizer):
         candidates = load_nouns(self.lexicon)
         table = problem.zero_shot(candidates, self.template)
         base = {_key(name) for name in problem.names}
-        free = torch.tensor([i for i, noun in enumerate(candidates) if _key(noun) not in base], dtype=torch.long)
+        encoded = table.any(dim=1).tolist()  # a noun too long for the template has zeros
+        free = torch.tensor(
+            [i for i, noun in enumerate(candidates) if encoded[i] and _key(noun) not in base],
+            dtype=torch.long,
+            device=table.device,
+        )
         if len(free) == 0:
             raise ValueError(
                 f"Every noun of lexicon={self.lexicon!r} is a base class, so none is left as an outlier; "
                 "use a larger lexicon."
             )
-        free = free.to(table.device)
         scores = rank_outliers(table[free], problem.zero_shot(problem.names, self.template))
         ranked = free[scores.argsort(descending=True, stable=True)]
         size = min(self.pool_size, len(ranked))
@@ -175,16 +189,20 @@ class DynamicOutlierRegularizer(Regularizer):
         else:
             chosen = torch.randperm(len(ranked), generator=problem.generator)[:size]
             kept = ranked[chosen.to(ranked.device)]
-        fitting = [int(i) for i in kept if self._fits(problem.learner, candidates[int(i)])]
-        return [candidates[i] for i in fitting], table[torch.tensor(fitting, device=table.device)]
+        pool = kept.tolist()
+        if not _fit_in(problem.learner, [candidates[i] for i in pool]):
+            pool = [i for i in pool if _fit_in(problem.learner, [candidates[i]])]
+            if not pool:
+                raise ValueError(
+                    "The context leaves no room for any of the outliers; choose a smaller n_context."
+                )
+        return [candidates[i] for i in pool], table[torch.tensor(pool, device=table.device)]
 
-    @staticmethod
-    def _fits(learner: TextLearner, noun: str) -> bool:
-        """Whether the noun's prompt leaves room for the context; the longest of WordNet may not."""
-        if len(noun) < 40:
-            return True
-        try:
-            learner.prompts([noun])
-        except ClassNameError:
-            return False
-        return True
+
+def _fit_in(learner: TextLearner, nouns: Sequence[str]) -> bool:
+    """Whether the nouns' prompts leave room for the context; the longest of WordNet may not."""
+    try:
+        learner.prompts(nouns)
+    except ClassNameError:
+        return False
+    return True

@@ -79,7 +79,9 @@ def class_texts(labels: Sequence[Any], class_names: Mapping[Any, str] | None = N
 def split_labels(labels: Sequence[Any] | Mapping[Any, str]) -> tuple[list[Any], Mapping[Any, str] | None]:
     """Split ``labels`` or ``{label: name}`` into labels and their names, if any."""
     if isinstance(labels, str):
-        raise ClassNameError(f"Expected a list of labels or a mapping of label to name; got the string {labels!r}.")
+        raise ClassNameError(
+            f"Expected a list of labels or a mapping of label to name; got the string {labels!r}."
+        )
     if isinstance(labels, Mapping):
         return list(labels), labels
     return list(labels), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -80,8 +81,9 @@ def tune(
     penalties : sequence of Penalty
     logit_scale : float
         Factor of the cosines.
-    n_epochs, batch_size : int
+    n_epochs : int
     learning_rate : float
+    batch_size : int
     data_generator, penalty_generator : torch.Generator
         Order of samples and choice of views; what penalties draw. They are two so that the outliers do
         not depend on the number of samples.
@@ -123,7 +125,7 @@ def tune(
         means = torch.stack(terms).mean(dim=0).tolist()
         names = ["loss", "cross_entropy", "accuracy", *(penalty.name for penalty in penalties)]
         history.append({"epoch": epoch, "learning_rate": rate, **dict(zip(names, means, strict=True))})
-        if not all(map(torch.isfinite, map(torch.tensor, means))):
+        if not all(map(math.isfinite, means)):
             raise FloatingPointError(
                 f"The loss is {means[0]} in epoch {epoch}; lower learning_rate (now {learning_rate}) "
                 "or the regularizer's weight."

@@ -239,7 +239,7 @@ def test_folds_shrink_to_the_smallest_class():
     model = TemperatureScaling(GaussianNB(), cv=5).fit(IRIS_X[rows], NAMES[rows])
     expected = TemperatureScaling(GaussianNB(), cv=2).fit(IRIS_X[rows], NAMES[rows])
     assert model.temperature_ == expected.temperature_
-    with pytest.raises(ValueError, match="'virginica' has only one sample.*prefit"):
+    with pytest.raises(ValueError, match=r"'virginica' has only one sample.*prefit"):
         TemperatureScaling(GaussianNB()).fit(IRIS_X[rows[:-1]], NAMES[rows[:-1]])
 
 

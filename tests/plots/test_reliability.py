@@ -90,7 +90,7 @@ def test_intervals_are_wilsons():
     display = ReliabilityDisplay.from_predictions([1] * 9 + [0], [0.95] * 10, n_bins=2, ci=0.95)
     ((low, high),) = [segment[:, 1] for segment in display.errorbar_.lines[2][0].get_segments()]
     assert_allclose([low, high], [0.5958, 0.9821], atol=5e-4)
-    with pytest.raises(ValueError, match="ci=0.95"):
+    with pytest.raises(ValueError, match=r"ci=0\.95"):
         display.plot(ci=95)
 
 

@@ -1,0 +1,54 @@
+"""What scikit-learn's callbacks are told of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sklearn.callback import CallbackSupportMixin
+
+__all__ = ["FitReport"]
+
+
+class FitReport:
+    """Calls the hooks of an estimator's callbacks at the right moments of one fit.
+
+    Parameters
+    ----------
+    estimator : estimator with callback support
+        The one that is being fitted.
+    X, y : training data
+        What scoring callbacks score.
+    sample_weight : ndarray or None
+        Weights that scoring callbacks use.
+    max_epochs : int
+        How many epochs there may be.
+    state : callable
+        Gives the fitted attributes that prediction needs, as of now.
+    """
+
+    def __init__(
+        self,
+        estimator: CallbackSupportMixin,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        *,
+        max_epochs: int,
+        state: Callable[[], dict[str, Any]],
+    ) -> None:
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        self._data = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+        self._state = state
+        self._fit = estimator._init_callback_context(max_subtasks=max_epochs)
+        self._fit.call_on_fit_task_begin(**self._data)
+
+    def epoch(self, record: dict[str, float]) -> bool:
+        """Report an epoch; return whether a callback wants the fit to end."""
+        epoch = self._fit.subcontext(task_name="epoch")
+        epoch.call_on_fit_task_begin(**self._data)
+        return epoch.call_on_fit_task_end(**self._data, reconstruction_attributes=self._state)
+
+    def end(self) -> None:
+        """Report the end of the fit."""
+        self._fit.call_on_fit_task_end(**self._data, reconstruction_attributes=self._state)

@@ -1,0 +1,143 @@
+"""Zero-shot CLIP: prompts in, cosines out, nothing learned from X."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+from toy_backbone import AnyWidthBackbone
+
+from clipcal import TemperatureScaling, ZeroShotCLIPClassifier, ece_scorer, make_shapes
+from clipcal.methods import zero_shot_features
+from clipcal.text import SELECT_TEMPLATES
+
+X = np.random.default_rng(0).normal(size=(12, 64))
+Y = np.array(["owl", "cow", "hot_dog"])[np.arange(12) % 3]
+
+
+def plain_text_feature(backbone, text):
+    """Encode one text by open_clip's own method."""
+    tokens = backbone._tokenizer.tokenizer([text])
+    feature = backbone.model.encode_text(tokens)[0].detach().double().numpy()
+    return feature / np.linalg.norm(feature)
+
+
+@pytest.mark.parametrize("templates", ["a photo of a {}.", ["{} texture."], SELECT_TEMPLATES])
+def test_features(tiny_backbone, templates):
+    clf = ZeroShotCLIPClassifier(tiny_backbone, templates=templates).fit(X, Y)
+    rows = []
+    for name in ("cow", "hot dog", "owl"):
+        texts = [t.replace("{}", name) for t in ([templates] if isinstance(templates, str) else templates)]
+        mean = np.mean([plain_text_feature(tiny_backbone, text) for text in texts], axis=0)
+        rows.append(mean / np.linalg.norm(mean))
+    np.testing.assert_allclose(clf.text_features_, rows, atol=1e-5)
+    assert clf.text_features_.dtype == np.float32
+
+
+def test_prediction(tiny_backbone):
+    clf = ZeroShotCLIPClassifier(tiny_backbone).fit(X, Y)
+    cosines = (X @ clf.text_features_.T) / np.linalg.norm(X, axis=1, keepdims=True)
+    scale = tiny_backbone.model.logit_scale.exp().item()
+    np.testing.assert_allclose(clf.decision_function(X), scale * cosines, rtol=1e-5)
+    np.testing.assert_array_equal(clf.predict(X), clf.classes_[cosines.argmax(axis=1)])
+    np.testing.assert_allclose(np.exp(clf.predict_log_proba(X)), clf.predict_proba(X))
+    np.testing.assert_allclose(clf.predict_proba(X).sum(axis=1), 1)
+
+
+def test_learns_nothing_from_x(tiny_backbone):
+    clf = ZeroShotCLIPClassifier(tiny_backbone)
+    first = clf.fit(X, Y).text_features_
+    np.testing.assert_array_equal(clf.fit(-X, Y[::-1]).text_features_, first)
+    # Not even a file has to be there.
+    np.testing.assert_array_equal(clf.fit(["nowhere.png"] * 12, Y).text_features_, first)
+
+
+def test_samples_of_zero_weight_do_not_occur():
+    clf = ZeroShotCLIPClassifier(AnyWidthBackbone(64)).fit(X, Y, sample_weight=Y != "cow")
+    assert clf.classes_.tolist() == ["hot_dog", "owl"]
+
+
+def test_with_classes(tiny_backbone):
+    clf = ZeroShotCLIPClassifier(tiny_backbone, templates=SELECT_TEMPLATES).fit(X, Y)
+    proba = clf.predict_proba(X)
+    other = clf.with_classes({5: "owl", 2: "red_panda"})
+    direct = ZeroShotCLIPClassifier(
+        tiny_backbone, templates=SELECT_TEMPLATES, class_names={5: "owl", 2: "red panda"}
+    ).fit(X, np.array([2, 5] * 6))
+    np.testing.assert_allclose(other.text_features_, direct.text_features_, atol=1e-6)
+    assert other.class_names_ == {2: "red panda", 5: "owl"}
+    np.testing.assert_array_equal(clf.predict_proba(X), proba)
+    back = other.with_classes(["cow", "hot_dog", "owl"])
+    np.testing.assert_allclose(back.text_features_, clf.text_features_, atol=1e-6)
+
+
+def test_pickle_and_clone():
+    images, y = make_shapes("shapes", n_per_class=1, random_state=0, return_X_y=True)
+    clf = ZeroShotCLIPClassifier("mini").fit(images, y)
+    data = pickle.dumps(clf)
+    assert len(data) < 50_000
+    np.testing.assert_array_equal(pickle.loads(data).predict_proba(images), clf.predict_proba(images))
+    assert not hasattr(clone(clf), "classes_")
+
+
+def test_inside_scikit_learn(tiny_backbone):
+    clf = ZeroShotCLIPClassifier(tiny_backbone)
+    assert np.isfinite(cross_val_score(clf, X, Y, cv=2, scoring=ece_scorer, error_score="raise")).all()
+    scaled = TemperatureScaling(clf, cv=2).fit(X, Y)
+    logits = clf.fit(X, Y).decision_function(X)
+    np.testing.assert_allclose(scaled.decision_function(X), logits / scaled.temperature_)
+
+
+class TestTables:
+    """Large tables of features are kept; small ones are encoded again."""
+
+    class Counting(AnyWidthBackbone):
+        def __init__(self, embedding_dim=32):
+            super().__init__(embedding_dim)
+            self.n_encoded = 0
+
+        def encode_text(self, token_embeddings, tokens):
+            self.n_encoded += len(tokens)
+            return super().encode_text(token_embeddings, tokens)
+
+    def encode(self, backbone, names, template="a photo of a {}.", **kwargs):
+        backbone.n_encoded = 0
+        features = zero_shot_features(backbone, names, template, **kwargs)
+        return features, backbone.n_encoded
+
+    def test_kept_in_the_process(self):
+        backbone = self.Counting(24)
+        names = [f"kept {i}" for i in range(1000)]
+        first, n_first = self.encode(backbone, names)
+        again, n_again = self.encode(backbone, names)
+        assert (n_first, n_again) == (1000, 0)
+        assert (first == again).all()
+        assert self.encode(backbone, names[:999])[1] == 999
+        assert self.encode(backbone, names[:999])[1] == 999
+        # Another template, another backbone, other names.
+        assert self.encode(backbone, names, "{} texture.")[1] == 1000
+        assert self.encode(self.Counting(20), names)[1] == 1000
+        assert self.encode(backbone, names[::-1])[1] == 1000
+
+    def test_kept_on_disk(self, tmp_path):
+        import joblib
+
+        from clipcal.methods import _zero_shot
+
+        backbone = self.Counting(24)
+        names = [f"stored {i}" for i in range(1000)]
+        first, n_first = self.encode(backbone, names, memory=joblib.Memory(tmp_path, verbose=0))
+        _zero_shot._tables.clear()
+        again, n_again = self.encode(backbone, names, memory=joblib.Memory(tmp_path, verbose=0))
+        assert (n_first, n_again) == (1000, 0)
+        assert (first == again).all()
+
+    def test_rows_stay_with_their_names(self, tiny_backbone):
+        # They are encoded in order of length.
+        names = ["a rather long name of many words", "x", "hot dog", "antidisestablishmentarianism"]
+        together = zero_shot_features(tiny_backbone, names, "a photo of a {}.").numpy()
+        for row, name in zip(together, names, strict=True):
+            np.testing.assert_allclose(
+                row, plain_text_feature(tiny_backbone, f"a photo of a {name}."), atol=1e-5
+            )

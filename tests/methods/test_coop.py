@@ -1,0 +1,239 @@
+"""CoOp against a plain construction of its prompts: one row of 77 embeddings at a time."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+from toy_backbone import AnyWidthBackbone
+
+from clipcal.backbones import open_backbone
+from clipcal.exceptions import ClassNameError
+from clipcal.methods import METHODS, CoOp, KgCoOp, zero_shot_features
+from clipcal.training import torch_generator
+
+START, END = 49406, 49407
+# One and several tokens, a name whose end merges with the full stop, one with marks and digits.
+NAMES = ["dog", "golden retriever puppy", "crane (bird)", "Boeing 737-800", "x"]
+
+
+@pytest.fixture
+def mini():
+    return open_backbone("mini", device="cpu", precision="fp32")
+
+
+def learner_of(backbone, seed=0, **params):
+    return CoOp(**params).learner(backbone, len(NAMES), torch_generator(seed))
+
+
+def encode(backbone, text):
+    """Return the token ids of a text, without markers."""
+    ids = backbone.tokenize([text])[0].tolist()
+    return ids[1 : ids.index(END)]
+
+
+def plain_rows(backbone, context, name, position):
+    """Say what stands at each position: vectors of a shape (length, token_dim), the end marker last."""
+    table = backbone.model.token_embedding.weight
+    whole, bare = encode(backbone, f"{name}."), encode(backbone, name)
+    # Where the full stop merges with the name's last sign, the two move together.
+    named, rest = table[whole[: len(bare)]], table[whole[len(bare) :]]
+    n_before = {"end": len(context), "middle": len(context) // 2, "front": 0}[position]
+    start, end = table[[START]], table[[END]]
+    return torch.cat([start, context[:n_before], named, context[n_before:], rest, end])
+
+
+def plain_features(backbone, rows):
+    """Run the text tower by hand on all 77 positions."""
+    model = backbone.model
+    padded = torch.zeros(77, model.token_embedding.embedding_dim)
+    padded[len(rows) :] = model.token_embedding.weight[0]
+    x = torch.cat([rows, padded[len(rows) :]]) + model.positional_embedding
+    x = model.transformer(x[None], attn_mask=model.attn_mask)
+    return normalize(model.ln_final(x)[0, len(rows) - 1] @ model.text_projection, dim=0)
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("n_context", [1, 4, 5])
+def test_layout_and_truncation(tiny_backbone, position, n_context):
+    learner = learner_of(tiny_backbone, context_init=None, n_context=n_context, class_token_position=position)
+    with torch.no_grad():
+        learner.context.mul_(25)  # to the length of words, so that no position goes unnoticed
+    prompts = learner.prompts(NAMES)
+    assert prompts.tokens.shape[1] < 77
+    features = learner(prompts)
+    context = learner.context.detach().clone().requires_grad_()
+    expected = torch.stack(
+        [plain_features(tiny_backbone, plain_rows(tiny_backbone, context, name, position)) for name in NAMES]
+    )
+    torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)
+    target = torch.linspace(-1, 1, features.numel()).reshape(features.shape)
+    (features * target).sum().backward()
+    (expected * target).sum().backward()
+    assert context.grad.abs().max() > 1e-3
+    torch.testing.assert_close(learner.context.grad, context.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_layouts_differ(tiny_backbone):
+    features = {}
+    for position in ("end", "middle", "front"):
+        learner = learner_of(tiny_backbone, class_token_position=position)
+        features[position] = learner(learner.prompts(NAMES)).detach()
+    assert (features["end"] - features["middle"]).abs().max() > 1e-2
+    assert (features["front"] - features["middle"]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["tiny", "mini"])
+def test_untrained_words_are_zero_shot(kind, tiny_backbone, mini):
+    backbone = {"tiny": tiny_backbone, "mini": mini}[kind]
+    learner = learner_of(backbone)
+    features = learner(learner.prompts(NAMES)).detach()
+    expected = zero_shot_features(backbone, NAMES, "a photo of a {}.")
+    torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)
+    other = zero_shot_features(backbone, NAMES, "a picture of the {}.")
+    assert (features - other).abs().max() > 1e-3
+
+
+def test_words_with_marks_have_more_tokens_than_words(tiny_backbone):
+    text = "a type of pet, a photo of a"
+    learner = learner_of(tiny_backbone, context_init=text)
+    assert len(learner.context) == 9
+    expected = zero_shot_features(tiny_backbone, NAMES, text + " {}.")
+    torch.testing.assert_close(learner(learner.prompts(NAMES)), expected, atol=1e-5, rtol=0)
+
+
+def test_a_merged_full_stop_is_tested_at_all(tiny_backbone):
+    assert encode(tiny_backbone, "(bird).") != [*encode(tiny_backbone, "(bird)"), *encode(tiny_backbone, ".")]
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_class_specific_contexts(tiny_backbone, position):
+    learner = learner_of(
+        tiny_backbone,
+        context_init=None,
+        n_context=3,
+        class_specific=True,
+        class_token_position=position,
+        text_chunk_size=2,
+    )
+    assert learner.context.shape == (len(NAMES), 3, 64)
+    assert not learner.supports_new_classes
+    with torch.no_grad():
+        learner.context.copy_(0.5 * torch.randn(learner.context.shape, generator=torch_generator(1)))
+    features = learner(learner.prompts(NAMES))
+    rows = [plain_rows(tiny_backbone, learner.context[i], name, position) for i, name in enumerate(NAMES)]
+    expected = torch.stack([plain_features(tiny_backbone, row) for row in rows])
+    torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)
+    features[2].sum().backward()
+    reached = learner.context.grad.abs().amax(dim=(1, 2)) > 0
+    assert reached.tolist() == [False, False, True, False, False]
+
+
+class TestRandomStart:
+    def test_scale_and_default_length(self, tiny_backbone):
+        context = learner_of(tiny_backbone, context_init=None).context
+        assert context.shape == (16, 64)
+        assert context.std().item() == pytest.approx(0.02, rel=0.1)
+        assert context.mean().item() == pytest.approx(0, abs=0.002)
+
+    def test_comes_from_the_generator(self, tiny_backbone):
+        first, again, other = (
+            learner_of(tiny_backbone, context_init=None, seed=seed).context for seed in (0, 0, 1)
+        )
+        assert torch.equal(first, again)
+        assert not torch.isclose(first, other).any()
+
+
+@pytest.mark.parametrize("position", ["end", "middle"])
+@pytest.mark.parametrize("class_specific", [False, True])
+def test_chunks_give_the_same(tiny_backbone, position, class_specific):
+    results = []
+    for size in (256, 2, 1):
+        learner = learner_of(
+            tiny_backbone,
+            class_token_position=position,
+            class_specific=class_specific,
+            text_chunk_size=size,
+        )
+        features = learner(learner.prompts(NAMES))
+        (features * torch.linspace(-1, 1, 64)).sum().backward()
+        results.append((features.detach(), learner.context.grad))
+    for features, gradient in results[1:]:
+        torch.testing.assert_close(features, results[0][0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(gradient, results[0][1], atol=1e-5, rtol=1e-4)
+    assert results[0][1].abs().max() > 1e-2
+
+
+def test_chunks_bound_a_pass(tiny_backbone, monkeypatch):
+    sizes = []
+    encode_text = tiny_backbone.encode_text
+    monkeypatch.setattr(
+        tiny_backbone, "encode_text", lambda e, t: sizes.append(len(e)) or encode_text(e, t), raising=False
+    )
+    learner = learner_of(tiny_backbone, text_chunk_size=2)
+    learner(learner.prompts(NAMES))
+    assert sizes == [2, 2, 1]
+
+
+def test_only_the_context_learns(tiny_backbone):
+    learner = learner_of(tiny_backbone)
+    assert [name for name, _ in learner.named_parameters()] == ["context"]
+    learner(learner.prompts(NAMES)).sum().backward()
+    assert learner.context.grad.abs().max() > 0
+    assert all(p.grad is None and not p.requires_grad for p in tiny_backbone.model.parameters())
+
+
+def test_arrays_are_copies_and_go_back(tiny_backbone):
+    learner = learner_of(tiny_backbone)
+    arrays = learner.arrays()
+    assert arrays["context"].dtype == np.float32
+    with torch.no_grad():
+        learner.context.zero_()
+    assert arrays["context"].any()
+    learner.load_arrays(arrays)
+    np.testing.assert_array_equal(learner.context.detach(), arrays["context"])
+
+
+class TestRefused:
+    def test_number_and_words_contradict(self, tiny_backbone):
+        with pytest.raises(ValueError, match=r"'a photo of a' has 4 tokens, but n_context=16; leave"):
+            learner_of(tiny_backbone, n_context=16)
+        assert len(learner_of(tiny_backbone, n_context=4).context) == 4
+
+    @pytest.mark.parametrize("text", ["", "  "])
+    def test_no_words(self, tiny_backbone, text):
+        with pytest.raises(ValueError, match=r"holds no words; use None"):
+            learner_of(tiny_backbone, context_init=text)
+
+    def test_context_fills_the_tower(self, tiny_backbone):
+        # Start, a name of one token, full stop, end: 73 are left.
+        learner = learner_of(tiny_backbone, context_init=None, n_context=73)
+        assert learner(learner.prompts(["dog"])).shape == (1, 64)
+        with pytest.raises(ClassNameError, match=r"74 tokens leaves.*77 positions.*smaller n_context"):
+            learner_of(tiny_backbone, context_init=None, n_context=74)
+
+    @pytest.mark.parametrize("position", ["end", "front"])
+    def test_name_too_long(self, tiny_backbone, position):
+        learner = learner_of(tiny_backbone, class_token_position=position)
+        name = "very " * 71 + "long"
+        with pytest.raises(ClassNameError, match=rf"'a photo of a {name}\.' has 79 tokens.*limit is 77"):
+            learner.prompts(["dog", name])
+
+    @pytest.mark.parametrize(
+        ("params", "words"),
+        [
+            ({"class_token_position": "back"}, "'class_token_position'.*Got 'back'"),
+            ({"context_init": None, "n_context": 0}, "'n_context'.*Got 0"),
+            ({"text_chunk_size": 2.5}, r"'text_chunk_size'.*Got 2\.5"),
+            ({"class_specific": "yes"}, "'class_specific'.*Got 'yes'"),
+        ],
+    )
+    def test_parameters(self, params, words):
+        with pytest.raises(ValueError, match=words):
+            learner_of(AnyWidthBackbone(), **params)
+
+
+def test_kgcoop_is_coop_with_an_anchor():
+    assert isinstance(KgCoOp(), CoOp)
+    assert (KgCoOp().default_regularizer, KgCoOp().outlier_weight) == ("kg", 2.0)
+    assert (CoOp().default_regularizer, CoOp().outlier_weight) == (None, 8.0)
+    assert METHODS["kgcoop"] is KgCoOp

@@ -1,0 +1,243 @@
+"""Dynamic outlier regularization: the pool, the draws, the loss term."""
+
+import pytest
+import torch
+from toy_backbone import AnyWidthBackbone
+
+from clipcal import PromptTunedCLIPClassifier
+from clipcal.backbones import open_backbone
+from clipcal.exceptions import ClassNameError
+from clipcal.methods import CoOp, KgCoOp, zero_shot_features
+from clipcal.regularizers import (
+    AnchorRegularizer,
+    DynamicOutlierRegularizer,
+    TuningProblem,
+    rank_outliers,
+)
+from clipcal.training import torch_generator
+
+NAMES = ["dog", "hot_dog", "Red Panda"]
+NOUNS = [
+    "denim", "river", "hammer", "violin", "twilight", "granite", "lantern", "walnut", "harbor", "cactus",
+    "orchid", "compass", "blizzard", "velvet", "mustard", "pyramid", "sparrow", "thimble", "glacier", "flute",
+]  # fmt: skip
+
+
+def problem_of(backbone, method=None, names=NAMES, seed=1, outlier_weight=8.0):
+    names = [name.replace("_", " ") for name in names]
+    return TuningProblem(
+        learner=(method or CoOp()).learner(backbone, len(names), torch_generator(0)),
+        names=names,
+        zero_shot=lambda texts, template: zero_shot_features(backbone, texts, template),
+        outlier_weight=outlier_weight,
+        generator=torch_generator(seed),
+    )
+
+
+def prepared(backbone, method=None, *, seed=1, names=NAMES, **params):
+    params.setdefault("lexicon", NOUNS)
+    return DynamicOutlierRegularizer(**params).prepare(problem_of(backbone, method, names, seed))
+
+
+def step(penalty, learner, seed=0):
+    """Draw, encode, and return the loss term with the drawn features."""
+    drawn = learner(penalty.draw(torch_generator(seed)))
+    return penalty(torch.zeros(0), drawn), drawn
+
+
+class TestLoss:
+    @pytest.mark.parametrize("kind", ["tiny", "mini"])
+    def test_is_zero_for_untrained_words(self, kind, tiny_backbone):
+        backbone = tiny_backbone if kind == "tiny" else open_backbone("mini", device="cpu")
+        problem = problem_of(backbone)
+        penalty = DynamicOutlierRegularizer(lexicon=NOUNS, batch_size=20).prepare(problem)
+        assert abs(step(penalty, problem.learner)[0].item()) < 1e-4
+        other = DynamicOutlierRegularizer(lexicon=NOUNS, template="{} texture.").prepare(problem)
+        assert step(other, problem.learner)[0].item() > 1e-3
+
+    def test_is_not_for_a_random_context(self, tiny_backbone):
+        problem = problem_of(tiny_backbone, CoOp(context_init=None, n_context=16))
+        penalty = DynamicOutlierRegularizer(lexicon=NOUNS).prepare(problem)
+        assert step(penalty, problem.learner)[0].item() > 1e-2
+
+    def test_formula_and_gradient(self, tiny_backbone):
+        problem = problem_of(tiny_backbone, CoOp(context_init="one of the"))
+        penalty = DynamicOutlierRegularizer(5.0, lexicon=NOUNS, batch_size=4).prepare(problem)
+        value, drawn = step(penalty, problem.learner)
+        nouns = [penalty.nouns[i] for i in penalty.drawn]
+        targets = zero_shot_features(tiny_backbone, nouns, "a photo of a {}.")
+        expected = 5.0 * (1 - torch.cosine_similarity(drawn, targets).mean())
+        torch.testing.assert_close(value, expected)
+        (gradient,) = torch.autograd.grad(value, drawn, retain_graph=True)
+        torch.testing.assert_close(gradient, -5.0 / 4 * targets)
+        # Nothing but the tuned outlier features leads back to the context.
+        assert not penalty.targets.requires_grad
+        value.backward()
+        through_features = problem.learner.context.grad.clone()
+        problem.learner.context.grad = None
+        again = problem.learner(problem.learner.prompts(nouns))
+        again.backward(-5.0 / 4 * targets)
+        torch.testing.assert_close(problem.learner.context.grad, through_features, rtol=1e-4, atol=1e-6)
+        assert through_features.abs().max() > 0
+
+
+class TestPool:
+    def test_score_is_the_mean_cosine(self, tiny_backbone):
+        candidates = zero_shot_features(tiny_backbone, NOUNS, "a photo of a {}.")
+        classes = zero_shot_features(tiny_backbone, NAMES, "a photo of a {}.")
+        one_by_one = [
+            sum(float(torch.cosine_similarity(o, c, dim=0)) for c in classes) / len(classes)
+            for o in candidates
+        ]
+        torch.testing.assert_close(
+            rank_outliers(candidates, classes), torch.tensor(one_by_one), atol=1e-6, rtol=0
+        )
+
+    def test_names_of_base_classes_are_left_out(self, tiny_backbone):
+        lexicon = ["Dog", "HOT DOG", "hot_dog", "red_panda", "panda", "hotdog", "denim"]
+        penalty = prepared(tiny_backbone, lexicon=lexicon)
+        assert sorted(penalty.nouns) == ["denim", "hotdog", "panda"]
+
+    def test_near_and_far(self, tiny_backbone):
+        candidates = zero_shot_features(tiny_backbone, NOUNS, "a photo of a {}.")
+        classes = zero_shot_features(tiny_backbone, [n.replace("_", " ") for n in NAMES], "a photo of a {}.")
+        scores = dict(zip(NOUNS, (candidates @ classes.mean(dim=0)).tolist(), strict=True))
+        ranked = sorted(NOUNS, key=lambda noun: -scores[noun])
+        near = prepared(tiny_backbone, pool_size=6).nouns
+        assert near == ranked[:6]
+        assert prepared(tiny_backbone, pool_size=6, pool="far").nouns == ranked[-6:]
+
+    def test_random_is_seeded(self, tiny_backbone):
+        first, again, other = (
+            prepared(tiny_backbone, pool_size=6, pool="random", seed=seed).nouns for seed in (1, 1, 2)
+        )
+        assert first == again
+        assert set(first) != set(other)
+        assert len(set(first)) == 6
+        assert set(first) <= set(NOUNS)
+
+    @pytest.mark.parametrize("pool", ["near", "far", "random"])
+    def test_targets_belong_to_their_nouns(self, tiny_backbone, pool):
+        penalty = prepared(tiny_backbone, pool=pool, pool_size=7, template="art of the {}.")
+        assert len(penalty.nouns) == len(penalty.prompts) == 7
+        expected = zero_shot_features(tiny_backbone, penalty.nouns, "art of the {}.")
+        torch.testing.assert_close(penalty.targets, expected, atol=1e-5, rtol=0)
+
+    def test_all_nouns_where_there_are_fewer(self, tiny_backbone):
+        assert sorted(prepared(tiny_backbone, pool_size=5000).nouns) == sorted(NOUNS)
+
+    def test_file_as_lexicon(self, tiny_backbone, tmp_path):
+        path = tmp_path / "nouns.txt"
+        path.write_text("\n".join(NOUNS))
+        assert prepared(tiny_backbone, lexicon=path).nouns == prepared(tiny_backbone).nouns
+
+    def test_nouns_that_do_not_fit_beside_the_context(self, tiny_backbone):
+        long = "bergschrund antidisestablishmentarianism"
+        method = CoOp(context_init=None, n_context=70)
+        penalty = prepared(tiny_backbone, method, lexicon=[*NOUNS, long])
+        assert sorted(penalty.nouns) == sorted(NOUNS)
+        assert len(penalty.targets) == len(NOUNS)
+        with pytest.raises(ValueError, match="leaves no room for any of the outliers"):
+            prepared(tiny_backbone, method, lexicon=[long])
+
+    def test_nouns_too_long_for_the_template(self):
+        # A large table holds zeros for them, which are nobody's target.
+        long = "very " * 71 + "long"
+        nouns = [f"noun{i}" for i in range(1200)]
+        # It would fit beside a context that is shorter than the template.
+        penalty = prepared(AnyWidthBackbone(), CoOp("a"), pool="far", lexicon=[long, *nouns])
+        assert sorted(penalty.nouns) == sorted(nouns)
+        with pytest.raises(ClassNameError, match="very very"):
+            prepared(AnyWidthBackbone(), lexicon=[long, *nouns[:5]])
+
+
+class TestDraws:
+    def test_as_many_as_classes(self, tiny_backbone):
+        assert len(prepared(tiny_backbone).draw(torch_generator(0))) == 3
+        assert len(prepared(tiny_backbone, batch_size=5).draw(torch_generator(0))) == 5
+        assert len(prepared(tiny_backbone, batch_size=50).draw(torch_generator(0))) == len(NOUNS)
+
+    def test_fresh_uniform_and_without_replacement(self, tiny_backbone):
+        penalty = prepared(tiny_backbone, batch_size=8)
+        generator = torch_generator(0)
+        counts = torch.zeros(len(NOUNS))
+        batches = []
+        for _ in range(400):
+            prompts = penalty.draw(generator)
+            assert torch.equal(prompts.tokens, penalty.prompts.tokens[penalty.drawn])
+            batches.append(penalty.drawn.tolist())
+            counts[penalty.drawn] += 1
+        assert all(len(set(batch)) == 8 for batch in batches)
+        assert len(set(map(tuple, batches))) > 390
+        # 160 draws each on average, standard deviation 10.
+        assert counts.min() > 110
+        assert counts.max() < 210
+
+    def test_seeded(self, tiny_backbone):
+        penalty = prepared(tiny_backbone)
+        drawn = []
+        for seed in (0, 0, 1):
+            penalty.draw(torch_generator(seed))
+            drawn.append(penalty.drawn.tolist())
+        assert drawn[0] == drawn[1] != drawn[2]
+
+
+class TestWeight:
+    @pytest.mark.parametrize(
+        ("method", "others", "expected"),
+        [
+            ("coop", [], 8.0),
+            (CoOp(), [], 8.0),
+            ("coop", ["kg"], 2.0),
+            ("kgcoop", [], 2.0),
+            (KgCoOp(), [AnchorRegularizer(1.0)], 2.0),
+        ],
+    )
+    def test_auto_as_in_the_paper(self, method, others, expected, rng_data):
+        class Spy(DynamicOutlierRegularizer):
+            def prepare(self, problem):
+                penalty = super().prepare(problem)
+                self.seen = penalty.weight
+                return penalty
+
+        spy = Spy(lexicon=NOUNS)
+        clf = PromptTunedCLIPClassifier(
+            AnyWidthBackbone(), method=method, regularizer=[*others, spy], max_epochs=1
+        )
+        clf.fit(*rng_data)
+        assert spy.seen == expected
+
+    def test_given(self, tiny_backbone):
+        assert prepared(tiny_backbone, weight=3).weight == 3.0
+        assert prepared(tiny_backbone).weight == 8.0
+
+
+@pytest.fixture
+def rng_data():
+    return torch.randn(9, 16, generator=torch_generator(0)).numpy(), NAMES * 3
+
+
+class TestRefused:
+    def test_class_specific_contexts(self, tiny_backbone):
+        with pytest.raises(ValueError, match="class_specific=True learns one for each class; use"):
+            prepared(tiny_backbone, CoOp(class_specific=True))
+
+    def test_only_base_classes(self, tiny_backbone):
+        with pytest.raises(ValueError, match=r"Every noun of lexicon=\['DOG'.*larger lexicon"):
+            prepared(tiny_backbone, lexicon=["DOG", "hot_dog"])
+
+    @pytest.mark.parametrize(
+        ("params", "words"),
+        [
+            ({"weight": -1}, "'weight'.*Got -1"),
+            ({"weight": "heavy"}, "'weight'.*Got 'heavy'"),
+            ({"pool": "close"}, "'pool'.*'near'"),
+            ({"pool_size": 0}, "'pool_size'.*Got 0"),
+            ({"batch_size": 0}, "'batch_size'.*Got 0"),
+            ({"lexicon": 3}, "'lexicon'.*Got 3"),
+            ({"template": "no place"}, r"exactly one '\{\}'"),
+        ],
+    )
+    def test_parameters(self, tiny_backbone, params, words):
+        with pytest.raises(ValueError, match=words):
+            prepared(tiny_backbone, **params)

@@ -1,0 +1,243 @@
+"""The training loop against one written out by hand."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from toy_backbone import AnyWidthBackbone
+
+from clipcal.methods import CoOp, zero_shot_features
+from clipcal.regularizers import AnchorRegularizer, DynamicOutlierRegularizer, Penalty, TuningProblem
+from clipcal.training import LabelledEmbeddings, cosine_with_warmup, torch_generator, tune
+
+NAMES = ["dog", "river", "hammer"]
+NOUNS = ["denim", "violin", "twilight", "granite", "lantern"]
+
+
+class Spy(AnyWidthBackbone):
+    """Remembers how many prompts each text pass held."""
+
+    def __init__(self, embedding_dim=32):
+        super().__init__(embedding_dim)
+        self.passes = []
+
+    def encode_text(self, token_embeddings, tokens):
+        self.passes.append(len(tokens))
+        return super().encode_text(token_embeddings, tokens)
+
+
+def make_data(n_samples=7, n_views=1, dim=32, weights=None, seed=0):
+    rng = np.random.default_rng(seed)
+    embeddings = torch.from_numpy(rng.normal(size=(n_samples, n_views, dim)).astype(np.float32))
+    return LabelledEmbeddings(
+        embeddings=F.normalize(embeddings, dim=-1),
+        targets=torch.from_numpy(np.arange(n_samples) % len(NAMES)),
+        weights=torch.ones(n_samples) if weights is None else torch.tensor(weights, dtype=torch.float32),
+    )
+
+
+def make_learner(backbone=None):
+    return CoOp().learner(backbone or AnyWidthBackbone(), len(NAMES), torch_generator(0))
+
+
+def penalty_of(regularizer, learner):
+    problem = TuningProblem(
+        learner=learner,
+        names=NAMES,
+        zero_shot=lambda names, template: zero_shot_features(learner.backbone, names, template),
+        outlier_weight=8.0,
+        generator=torch_generator(2),
+    )
+    return regularizer.prepare(problem)
+
+
+def run(learner, data, penalties=(), **params):
+    params = {"n_epochs": 2, "learning_rate": 0.05, "batch_size": 3, "logit_scale": 20.0, **params}
+    return tune(
+        learner,
+        learner.prompts(NAMES),
+        data,
+        penalties,
+        data_generator=torch_generator(0),
+        penalty_generator=torch_generator(1),
+        **params,
+    )
+
+
+class TestBatches:
+    @pytest.mark.parametrize(
+        ("n_samples", "batch_size", "sizes"),
+        [(7, 3, [3, 3]), (6, 3, [3, 3]), (7, 7, [7]), (7, 32, [7]), (2, 1, [1, 1]), (1, 4, [1])],
+    )
+    def test_full_batches_only_or_one(self, n_samples, batch_size, sizes):
+        batches = list(make_data(n_samples).batches(batch_size, torch_generator(0)))
+        assert [len(targets) for _, targets, _ in batches] == sizes
+
+    def test_rows_stay_together_and_are_drawn_afresh(self):
+        n_samples = 12
+        data = LabelledEmbeddings(
+            embeddings=torch.arange(n_samples)[:, None, None] + 0.25 * torch.arange(4)[None, :, None],
+            targets=torch.arange(n_samples),
+            weights=10.0 * torch.arange(n_samples),
+        )
+        generator = torch_generator(0)
+        orders, views = [], []
+        for _ in range(50):
+            embeddings, targets, weights = map(torch.cat, zip(*data.batches(4, generator), strict=True))
+            assert torch.equal(weights, 10.0 * targets)
+            assert torch.equal(embeddings[:, 0].floor().long(), targets)
+            assert sorted(targets.tolist()) == list(range(n_samples))
+            orders.append(tuple(targets.tolist()))
+            views += (4 * (embeddings[:, 0] % 1)).tolist()
+        assert len(set(orders)) == 50
+        counts = np.bincount(np.array(views, dtype=int), minlength=4)
+        assert len(counts) == 4
+        assert counts.min() > 100  # of 600, 150 expected
+
+
+@pytest.mark.parametrize("weights", [None, [1, 2, 0.5, 3, 1, 10, 0.1]])
+def test_against_a_loop_written_out(weights):
+    data = make_data(7, n_views=2, weights=weights)
+    learner = make_learner()
+    anchors = zero_shot_features(learner.backbone, NAMES, "{} texture.")
+    history = run(
+        learner, data, [penalty_of(AnchorRegularizer(3.0, template="{} texture."), learner)], n_epochs=4
+    )
+
+    other = make_learner()
+    prompts = other.prompts(NAMES)
+    context, velocity = other.context, None
+    generator, n_steps = torch_generator(0), 0
+    for epoch, rate in enumerate(cosine_with_warmup(4, 0.05)):
+        losses, entropies, hits = [], [], []
+        for embeddings, targets, batch_weights in data.batches(3, generator):
+            features = other(prompts)
+            log_p = (20.0 * embeddings @ features.T).log_softmax(dim=1)
+            entropy = -sum(w * row[t] for w, row, t in zip(batch_weights, log_p, targets, strict=True)) / sum(
+                batch_weights
+            )
+            loss = entropy + 3.0 * (1 - torch.cosine_similarity(features, anchors).mean())
+            (gradient,) = torch.autograd.grad(loss, context)
+            gradient = gradient + 5e-4 * context.detach()
+            velocity = gradient if velocity is None else 0.9 * velocity + gradient
+            with torch.no_grad():
+                context -= rate * velocity
+            losses.append(loss.item())
+            entropies.append(entropy.item())
+            hits.append((log_p.argmax(dim=1) == targets).float().mean().item())
+            n_steps += 1
+        record = history[epoch]
+        assert record["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+        assert record["cross_entropy"] == pytest.approx(np.mean(entropies), rel=1e-4)
+        assert record["kg"] == pytest.approx(np.mean(losses) - np.mean(entropies), abs=1e-4)
+        assert record["accuracy"] == pytest.approx(np.mean(hits))
+    assert n_steps == 8
+    moved = (learner.context - make_learner().context).abs().max()
+    assert moved > 1e-2
+    torch.testing.assert_close(learner.context, context, atol=1e-5, rtol=1e-4)
+
+
+def test_history():
+    learner = make_learner()
+    penalties = [
+        penalty_of(regularizer, learner)
+        for regularizer in (AnchorRegularizer(), DynamicOutlierRegularizer(lexicon=NOUNS))
+    ]
+    history = run(learner, make_data(), penalties, n_epochs=3, learning_rate=0.004)
+    columns = ["epoch", "learning_rate", "loss", "cross_entropy", "accuracy", "kg", "dor"]
+    assert [list(record) for record in history] == [columns] * 3
+    assert [record["epoch"] for record in history] == [0, 1, 2]
+    assert [record["learning_rate"] for record in history] == cosine_with_warmup(3, 0.004)
+    for record in history:
+        assert all(type(value) in (int, float) for value in record.values())
+        total = record["cross_entropy"] + record["kg"] + record["dor"]
+        assert record["loss"] == pytest.approx(total, abs=1e-5)
+
+
+def test_learns():
+    data = make_data(6)
+    learner = make_learner()
+    history = run(learner, data, n_epochs=30, learning_rate=0.05)
+    assert history[-1]["loss"] < 0.9 * history[0]["loss"]
+
+
+def test_one_text_pass_a_step():
+    backbone = Spy()
+    learner = make_learner(backbone)
+    penalties = [
+        penalty_of(AnchorRegularizer(), learner),
+        penalty_of(DynamicOutlierRegularizer(lexicon=NOUNS, batch_size=4), learner),
+    ]
+    backbone.passes.clear()
+    run(learner, make_data(7), penalties, n_epochs=2, batch_size=3)
+    assert backbone.passes == [len(NAMES) + 4] * 4
+
+
+def test_each_penalty_gets_its_own_features(tiny_backbone):
+    """Three penalties draw two, none and one prompts; each is handed the features of its own."""
+    learner = make_learner(tiny_backbone)
+    checked = []
+
+    class Checked(Penalty):
+        def __init__(self, names):
+            self.name = f"of {len(names)}"
+            self.prompts = learner.prompts(names) if names else None
+            self.expected = learner(self.prompts).detach() if names else None
+
+        def draw(self, generator):
+            return self.prompts
+
+        def __call__(self, class_features, drawn_features):
+            # Of different length than the class prompts, so that joining has to pad.
+            torch.testing.assert_close(class_features.detach(), classes, atol=1e-5, rtol=0)
+            if self.expected is None:
+                assert drawn_features is None
+            else:
+                torch.testing.assert_close(drawn_features.detach(), self.expected, atol=1e-5, rtol=0)
+            checked.append(self.name)
+            return class_features.sum() * 0
+
+    classes = learner(learner.prompts(NAMES)).detach()
+    penalties = [Checked(["x", "a rather long name of many words"]), Checked([]), Checked(["violin"])]
+    run(learner, make_data(3, dim=64), penalties, n_epochs=1)
+    assert checked == ["of 2", "of 0", "of 1"]
+
+
+def test_outliers_do_not_depend_on_the_number_of_samples():
+    drawn = []
+    for n_samples in (3, 9):
+        learner = make_learner()
+        penalty = penalty_of(DynamicOutlierRegularizer(lexicon=NOUNS), learner)
+        run(learner, make_data(n_samples), [penalty], n_epochs=1, batch_size=n_samples)
+        drawn.append(penalty.drawn.tolist())
+    assert drawn[0] == drawn[1]
+
+
+def test_a_callback_ends_it():
+    records = []
+    history = run(
+        make_learner(), make_data(), n_epochs=9, on_epoch_end=lambda r: records.append(r) or len(records) == 3
+    )
+    assert history == records
+    assert len(history) == 3
+
+
+def test_no_epochs():
+    learner = make_learner()
+    assert run(learner, make_data(), n_epochs=0) == []
+    assert torch.equal(learner.context, make_learner().context)
+
+
+def test_divergence_says_what_to_lower():
+    with pytest.raises(
+        FloatingPointError, match=r"loss is nan in epoch \d; lower learning_rate \(now 1e\+38\)"
+    ):
+        run(make_learner(), make_data(), n_epochs=5, learning_rate=1e38)
+
+
+def test_weights_are_normalised_per_batch():
+    learners = []
+    for factor in (1.0, 1000.0):
+        learners.append(make_learner())
+        run(learners[-1], make_data(6, weights=[factor * w for w in (1, 2, 3, 4, 5, 6)]))
+    torch.testing.assert_close(learners[0].context, learners[1].context, atol=1e-5, rtol=1e-4)
