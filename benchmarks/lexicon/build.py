@@ -1,6 +1,6 @@
 """Write the packaged noun list from a WordNet 3.0 database folder.
 
-    python benchmarks/lexicon/build.py /usr/share/wordnet clipcal/text
+python benchmarks/lexicon/build.py /usr/share/wordnet clipcal/text
 """
 
 import lzma

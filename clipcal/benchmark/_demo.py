@@ -16,12 +16,12 @@ from clipcal.benchmark._base_to_new import COOP_TEMPERATURE, METHODS, Cell, Cell
 from clipcal.benchmark._claims import check_claims
 from clipcal.benchmark._tables import format_claims, format_table, write_csv
 from clipcal.metrics import calibration_bins
-from clipcal.plots import ReliabilityDisplay
+from clipcal.plots import ReliabilityDisplay, save_reliability_grid
 
 __all__ = ["run_demo"]
 
-# Two fine-grained tasks and one of another kind; domains as in the embedded CLIP's training.
-_TASKS = (("colors", "street"), ("colored-shapes", "street"), ("shapes", "street"))
+# Two fine-grained tasks in the domain of the pretraining, and one whose domain is far from it.
+_TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
 _N_SEEDS = 3
 _MAX_EPOCHS = 50
 
@@ -92,24 +92,24 @@ def _prepare_outliers(memory: Memory) -> None:
 
 def _draw(results: Sequence[CellResult], path: Path) -> None:
     """Draw reliability diagrams of all methods side by side, base above new, all runs pooled."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2.6 * len(METHODS), 6.4), layout="constrained", dpi=110)
-    axes = figure.subplots(2, len(METHODS), sharex=True, sharey=True)
-    for column, method in enumerate(METHODS):
-        for row, half in enumerate(("base", "new")):
-            chosen = [r for r in results if r.method == method and r.half == half]
-            display = ReliabilityDisplay(_pooled_bins(chosen), name=f"{method}, {half} classes")
-            display.plot(ax=axes[row, column])
-            axes[row, column].label_outer()
-    figure.savefig(path)
+    save_reliability_grid(
+        [
+            [
+                ReliabilityDisplay(
+                    _pooled_bins([r for r in results if r.method == method and r.half == half]),
+                    name=f"{method}, {half} classes",
+                )
+                for method in METHODS
+            ]
+            for half in ("base", "new")
+        ],
+        path,
+    )
 
 
 def _pooled_bins(results: Sequence[CellResult]) -> Any:
     """Return the bins of several runs together, whatever their classes are called."""
     n_columns = max(result.y_prob.shape[1] for result in results)
     y_true = np.concatenate([np.searchsorted(r.classes, r.y_true) for r in results])
-    y_prob = np.concatenate(
-        [np.pad(r.y_prob, ((0, 0), (0, n_columns - r.y_prob.shape[1]))) for r in results]
-    )
+    y_prob = np.concatenate([np.pad(r.y_prob, ((0, 0), (0, n_columns - r.y_prob.shape[1]))) for r in results])
     return calibration_bins(y_true, y_prob, labels=np.arange(n_columns))

@@ -1,0 +1,56 @@
+"""Configuration of Sphinx: sphinx-build -W -b html docs docs/_build/html."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import clipcal
+
+project = "clipcal"
+author = "The clipcal developers"
+project_copyright = "2026, the clipcal developers"
+version = release = clipcal.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.extlinks",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build"]
+root_doc = "index"
+
+autosummary_generate = True
+autodoc_typehints = "none"  # the docstrings say it in words
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+extlinks = {
+    "arxiv": ("https://arxiv.org/abs/%s", "arXiv:%s"),
+    "doi": ("https://doi.org/%s", "doi:%s"),
+}
+
+maximum_signature_line_length = 80
+toc_object_entries_show_parents = "hide"
+
+html_theme = "pydata_sphinx_theme"
+html_title = "clipcal"
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+}
+html_sidebars = {page: [] for page in ("index", "method", "calibration")}
+html_show_sourcelink = False
+
+
+def skip_foreign(app, what, name, obj, skip, options):
+    """Leave out what classes inherit from scikit-learn and torch, which document it themselves."""
+    home = getattr(getattr(obj, "fget", obj), "__module__", None)
+    return True if home and not home.startswith("clipcal.") else None
+
+
+def setup(app):
+    app.connect("autodoc-skip-member", skip_foreign)

@@ -1,0 +1,245 @@
+"""Who may import whom, and how long things may be: rules that are run, not promised."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "clipcal"
+MODULES = sorted(ROOT.rglob("*.py"))
+MAX_MODULE_LINES = 400
+MAX_FUNCTION_LINES = 50
+
+# An arrow from a package to those that it may import. Everyone may import these three.
+EVERYONE = {"_compat", "_optional", "exceptions"}
+ARROWS: dict[str, set[str]] = {
+    "clipcal": set(),
+    "_compat": set(),
+    "_optional": set(),
+    "exceptions": set(),
+    "metrics": set(),
+    "calibration": set(),
+    "plots": {"metrics"},
+    "text": set(),
+    "backbones": set(),
+    "images": set(),
+    "datasets": {"images", "text"},
+    "methods": {"backbones", "text"},
+    "regularizers": {"backbones", "methods", "text"},
+    "training": {"methods", "regularizers"},
+    "classifiers": {"images", "metrics", "text"},
+    "persistence": {"calibration", "classifiers"},
+    "benchmark": {"calibration", "classifiers", "datasets", "images", "metrics", "plots", "text"},
+    "cli": {"clipcal"},
+}
+# Allowed only where nothing is loaded at import: inside functions and under TYPE_CHECKING.
+DEFERRED_ARROWS: dict[str, set[str]] = {
+    "images": {"backbones"},
+    "classifiers": {"backbones", "methods", "regularizers", "training"},
+    "persistence": {"backbones", "methods", "regularizers"},
+    "benchmark": {"backbones", "methods", "regularizers", "training"},
+    "cli": {"benchmark"},
+}
+
+TORCH_PACKAGES = {"backbones", "methods", "regularizers", "training"}
+TORCH_FREE_PACKAGES = {"calibration", "datasets", "metrics", "plots", "text"}
+TORCH = {"torch", "torchvision"}
+# The only place of each foreign package.
+OWNERS = {
+    "open_clip": {"clipcal/backbones/_open_clip.py"},
+    "nltk": {"clipcal/text/_lexicon.py"},
+    "matplotlib": {"clipcal/plots/"},
+}
+NEVER_AT_MODULE_LEVEL = {"jinja2", "matplotlib", "nltk", "pandas", "rich"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name, with relative imports resolved."""
+
+    path: Path
+    line: int
+    target: str  # "torch.nn", or "clipcal.metrics.expected_calibration_error"
+    module: str  # what stands after "from", or after "import"
+    deferred: bool  # not executed when the module is imported
+
+    @property
+    def here(self) -> str:
+        return f"{self.path.relative_to(ROOT.parent).as_posix()}:{self.line}"
+
+    @property
+    def top(self) -> str:
+        return self.target.partition(".")[0]
+
+
+def package_of(path: Path) -> str:
+    """``clipcal/text/_lexicon.py`` is in ``text``, ``clipcal/cli.py`` is ``cli`` itself."""
+    first = path.relative_to(ROOT).parts[0]
+    return "clipcal" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def guards_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    dotted = ["clipcal", *path.relative_to(ROOT).parts[:-1]]
+
+    def walk(node: ast.AST, deferred: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(path, child.lineno, alias.name, alias.name, deferred)
+            elif isinstance(child, ast.ImportFrom):
+                start = dotted[: len(dotted) - child.level + 1] if child.level else []
+                module = ".".join([*start, *([child.module] if child.module else [])])
+                for alias in child.names:
+                    yield Import(path, child.lineno, f"{module}.{alias.name}", module, deferred)
+            else:
+                inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+                yield from walk(child, deferred or inside or guards_types(child))
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), deferred=False)
+
+
+IMPORTS = [found for path in MODULES for found in imports_of(path)]
+FOREIGN = [found for found in IMPORTS if found.top != "clipcal"]
+OWN = [found for found in IMPORTS if found.top == "clipcal"]
+
+
+def target_package(found: Import) -> str:
+    """Return the package that an import of clipcal leads to; ``clipcal`` for the shop window."""
+    part = found.target.split(".")[1]
+    return part if part in ARROWS else "clipcal"
+
+
+def listed(violations: list[str]) -> None:
+    assert not violations, "\n" + "\n".join(sorted(set(violations)))
+
+
+def test_every_package_has_its_arrows_written_down():
+    assert {package_of(path) for path in MODULES} <= set(ARROWS)
+
+
+def test_arrows_point_down():
+    violations = []
+    for found in OWN:
+        source, target = package_of(found.path), target_package(found)
+        allowed = ARROWS[source] | EVERYONE | {source}
+        if found.deferred:
+            allowed |= DEFERRED_ARROWS.get(source, set())
+        if target not in allowed:
+            when = "inside a function" if found.deferred else "at module level"
+            violations.append(f"{found.here}: {source} may not import {target} {when}")
+    listed(violations)
+
+
+def test_arrows_make_no_circle():
+    together = {name: ARROWS[name] | DEFERRED_ARROWS.get(name, set()) for name in ARROWS}
+    while together:
+        leaves = [name for name, targets in together.items() if not targets & set(together)]
+        assert leaves, f"circle among {sorted(together)}"
+        for leaf in leaves:
+            del together[leaf]
+
+
+def test_packages_talk_through_each_others_init():
+    violations = []
+    for found in OWN:
+        parts = found.target.split(".")
+        foreign = target_package(found) not in {package_of(found.path), "clipcal"}
+        if foreign and any(part.startswith("_") for part in parts[2:]) and parts[1] not in EVERYONE:
+            violations.append(f"{found.here}: {found.target} is another package's private module or name")
+    listed(violations)
+
+
+def test_torch_is_loaded_only_below():
+    listed(
+        [
+            f"{found.here}: {found.module} at module level"
+            for found in FOREIGN
+            if found.top in TORCH and not found.deferred and package_of(found.path) not in TORCH_PACKAGES
+        ]
+    )
+
+
+def test_numpy_packages_never_reach_torch_or_classifiers():
+    listed(
+        [
+            f"{found.here}: {found.target}"
+            for found in IMPORTS
+            if package_of(found.path) in TORCH_FREE_PACKAGES
+            and (found.top in TORCH or found.target.startswith("clipcal.classifiers"))
+        ]
+    )
+
+
+def test_foreign_packages_have_one_owner():
+    violations = []
+    for found in FOREIGN:
+        owners = OWNERS.get(found.top)
+        if owners and not any(found.here.startswith(owner) for owner in owners):
+            violations.append(f"{found.here}: {found.top} belongs to {', '.join(owners)}")
+        if found.top in NEVER_AT_MODULE_LEVEL and not found.deferred:
+            violations.append(f"{found.here}: {found.top} at module level")
+    listed(violations)
+
+
+def test_private_scikit_learn_has_one_door():
+    listed(
+        [
+            f"{found.here}: {found.target}"
+            for found in FOREIGN
+            if found.top == "sklearn"
+            and any(part.startswith("_") for part in found.target.split("."))
+            and package_of(found.path) != "_compat"
+        ]
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_modules_and_functions_are_short(path):
+    text = path.read_text(encoding="utf-8")
+    n_lines = len(text.splitlines())
+    violations = [f"{n_lines} lines"] if n_lines > MAX_MODULE_LINES else []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            n_body = body_lines(node)
+            if n_body > MAX_FUNCTION_LINES:
+                violations.append(f"line {node.lineno}: {node.name} has {n_body} lines without its docstring")
+    listed(violations)
+
+
+def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    assert node.end_lineno is not None
+    n_lines = node.end_lineno - node.lineno + 1
+    if ast.get_docstring(node, clean=False) is not None:
+        docstring = node.body[0]
+        assert docstring.end_lineno is not None
+        n_lines -= docstring.end_lineno - docstring.lineno + 1
+    return n_lines
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import clipcal", ["torch", "open_clip", "matplotlib", "sklearn", "numpy"]),
+        ("from clipcal import ece_scorer, TemperatureScaling, ReliabilityDisplay", ["torch", "matplotlib"]),
+        ("from clipcal import make_shapes", ["torch", "matplotlib"]),
+        ("from clipcal import PromptTunedCLIPClassifier", ["torch", "open_clip"]),
+        ("import clipcal.backbones", ["open_clip"]),
+        ("import clipcal.cli", ["torch", "matplotlib"]),
+    ],
+)
+def test_imports_load_no_more_than_they_need(statement, absent):
+    code = f"import sys; {statement}; print([name for name in {absent!r} if name in sys.modules])"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
+    )
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,256 @@
+"""What the README promises, kept through the public names alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+import clipcal
+from clipcal import (
+    CLIPImageEncoder,
+    CoOp,
+    DynamicOutlierRegularizer,
+    ImagePaths,
+    PromptTunedCLIPClassifier,
+    ReliabilityDisplay,
+    TemperatureScaling,
+    ZeroShotCLIPClassifier,
+    ece_scorer,
+    expected_calibration_error,
+    make_shapes,
+)
+from clipcal.metrics import cross_val_calibration_error
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+NOUNS = ["denim", "river", "violin", "hammer", "twilight", "brick", "marble", "curtain"]
+NAMES = ["plain", "striped", "checkered", "dotted"]
+OTHER_NAMES = ["wavy", "gridded", "ringed"]
+
+
+@pytest.fixture(scope="module")
+def data():
+    X, y = make_shapes("textures", n_per_class=6, random_state=0, return_X_y=True)
+    rows = np.isin(y, NAMES)
+    return X[rows], y[rows]
+
+
+@pytest.fixture(scope="module")
+def embedded(data):
+    return CLIPImageEncoder("mini", device="cpu").transform(data[0]), data[1]
+
+
+def tuned(**parameters):
+    return PromptTunedCLIPClassifier(
+        "mini", **{"max_epochs": 3, "random_state": 0, "device": "cpu", **parameters}
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(embedded):
+    return tuned().fit(*embedded)
+
+
+# The shop window
+
+
+@pytest.mark.parametrize("name", clipcal.__all__)
+def test_every_name_in_the_shop_window_resolves(name):
+    found = getattr(clipcal, name)
+    home = getattr(found, "__module__", "clipcal")
+    assert home.startswith("clipcal") or name == "__version__"
+
+
+def test_dir_lists_names_and_packages():
+    assert set(clipcal.__all__) < set(dir(clipcal))
+    for name in dir(clipcal):
+        getattr(clipcal, name)
+
+
+def test_unknown_names_raise():
+    with pytest.raises(AttributeError, match="no attribute 'PromptTuned'"):
+        getattr(clipcal, "PromptTuned")  # noqa: B009
+
+
+def test_version_is_one():
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", clipcal.__version__)
+
+
+# What the README shows
+
+
+def test_readme_commands_stand_as_promised():
+    first, second = re.findall(r"```bash\n(.*?)\n```", README, flags=re.DOTALL)
+    assert first == 'pip install ".[plot]" && clipcal demo'
+    assert second.startswith("pip install --upgrade pip && ") and second.endswith("--group test && pytest")
+
+
+def test_readme_names_are_public():
+    for name in re.findall(r"from clipcal import (.*)", README):
+        assert set(name.split(", ")) <= set(clipcal.__all__)
+    for package in re.findall(r"`(clipcal\.[a-z]+)`", README):
+        assert hasattr(clipcal, package.removeprefix("clipcal."))
+
+
+def test_readme_example_on_files(tmp_path, monkeypatch):
+    X, y = make_shapes("shapes", n_per_class=5, random_state=0, return_X_y=True)
+    for position, (pixels, label) in enumerate(zip(X, y, strict=True)):
+        if label in ("circle", "square", "star"):
+            path = tmp_path / "pets" / label / f"{position:03}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    monkeypatch.chdir(tmp_path)
+    # The same lines on the embedded CLIP, and on few nouns.
+    lines = PYTHON_BLOCKS[0].replace('"ViT-B-16/openai"', '"mini"').replace('"dor"', "dor")
+    names = {"dor": DynamicOutlierRegularizer(lexicon=NOUNS)}
+    exec(lines, names)
+    assert names["clf"].classes_.tolist() == ["circle", "square", "star"]
+    assert names["X"].shape[0] == 15
+    assert (tmp_path / "cache").is_dir()
+
+
+@pytest.mark.slow
+def test_readme_example_offline():
+    names: dict[str, object] = {}
+    exec(PYTHON_BLOCKS[1], names)
+    assert names["y_prob"].shape == (750, 15)
+
+
+# What the README says
+
+
+def test_pictures_come_in_many_forms(fitted, data, embedded, tmp_path):
+    X = data[0][:4]
+    expected = fitted.predict_proba(embedded[0][:4])
+    names = [f"{i}.png" for i in range(len(X))]
+    for name, pixels in zip(names, X, strict=True):
+        Image.fromarray(pixels).save(tmp_path / name)
+    forms = {
+        "uint8 array": X,
+        "list of arrays": list(X),
+        "PIL images": [Image.fromarray(pixels) for pixels in X],
+        "paths": [tmp_path / name for name in names],
+        "array of paths": np.array([str(tmp_path / name) for name in names]),
+        "ImagePaths": ImagePaths(names, root=tmp_path),
+    }
+    for form, pictures in forms.items():
+        assert_allclose(fitted.predict_proba(pictures), expected, atol=1e-5, err_msg=form)
+
+
+def test_labels_come_back_and_columns_are_sorted(fitted, embedded):
+    X, y = embedded
+    assert fitted.classes_.tolist() == sorted(NAMES)
+    assert set(fitted.predict(X)) <= set(y)
+    assert_array_equal(fitted.classes_[fitted.predict_proba(X).argmax(axis=1)], fitted.predict(X))
+
+
+def test_numbers_as_labels_have_names(embedded):
+    X, y = embedded
+    numbers = np.array([NAMES.index(label) for label in y])
+    by_number = ZeroShotCLIPClassifier("mini", class_names=dict(enumerate(NAMES))).fit(X, numbers)
+    by_name = ZeroShotCLIPClassifier("mini").fit(X, y)
+    assert_array_equal(np.array(NAMES)[by_number.predict(X)], by_name.predict(X))
+
+
+def test_other_classes_need_no_pictures(fitted, embedded):
+    other = fitted.with_classes(OTHER_NAMES)
+    assert other.predict_proba(embedded[0]).shape == (len(embedded[0]), 3)
+    assert other.classes_.tolist() == sorted(OTHER_NAMES)
+    assert fitted.classes_.tolist() == sorted(NAMES)
+
+
+@pytest.mark.parametrize("method", ["coop", "kgcoop"])
+def test_outliers_hold_other_nouns_in_place(embedded, method):
+    dor = DynamicOutlierRegularizer(weight=8.0, lexicon=NOUNS, batch_size=8)
+    zero_shot = ZeroShotCLIPClassifier("mini").fit(*embedded).with_classes(NOUNS).text_features_
+    kept = []
+    for regularizer in (None, dor):
+        # A short context moves far in a few steps.
+        clf = tuned(method=method, regularizer=regularizer, max_epochs=15, learning_rate=0.02).fit(*embedded)
+        kept.append(np.sum(clf.with_classes(NOUNS).text_features_ * zero_shot, axis=1).mean())
+    assert kept[1] > kept[0]
+
+
+def test_a_random_context_has_sixteen_vectors(embedded):
+    clf = tuned(method=CoOp(context_init=None)).fit(*embedded)
+    assert clf.learned_["context"].shape[0] == 16
+
+
+def test_the_same_seed_gives_the_same_classifier(fitted, embedded):
+    again = clone(fitted).fit(*embedded)
+    assert_array_equal(again.text_features_, fitted.text_features_)
+    other = tuned(random_state=1).fit(*embedded)
+    assert not np.array_equal(other.text_features_, fitted.text_features_)
+
+
+def test_global_generators_are_left_alone(embedded):
+    import torch
+
+    np.random.seed(5)
+    torch.manual_seed(5)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    tuned(method=CoOp(context_init=None), regularizer=DynamicOutlierRegularizer(lexicon=NOUNS)).fit(*embedded)
+    assert_array_equal(np.random.get_state()[1], before[0])
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+
+def test_chunks_of_prompts_change_nothing(fitted, embedded):
+    in_chunks = tuned(method=CoOp(text_chunk_size=1)).fit(*embedded)
+    assert_allclose(in_chunks.text_features_, fitted.text_features_, atol=1e-4)
+
+
+def test_memory_keeps_features_on_disk(data, tmp_path):
+    clf = tuned(memory=str(tmp_path / "cache")).fit(*data)
+    assert any((tmp_path / "cache").rglob("*.pkl"))
+    assert_allclose(clf.predict_proba(data[0]), tuned().fit(*data).predict_proba(data[0]), atol=1e-5)
+
+
+def test_scorers_are_negated_errors(fitted, embedded):
+    X, y = embedded
+    error = expected_calibration_error(y, fitted.predict_proba(X), labels=fitted.classes_)
+    assert ece_scorer(fitted, X, y) == -error
+    assert (cross_val_score(tuned(), X, y, cv=2, scoring=ece_scorer) <= 0).all()
+    assert 0 <= cross_val_calibration_error(tuned(), X, y, cv=2) <= 1
+
+
+def test_grids_reach_into_the_method(embedded):
+    grid = {"method__n_context": [2, 4]}
+    search = GridSearchCV(tuned(method=CoOp(context_init=None)), grid, cv=2, scoring="neg_log_loss")
+    assert search.fit(*embedded).best_params_["method__n_context"] in (2, 4)
+
+
+def test_temperature_changes_confidence_not_predictions(fitted, embedded):
+    X, y = embedded
+    scaled = TemperatureScaling(tuned(), cv=2).fit(X, y)
+    assert_array_equal(scaled.predict(X), scaled.estimator_.predict(X))
+    other = scaled.with_classes(OTHER_NAMES)
+    assert other.temperature_ == scaled.temperature_
+    assert other.predict_proba(X).shape == (len(X), 3)
+
+
+def test_reliability_display_draws(fitted, embedded):
+    pytest.importorskip("matplotlib").use("agg")
+    display = ReliabilityDisplay.from_estimator(fitted, *embedded)
+    expected = expected_calibration_error(
+        embedded[1], fitted.predict_proba(embedded[0]), labels=fitted.classes_
+    )
+    assert_allclose(display.bins.error, expected)
+
+
+def test_every_task_and_domain_is_generated():
+    for task in ("colors", "shapes", "textures", "colored-shapes"):
+        for domain in ("studio", "street", "grainy", "faded"):
+            made = make_shapes(task, domain=domain, n_per_class=1, random_state=0)
+            assert sorted(made.target) == sorted(made.class_names)
+
+
+def test_the_citation_file_names_the_paper():
+    text = (Path(__file__).parents[1] / "CITATION.cff").read_text(encoding="utf-8")
+    assert "Miscalibration in Prompt Tuning" in text and "2410.02681" in text
