@@ -75,8 +75,8 @@ def run_demo(out: Path, *, n_jobs: int | None = None) -> str:
         f"Test pictures, per cent, mean ± standard deviation over {_N_SEEDS} seeds of each of the tasks\n"
         f"{tasks}:\n\n{table}\n\nThe paper's claims on these tasks:\n\n{claims}\n\n"
         "A claim holds (fails) if the mean over runs is two standard errors above (below) its bound.\n"
-        "The picture pools all runs. Pooled ECE is smaller than the mean over runs in the table: few pictures\n"
-        "in a bin look like miscalibration, and tasks that err in opposite ways cancel.\n"
+        "The picture pools all runs. Pooled ECE is smaller than the mean over runs in the table: few\n"
+        "pictures in a bin look like miscalibration, and tasks that err in opposite ways cancel.\n"
     )
     write_csv(results, out / "results.csv")
     (out / "results.md").write_text(report, encoding="utf-8")

@@ -246,6 +246,11 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         self.device_ = str(backbone.device)
         for name, value in state().items():
             setattr(self, name, value)
+        self._check_text_features()
+        report.end()
+        return self
+
+    def _check_text_features(self) -> None:
         # The loop looks at losses, of which none comes after the last step, and vectors so long that their
         # length is infinite give features of zeros and an unsuspicious loss.
         if not (np.abs(np.linalg.norm(self.text_features_, axis=1) - 1) < 1e-3).all():
@@ -253,8 +258,6 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
                 "Training diverged and left no text features; "
                 f"lower learning_rate (now {self.learning_rate})."
             )
-        report.end()
-        return self
 
     def _method(self) -> TuningMethod:
         from clipcal.methods import METHODS
