@@ -46,6 +46,10 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         raise BackboneError(
             f"device={device!r} is not a device. Use 'auto', 'cpu', 'cuda', 'cuda:<number>' or 'mps'."
         ) from error
+    if resolved.type not in ("cpu", "cuda", "mps"):
+        raise BackboneError(
+            f"device={str(device)!r} is not supported. Use 'auto', 'cpu', 'cuda', 'cuda:<number>' or 'mps'."
+        )
     if resolved.type == "cuda":
         n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if n_devices <= (resolved.index or 0):

@@ -28,6 +28,17 @@ _METHODS = (
     "encode_text",
 )
 
+_ATTRIBUTES = (
+    "name",
+    "embedding_dim",
+    "token_dim",
+    "context_length",
+    "n_start_tokens",
+    "logit_scale",
+    "device",
+    "fingerprint",
+)
+
 
 def open_backbone(
     spec: str | Backbone,
@@ -119,12 +130,13 @@ def _open_name(name: str, device: str | torch.device, precision: str) -> Backbon
 
 def _check_object(spec: Any) -> Backbone:
     missing = [method for method in _METHODS if not callable(getattr(spec, method, None))]
+    missing += [name for name in _ATTRIBUTES if not hasattr(spec, name)]
     if isinstance(spec, type) or missing:
         hint = ""
         if hasattr(spec, "encode_image"):
             hint = " Wrap an open_clip model first: OpenClipBackbone(model, tokenizer, preprocess)."
         raise BackboneError(
             f"backbone must be a name or an object with the members of clipcal.backbones.Backbone, got "
-            f"{spec!r:.100}, which lacks {', '.join(missing) or 'an instance'}.{hint}"
+            f"{type(spec).__name__}, which lacks {', '.join(missing) or 'an instance'}.{hint}"
         )
     return spec

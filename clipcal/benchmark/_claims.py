@@ -68,7 +68,7 @@ def _harmonic_accuracy(row: Row, method: str) -> float:
 
 _CLAIMS: list[tuple[str, str, Callable[[Row], float], float]] = [
     (
-        "Zero-shot is roughly calibrated (ECE at most 8 %)",
+        "Zero-shot is roughly calibrated (here: ECE at most 8 %)",
         "minus its ECE, mean of base and new",
         lambda row: -(row[ZERO_SHOT, "base"].ece + row[ZERO_SHOT, "new"].ece) / 2,
         -0.08,

@@ -161,17 +161,19 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         weight = _check_sample_weight(sample_weight, labels, dtype=np.float64, ensure_non_negative=True)
 
         if self._is_prefit():
-            self.estimator_ = self._check_prefit(labels)
-            self.classes_ = np.unique(self.estimator_.classes_)
-            logits = class_logits(self.estimator_, X, self.classes_)
+            fitted = self._check_prefit(labels)
+            classes = np.unique(fitted.classes_)
+            logits = class_logits(fitted, X, classes)
         else:
-            self.classes_ = np.unique(labels)
+            classes = np.unique(labels)
             estimator_params, split_params = self._route(sample_weight, fit_params)
             rows, logits = self._held_out_logits(X, labels, estimator_params, split_params)
-            self.estimator_ = clone(self.estimator).fit(X, labels, **estimator_params)
+            fitted = clone(self.estimator).fit(X, labels, **estimator_params)
             labels, weight = labels[rows], weight[rows]
 
-        solution = solve_temperature(logits, np.searchsorted(self.classes_, labels), weight)
+        solution = solve_temperature(logits, np.searchsorted(classes, labels), weight)
+        # Set together at the end, so that a failed fit changes nothing.
+        self.estimator_, self.classes_ = fitted, classes
         self.temperature_ = 1.0 / solution.inverse_temperature
         self.identified_ = solution.identified
         for name in ("n_features_in_", "feature_names_in_"):
@@ -222,6 +224,7 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self, X: Any, y: NDArray[Any], estimator_params: dict[str, Any], split_params: dict[str, Any]
     ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return the rows that a fold's model could score, and their logits."""
+        classes = np.unique(y)
         splitter = check_cv(self._limit_folds(y), y, classifier=True)
         all_rows, all_logits = [], []
         for train, test in splitter.split(X, y, **split_params):
@@ -231,7 +234,7 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             rows = rows[np.isin(y[rows], fitted.classes_)]
             if len(rows):
                 all_rows.append(rows)
-                all_logits.append(class_logits(fitted, _safe_indexing(X, rows), self.classes_))
+                all_logits.append(class_logits(fitted, _safe_indexing(X, rows), classes))
         if not all_rows:
             raise ValueError(
                 "No row has its class in the training part of its fold, so no temperature can be fitted. "

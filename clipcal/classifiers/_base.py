@@ -130,6 +130,8 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
             self.__dict__.pop("feature_names_in_", None)  # of an earlier fit on a frame
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        if isinstance(y, (list, tuple)) and np.ndim(y) == 1:
+            split_labels(y)
         y = column_or_1d(y, warn=True)
         if y.dtype.kind == "f":
             check_array(y, ensure_2d=False, input_name="y")
@@ -154,6 +156,9 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         if not weights.all():
             rows = np.flatnonzero(weights)
             X, y, weights = _safe_indexing(X, rows), y[rows], weights[rows]
+        # Only ratios matter; the loop computes in float32, which huge and tiny weights leave.
+        weights = weights / weights.max()
+        weights /= weights.mean()
         classes, positions = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(
@@ -259,8 +264,8 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         labels : sequence of labels, or mapping of label to name
-            The classes, at least two. Labels without a name get theirs from the parameter
-            ``class_names`` if it has it, else they are their own name.
+            The classes, at least two. Without a mapping, names come from the parameter ``class_names``;
+            a string that it lacks is its own name.
 
         Returns
         -------
@@ -287,6 +292,9 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
             own = {label: label for label in classes.tolist() if isinstance(label, str)}
             names = {**own, **(self.class_names or {})}
         other = copy.copy(self)
+        for name in ("learned_", "history_"):
+            if hasattr(self, name):
+                setattr(other, name, copy.deepcopy(getattr(self, name)))
         other._set_classes(classes, names)
         other.text_features_ = other._encode_classes()
         return other

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from joblib import Memory
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -45,15 +46,17 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
     regularizer : {"dor", "kg"}, Regularizer, a list of these, or None, default=None
         ``"dor"`` holds other nouns where zero-shot CLIP has them
         (:class:`~clipcal.regularizers.DynamicOutlierRegularizer`), ``"kg"`` the classes themselves
-        (:class:`~clipcal.regularizers.AnchorRegularizer`).
+        (:class:`~clipcal.regularizers.AnchorRegularizer`). To search over ``regularizer__weight``, pass
+        an instance.
     class_names : mapping of label to str, default=None
         Names of labels that are not themselves readable.
     max_epochs : int, default=50
-        Passes through the data. The paper trains for 200.
+        Passes through the data. Published trainers of CoOp run 200.
     learning_rate : float, default=0.002
         The rate after the first, slow epoch; it falls along a cosine.
     batch_size : int, default=32
-        Samples in a step of training, and pictures encoded at once.
+        Samples in a step of training, and pictures encoded at once. What does not fill the last batch
+        of an epoch waits for the next one, whose order is another; fewer samples make one step.
     n_views : int, default=1
         1 trains on the plain centre crop of each picture. From 2 on, so many randomly cropped and
         mirrored views are encoded once, and each step draws among them. Embeddings have one view.
@@ -77,6 +80,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         The name of each label, as it stands in the prompt.
     text_features_ : ndarray of float32, shape (n_classes, n_features)
         Tuned text features, rows of unit length.
+    method_ : TuningMethod
+        The method that was used, with its hyper-parameters.
     learned_ : dict of ndarray
         Learned parameters by name; for CoOp ``"context"`` of shape (n_context, token_dim).
     logit_scale_ : float
@@ -122,7 +127,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
     """
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "backbone": [str, HasMethods(["encode_images", "encode_text"])],
+        "backbone": "no_validation",
         "method": [StrOptions({"coop", "kgcoop"}), HasMethods(["learner"])],
         "regularizer": [StrOptions({"dor", "kg"}), HasMethods(["prepare"]), list, tuple, None],
         "class_names": [Mapping, None],
@@ -212,7 +217,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         random_state = check_random_state(self.random_state)
         generator = torch_generator(random_state)
 
-        learner = self._method().learner(backbone, len(names), generator)
+        self.method_ = clone(self._method())
+        learner = self.method_.learner(backbone, len(names), generator)
         class_prompts = learner.prompts(names)
         data = self._training_data(X, targets, weights, backbone, random_state)
         penalties = self._penalties(learner, names, backbone, generator)
@@ -308,8 +314,9 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         problem = TuningProblem(
             learner=learner,
             names=names,
-            zero_shot=lambda texts, template: zero_shot_features(
-                backbone, texts, template, memory=memory, verbose=self.verbose
+            zero_shot=lambda texts, template: zero_shot_features(backbone, texts, template),
+            zero_shot_table=lambda texts, template: zero_shot_features(
+                backbone, texts, template, skip_long=True, memory=memory, verbose=self.verbose
             ),
             outlier_weight=self._method().outlier_weight if len(regularizers) == 1 else 2.0,
             generator=generator,
@@ -354,7 +361,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         check_is_fitted(self, "learned_")
         names = list(self.class_names_.values())
         backbone = self._open_backbone(self.n_features_in_)
-        learner = self._method().learner(backbone, len(names), torch_generator(0))
+        learner = self.method_.learner(backbone, len(names), torch_generator(0))
         if not learner.supports_new_classes:
             raise ValueError(
                 "The context was learned for each class (class_specific=True), so it serves no other "

@@ -164,7 +164,8 @@ def make_shapes(
     _one_of(subset, _SUBSETS, "subset")
     for value, name, step in ((n_per_class, "n_per_class", 1), (image_size, "image_size", 4)):
         if not isinstance(value, Integral) or value < step or value % step:
-            raise ValueError(f"{name} must be a positive multiple of {step}; got {value!r}.")
+            kind = "integer" if step == 1 else f"multiple of {step}"
+            raise ValueError(f"{name} must be a positive {kind}; got {value!r}.")
     generator = _stream(random_state, task, domain, subset)
 
     label = generator.permutation(np.repeat(np.arange(len(class_names)), n_per_class))

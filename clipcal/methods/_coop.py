@@ -67,12 +67,14 @@ class ContextLearner(TextLearner):
         """Return which token comes at each position once the name has moved forward."""
         start, n_context = self.backbone.n_start_tokens, self.context.shape[-2]
         n_before = n_context // 2 if self.class_token_position == "middle" else 0
-        lengths = [
-            int(self.backbone.text_lengths(self.backbone.tokenize([text]))[0]) for text in ("", *names)
-        ]
+        n_marks = int(self.backbone.text_lengths(self.backbone.tokenize([""]))[0])
+        stop = self.backbone.tokenize(["."])[0, start]
+        sentences = self.backbone.tokenize([f"{name}." for name in names])
+        lengths = self.backbone.text_lengths(sentences) - n_marks
         order = torch.arange(tokens.shape[1]).repeat(len(names), 1)
-        for row, length in enumerate(lengths[1:]):
-            n_name = length - lengths[0]
+        for row, length in enumerate(lengths.tolist()):
+            # A name that ends in punctuation may share its last token with the full stop.
+            n_name = length - int(sentences[row, start + length - 1] == stop)
             first = start + n_before
             order[row, first : first + n_name] = torch.arange(start + n_context, start + n_context + n_name)
             order[row, first + n_name : start + n_context + n_name] = torch.arange(first, start + n_context)

@@ -30,6 +30,7 @@ def zero_shot_features(
     names: Sequence[str],
     template: str,
     *,
+    skip_long: bool = False,
     memory: joblib.Memory | None = None,
     verbose: int = 0,
 ) -> Tensor:
@@ -43,6 +44,8 @@ def zero_shot_features(
     names : sequence of str, length n_names
     template : str
         With one ``{}``.
+    skip_long : bool, default=False
+        Give names that are too long for the backbone zeros instead of an error.
     memory : joblib.Memory, default=None
         Cache on disk.
     verbose : int, default=0
@@ -51,31 +54,36 @@ def zero_shot_features(
     Returns
     -------
     features : Tensor, shape (n_names, embedding_dim)
-        Float32, of unit length, on the backbone's device. Names too long for the backbone get zeros
-        in a large table and raise :class:`~clipcal.exceptions.ClassNameError` in a small one.
+        Float32, of unit length, on the backbone's device.
+
+    Raises
+    ------
+    ClassNameError
+        If a name is too long and not to be skipped.
     """
     texts = fill(template, names)
     if len(texts) < _TABLE_SIZE:
-        return torch.from_numpy(_encode(backbone, texts)).to(backbone.device)
+        return torch.from_numpy(_encode(backbone, texts, skip_long=skip_long)).to(backbone.device)
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
-    key = (backbone.fingerprint, digest)
+    # Bfloat16 gives other numbers than float32.
+    key = (backbone.fingerprint, getattr(backbone, "precision", "fp32"), digest, str(skip_long))
     if key in _tables:
         _tables.move_to_end(key)
     elif memory is None:
-        _tables[key] = _encode_table(backbone, texts, key, verbose)
+        _tables[key] = _encode_table(backbone, texts, key, skip_long, verbose)
     else:
         cached = memory.cache(_encode_table, ignore=["backbone", "texts", "verbose"])
-        _tables[key] = cached(backbone, texts, key, verbose)
+        _tables[key] = cached(backbone, texts, key, skip_long, verbose)
     while len(_tables) > _MAX_TABLES:
         _tables.popitem(last=False)
     return torch.from_numpy(_tables[key]).to(backbone.device)
 
 
 def _encode_table(
-    backbone: Backbone, texts: Sequence[str], key: tuple[str, ...], verbose: int
+    backbone: Backbone, texts: Sequence[str], key: tuple[str, ...], skip_long: bool, verbose: int
 ) -> NDArray[np.float32]:
     """Encode a large table; the key is what a cache on disk knows it by."""
-    return _encode(backbone, texts, skip_long=True, progress=verbose >= 1)
+    return _encode(backbone, texts, skip_long=skip_long, progress=verbose >= 1)
 
 
 @torch.no_grad()

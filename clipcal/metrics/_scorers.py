@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.model_selection import check_cv
 from sklearn.utils import indexable
+from sklearn.utils.validation import check_is_fitted
 
 from .._compat import HasMethods, _BaseScorer, _safe_indexing, validate_params
 from ._errors import (
@@ -37,6 +38,7 @@ class _CalibrationScorer(_BaseScorer):
     def _score(
         self, method_caller: Callable[..., Any], estimator: Any, X: Any, y_true: ArrayLike, **kwargs: Any
     ) -> float:
+        check_is_fitted(estimator)
         classes = np.asarray(estimator.classes_)
         if len(classes) > 1:
             y_prob = np.asarray(method_caller(estimator, "predict_proba", X, pos_label=None))

@@ -28,7 +28,9 @@ class _AnchorPenalty(Penalty):
 class AnchorRegularizer(Regularizer):
     """Penalise the distance of each class's text feature from its zero-shot one.
 
-    The loss term is ``weight * (1 - mean_c cos(w_c, w0_c))`` over all base classes at each step.
+    The loss term is ``weight * (1 - mean_c cos(w_c, w0_c))`` over all base classes at each step, as in
+    the code of KgCoOp's authors. Their paper writes the squared distance of the two features, which is
+    twice as much for features of unit length.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ class AnchorRegularizer(Regularizer):
     References
     ----------
     .. [1] H. Yao, R. Zhang, C. Xu, "Visual-Language Prompt Tuning with Knowledge-guided Context
-       Optimization", CVPR 2023, arXiv:2303.13283, equation 5.
+       Optimization", CVPR 2023, arXiv:2303.13283.
 
     Examples
     --------

@@ -27,7 +27,9 @@ class TuningProblem:
         The names of the base classes.
     zero_shot : callable
         ``zero_shot(names, template)`` gives zero-shot text features of unit length, shape
-        (n_names, embedding_dim); large tables are computed once.
+        (n_names, embedding_dim).
+    zero_shot_table : callable
+        The same for long lists, computed once; names too long for the backbone get zeros.
     outlier_weight : float
         The weight of dynamic outlier regularization where the user left it open.
     generator : torch.Generator
@@ -37,6 +39,7 @@ class TuningProblem:
     learner: TextLearner
     names: Sequence[str]
     zero_shot: Callable[[Sequence[str], str], Tensor]
+    zero_shot_table: Callable[[Sequence[str], str], Tensor]
     outlier_weight: float
     generator: torch.Generator
 

@@ -14,13 +14,9 @@ from clipcal._compat import Interval, StrOptions, validate_parameters
 from clipcal.exceptions import ClassNameError
 from clipcal.methods import Prompts, TextLearner
 from clipcal.regularizers._base import Penalty, Regularizer, TuningProblem
-from clipcal.text import DEFAULT_TEMPLATE, load_nouns
+from clipcal.text import DEFAULT_TEMPLATE, load_nouns, name_key
 
 __all__ = ["DynamicOutlierRegularizer", "rank_outliers"]
-
-
-def _key(name: str) -> str:
-    return " ".join(name.replace("_", " ").lower().split())
 
 
 def rank_outliers(zero_shot_candidates: Tensor, zero_shot_classes: Tensor) -> Tensor:
@@ -93,8 +89,9 @@ class DynamicOutlierRegularizer(Regularizer):
     Notes
     -----
     A candidate overlaps a base class, and is left out, if the two names are equal once lower-cased
-    and with underscores as spaces. The paper does not say how it decides overlap, which template it
-    scores with, nor how batches are drawn; here they are drawn uniformly without replacement.
+    and with underscores as spaces (:func:`clipcal.text.name_key`). The paper does not say how it
+    decides overlap, which template it scores with, nor how batches are drawn; here they are drawn
+    uniformly without replacement.
 
     References
     ----------
@@ -166,11 +163,11 @@ class DynamicOutlierRegularizer(Regularizer):
     def _pool(self, problem: TuningProblem) -> tuple[list[str], Tensor]:
         """Return the pooled nouns and their zero-shot features."""
         candidates = load_nouns(self.lexicon)
-        table = problem.zero_shot(candidates, self.template)
-        base = {_key(name) for name in problem.names}
+        table = problem.zero_shot_table(candidates, self.template)
+        base = {name_key(name) for name in problem.names}
         encoded = table.any(dim=1).tolist()  # a noun too long for the template has zeros
         free = torch.tensor(
-            [i for i, noun in enumerate(candidates) if encoded[i] and _key(noun) not in base],
+            [i for i, noun in enumerate(candidates) if encoded[i] and name_key(noun) not in base],
             dtype=torch.long,
             device=table.device,
         )

@@ -1,7 +1,15 @@
 """From labels to prompts, and the nouns that are nobody's label."""
 
-from clipcal.text._class_names import class_texts, split_labels
+from clipcal.text._class_names import class_texts, name_key, split_labels
 from clipcal.text._lexicon import load_nouns
 from clipcal.text._templates import DEFAULT_TEMPLATE, SELECT_TEMPLATES, fill
 
-__all__ = ["DEFAULT_TEMPLATE", "SELECT_TEMPLATES", "class_texts", "fill", "load_nouns", "split_labels"]
+__all__ = [
+    "DEFAULT_TEMPLATE",
+    "SELECT_TEMPLATES",
+    "class_texts",
+    "fill",
+    "load_nouns",
+    "name_key",
+    "split_labels",
+]

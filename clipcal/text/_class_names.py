@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import html
+import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from clipcal.exceptions import ClassNameError
 
-__all__ = ["class_texts", "split_labels"]
+__all__ = ["class_texts", "name_key", "split_labels"]
 
 
 def class_texts(labels: Sequence[Any], class_names: Mapping[Any, str] | None = None) -> list[str]:
@@ -44,7 +48,9 @@ def class_texts(labels: Sequence[Any], class_names: Mapping[Any, str] | None = N
         if not all(isinstance(label, str) for label in labels):
             warnings.warn(
                 f"The labels are not strings ({_some(labels)}), so the prompts say only e.g. "
-                f"'a photo of a {labels[0]}.'; pass class_names={{{labels[0]!r}: 'its name', ...}}.",
+                f"'a photo of a {labels[0]}.'; pass class_names={{{labels[0]!r}: 'its name', ...}}. If your "
+                "labels are strings, a helper such as cross_val_predict has replaced them by numbers; "
+                "then pass class_names=dict(enumerate(sorted(set(y)))).",
                 UserWarning,
                 stacklevel=3,
             )
@@ -66,14 +72,28 @@ def class_texts(labels: Sequence[Any], class_names: Mapping[Any, str] | None = N
         texts.append(" ".join(text.replace("_", " ").split()))
         if not texts[-1]:
             raise ClassNameError(f"The name of label {label!r} is empty; name it in class_names.")
-    for text, count in Counter(texts).items():
+    keys = [name_key(text) for text in texts]
+    for key, count in Counter(keys).items():
         if count > 1:
-            same = [label for label, other in zip(labels, texts, strict=True) if other == text]
+            same = [label for label, other in zip(labels, keys, strict=True) if other == key]
             raise ClassNameError(
-                f"The labels {_some(same)} share the name {text!r}, so no prompt can tell them apart; "
+                f"The labels {_some(same)} share the name {key!r}, so no prompt can tell them apart; "
                 "give them different names in class_names."
             )
     return texts
+
+
+def name_key(name: str) -> str:
+    """Return what is left of a name in a prompt: tokenizers see neither case nor ways of encoding.
+
+    Examples
+    --------
+    >>> from clipcal.text import name_key
+    >>> name_key("Hot_Dog") == name_key("hot dog")
+    True
+    """
+    plain = unicodedata.normalize("NFKC", html.unescape(name.replace("_", " ")))
+    return " ".join(plain.casefold().split())
 
 
 def split_labels(labels: Sequence[Any] | Mapping[Any, str]) -> tuple[list[Any], Mapping[Any, str] | None]:
@@ -82,9 +102,13 @@ def split_labels(labels: Sequence[Any] | Mapping[Any, str]) -> tuple[list[Any], 
         raise ClassNameError(
             f"Expected a list of labels or a mapping of label to name; got the string {labels!r}."
         )
-    if isinstance(labels, Mapping):
-        return list(labels), labels
-    return list(labels), None
+    if not isinstance(labels, Iterable):
+        raise ClassNameError(f"Expected a list of labels or a mapping of label to name; got {labels!r}.")
+    values = list(labels)
+    kinds = sorted({type(value).__name__ for value in values})
+    if len(kinds) > 1 and np.asarray(values, dtype=object).size and np.asarray(values).dtype.kind in "USO":
+        raise ClassNameError(f"The labels must be of one kind; got a mixture of {', '.join(kinds)}.")
+    return values, labels if isinstance(labels, Mapping) else None
 
 
 def _some(items: Sequence[Any], n_shown: int = 5) -> str:

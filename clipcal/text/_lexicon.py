@@ -57,7 +57,10 @@ def load_nouns(source: str | Path | Iterable[str] = "wordnet") -> tuple[str, ...
                 f"lexicon={str(source)!r} is neither 'wordnet', 'nltk' nor a file; "
                 "pass one of these or a list of nouns."
             )
-        words = path.read_text(encoding="utf-8").splitlines()
+        try:
+            words = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"The lexicon {str(path)!r} is not UTF-8 text; save it as UTF-8.") from error
     else:
         words = source
     nouns = _cleaned(words)

@@ -340,3 +340,11 @@ def test_grid_search_and_pickle():
     search.fit(IRIS_X, NAMES)
     restored = pickle.loads(pickle.dumps(search.best_estimator_))
     np.testing.assert_array_equal(restored.predict_proba(IRIS_X), search.predict_proba(IRIS_X))
+
+
+def test_a_failed_refit_changes_nothing():
+    model = TemperatureScaling(GaussianNB(), cv=2).fit(IRIS_X, NAMES)
+    before = model.predict_proba(IRIS_X[:3])
+    with pytest.raises(ValueError, match="only one sample"):
+        model.fit(IRIS_X[:20], ["a"] + ["b"] * 19)
+    assert_allclose(model.predict_proba(IRIS_X[:3]), before)

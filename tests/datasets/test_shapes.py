@@ -119,7 +119,7 @@ def test_speed():
         ({"task": "sounds"}, "task='sounds' is not known; choose one of 'colors', 'shapes', 'textures'"),
         ({"domain": "moon"}, "domain='moon' is not known; choose one of 'studio'"),
         ({"subset": "dev"}, "subset='dev' is not known; choose one of 'train', 'validation', 'test'"),
-        ({"n_per_class": 0}, "n_per_class must be a positive multiple of 1; got 0"),
+        ({"n_per_class": 0}, "n_per_class must be a positive integer; got 0"),
         ({"n_per_class": 2.5}, r"n_per_class must be .*; got 2\.5"),
         ({"image_size": 30}, "image_size must be a positive multiple of 4; got 30"),
         ({"image_size": 0}, "image_size must be .*; got 0"),

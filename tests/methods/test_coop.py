@@ -237,3 +237,17 @@ def test_kgcoop_is_coop_with_an_anchor():
     assert (KgCoOp().default_regularizer, KgCoOp().outlier_weight) == ("kg", 2.0)
     assert (CoOp().default_regularizer, CoOp().outlier_weight) == (None, 8.0)
     assert METHODS["kgcoop"] is KgCoOp
+
+
+def test_a_name_is_not_torn_where_it_ends_in_punctuation(tiny_backbone):
+    learner = CoOp(context_init="a photo of", class_token_position="front").learner(
+        tiny_backbone, 1, torch.Generator()
+    )
+    for name in ("C++", "who?", "10%"):
+        prompts = learner.prompts([name])
+        tokens = prompts.tokens[0][prompts.order[0]]
+        sentence = tiny_backbone.tokenize([f"{name}."])[0]
+        n_name = int((sentence != 0).sum()) - 2  # without the markers
+        if sentence[n_name] == tiny_backbone.tokenize(["."])[0, 1]:
+            n_name -= 1
+        assert tokens[1 : 1 + n_name].tolist() == sentence[1 : 1 + n_name].tolist()

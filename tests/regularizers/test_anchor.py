@@ -17,6 +17,7 @@ def prepared(backbone, regularizer, method=None):
         learner=learner,
         names=NAMES,
         zero_shot=lambda names, template: zero_shot_features(backbone, names, template),
+        zero_shot_table=lambda names, template: zero_shot_features(backbone, names, template, skip_long=True),
         outlier_weight=8.0,
         generator=torch_generator(1),
     )

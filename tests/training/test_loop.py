@@ -45,6 +45,9 @@ def penalty_of(regularizer, learner):
         learner=learner,
         names=NAMES,
         zero_shot=lambda names, template: zero_shot_features(learner.backbone, names, template),
+        zero_shot_table=lambda names, template: zero_shot_features(
+            learner.backbone, names, template, skip_long=True
+        ),
         outlier_weight=8.0,
         generator=torch_generator(2),
     )

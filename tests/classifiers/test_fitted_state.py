@@ -1,0 +1,93 @@
+"""What a fitted classifier holds on to, and what it shares with nobody."""
+
+import numpy as np
+import pytest
+from toy_backbone import AnyWidthBackbone
+
+from clipcal import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
+from clipcal.exceptions import BackboneError, ClassNameError
+from clipcal.methods import CoOp, zero_shot_features
+from clipcal.regularizers import DynamicOutlierRegularizer
+
+X = np.random.default_rng(0).standard_normal((8, 12))
+Y = np.array(["cat", "dog"] * 4)
+
+
+def fitted(**params):
+    params.setdefault("method", CoOp(context_init=None, n_context=4))
+    return PromptTunedCLIPClassifier(AnyWidthBackbone(), max_epochs=2, random_state=0, **params).fit(X, Y)
+
+
+def test_other_classes_use_the_method_of_the_fit():
+    clf = fitted()
+    before = clf.with_classes(["ant", "bee"]).predict_proba(X)
+    clf.set_params(method=CoOp(context_init=None, n_context=16, class_token_position="front"))
+    np.testing.assert_array_equal(clf.with_classes(["ant", "bee"]).predict_proba(X), before)
+
+
+def test_a_copy_for_other_classes_shares_nothing_that_can_change():
+    clf = fitted()
+    other = clf.with_classes(["ant", "bee"])
+    other.learned_["context"][:] = 0
+    other.history_.clear()
+    assert np.abs(clf.learned_["context"]).max() > 0
+    assert len(clf.history_) == 2
+
+
+@pytest.mark.parametrize("names", [("Dog", "dog"), ("caf\u00e9", "cafe\u0301"), ("<b>", "&lt;b&gt;")])
+def test_names_that_a_tokenizer_cannot_tell_apart_are_refused(names):
+    y = np.array([*names, "cat", "cat"] * 2)
+    with pytest.raises(ClassNameError, match="share the name"):
+        ZeroShotCLIPClassifier(AnyWidthBackbone()).fit(X, y)
+
+
+@pytest.mark.parametrize("y", [["cat", "dog", float("nan"), "cat"], ["cat", 1, "cat", 1]])
+def test_mixed_labels_are_refused(y):
+    with pytest.raises(ValueError, match="of one kind; got a mixture of"):
+        ZeroShotCLIPClassifier(AnyWidthBackbone()).fit(X[:4], y)
+
+
+def test_mixed_labels_are_refused_for_other_classes():
+    with pytest.raises(ClassNameError, match="mixture of float, str"):
+        fitted().with_classes(["a", float("nan")])
+    with pytest.raises(ClassNameError, match="got None"):
+        fitted().with_classes(None)
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1e300])
+def test_only_ratios_of_weights_matter(scale):
+    plain = fitted().predict_proba(X)
+    scaled = PromptTunedCLIPClassifier(
+        AnyWidthBackbone(), method=CoOp(context_init=None, n_context=4), max_epochs=2, random_state=0
+    ).fit(X, Y, sample_weight=np.full(len(Y), scale))
+    np.testing.assert_allclose(scaled.predict_proba(X), plain)
+
+
+def test_numbers_instead_of_names_are_explained():
+    with pytest.warns(UserWarning, match="cross_val_predict has replaced them by numbers"):
+        ZeroShotCLIPClassifier(AnyWidthBackbone()).fit(X, (Y == "dog").astype(int))
+
+
+def test_tables_of_different_precision_are_different():
+    nouns = [f"noun {i}" for i in range(1000)]
+    exact, coarse = AnyWidthBackbone(), AnyWidthBackbone()
+    coarse.precision = "bf16"
+    coarse.encode_text = lambda embeddings, tokens: exact.encode_text(embeddings, tokens).bfloat16().float()
+    tables = [zero_shot_features(backbone, nouns, "a {}.") for backbone in (exact, coarse)]
+    assert not np.array_equal(*tables)
+
+
+def test_a_noun_that_is_too_long_is_left_out_of_any_lexicon():
+    clf = fitted(regularizer=DynamicOutlierRegularizer(lexicon=["long " * 100, "river"]))
+    assert clf.history_[-1]["dor"] >= 0
+
+
+class _Nameless:
+    """Has the methods of a backbone, and no attributes."""
+
+    preprocess = augment = encode_images = tokenize = text_lengths = embed_tokens = encode_text = print
+
+
+def test_a_backbone_without_attributes_is_refused_by_what_it_lacks():
+    with pytest.raises(BackboneError, match="_Nameless, which lacks name, embedding_dim"):
+        ZeroShotCLIPClassifier(_Nameless()).fit(X, Y)
