@@ -35,7 +35,8 @@ __all__ = ["run_demo"]
 # Two fine-grained tasks in the domain of the pretraining, and one whose domain is far from it.
 _TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
 _N_SEEDS = 3
-_MAX_EPOCHS = 50
+# Enough for the trade-off to show, and few enough for two cores.
+_MAX_EPOCHS = 30
 
 _CLOSING = """\
 The same on your own pictures (the first run downloads the weights):
