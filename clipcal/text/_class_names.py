@@ -105,8 +105,9 @@ def split_labels(labels: Sequence[Any] | Mapping[Any, str]) -> tuple[list[Any], 
     if not isinstance(labels, Iterable):
         raise ClassNameError(f"Expected a list of labels or a mapping of label to name; got {labels!r}.")
     values = list(labels)
-    kinds = sorted({type(value).__name__ for value in values})
-    if len(kinds) > 1 and np.asarray(values, dtype=object).size and np.asarray(values).dtype.kind in "USO":
+    # NumPy's strings are strings; numbers of several types go together, as NumPy decides.
+    kinds = sorted({"str" if isinstance(value, str) else type(value).__name__ for value in values})
+    if len(kinds) > 1 and np.asarray(values).dtype.kind in "USO":
         raise ClassNameError(f"The labels must be of one kind; got a mixture of {', '.join(kinds)}.")
     return values, labels if isinstance(labels, Mapping) else None
 

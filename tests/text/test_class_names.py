@@ -52,3 +52,9 @@ def test_labels_or_mapping():
     assert split_labels(mapping) == ([2, 1], mapping)
     with pytest.raises(ClassNameError, match=r"Expected a list of labels.*the string 'dog'"):
         split_labels("dog")
+
+
+def test_strings_of_numpy_and_of_python_are_of_one_kind():
+    labels, names = split_labels([*np.array(["cat", "dog"]), "ant"])
+    assert labels == ["cat", "dog", "ant"]
+    assert names is None
