@@ -188,7 +188,7 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
             X,
             self._open_backbone(),
             batch_size=self.batch_size,
-            memory=self._memory(),
+            memory=self.memory,
             verbose=self.verbose,
         )
 

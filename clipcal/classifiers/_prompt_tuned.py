@@ -344,7 +344,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
                 batch_size=self.batch_size,
                 n_views=self.n_views,
                 random_state=random_state,
-                memory=self._memory(),
+                memory=self.memory,
                 verbose=self.verbose,
             )
         # A copy: torch warns of read-only arrays, which joblib's workers get.
