@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ._device import autocast, resolve_device, resolve_precision
+from ._packing import Packing
 from ._protocol import Backbone
 from ._registry import open_backbone
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backbone",
     "OpenClipBackbone",
+    "Packing",
     "autocast",
     "open_backbone",
     "resolve_device",

@@ -7,7 +7,7 @@ import copyreg
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ from clipcal.exceptions import BackboneError, WeightsUnavailableError
 from ._augment import random_view
 from ._device import autocast, resolve_device, resolve_precision
 from ._names import BackboneName, find_in_folder, parse_name, unavailable, unknown_architecture, unknown_tag
+from ._packing import Packing
+from ._prefix import bytes_per_token
 from ._text_tower import TextTower
 from ._tokens import PromptTokenizer
 
@@ -167,6 +169,28 @@ class OpenClipBackbone:
         """Embed prompts (n, length, token_dim) as (n, embedding_dim), not normalised, differentiable."""
         with autocast(self.device, self.precision):
             return self.text_tower.encode(token_embeddings, tokens).float()
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether :meth:`encode_suffixes` is there."""
+        return self.text_tower.shares_prefix
+
+    @property
+    def text_bytes_per_token(self) -> int:
+        """What a token of a prompt leaves in memory for the backward pass, roughly."""
+        return bytes_per_token(self.text_tower, self.precision)
+
+    def encode_suffixes(
+        self,
+        prefix: torch.Tensor,
+        suffixes: torch.Tensor,
+        packing: Packing,
+        deep: Mapping[int, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Embed names behind one prefix, or behind each of several; see :class:`Backbone`."""
+        # The encoder casts by itself; an autocast that the caller has open must not.
+        with autocast(self.device, "fp32"):
+            return self.text_tower.prefix_encoder(self.precision)(prefix, suffixes, packing, deep)
 
     def __repr__(self) -> str:
         name = self.name or type(self.model).__name__

@@ -22,6 +22,20 @@ class Backbone(Protocol):
     A backbone without a width of its own may offer ``for_width(n_features) -> Backbone``;
     :func:`open_backbone` then asks for the width of the data.
 
+    A backbone whose text tower is causal and reads the end of a text alone may set ``shares_prefix`` to True
+    and offer ::
+
+        encode_suffixes(prefix, suffixes, packing, deep=None) -> features
+
+    which embeds many names behind one prefix and computes the prefix once. `prefix` holds the token
+    embeddings before the names, shape (n_prefix, token_dim), or (n_prompts, n_prefix, token_dim) for several
+    prefixes that each meet every name; `suffixes` those of the names, packed as the :class:`Packing`
+    says, shape (n_tokens, token_dim), or (n_prompts, n_tokens, token_dim) where they differ from prefix
+    to prefix; ``deep[k]``, shape (n, token_dim) or (n_prompts, n, token_dim), takes the place of the
+    prefix's last n positions at the input of block k. Features are (n_names, embedding_dim) or
+    (n_prompts, n_names, embedding_dim). ``text_bytes_per_token``, if there, is what such a token leaves in
+    memory for the backward pass, and decides how many prompts are encoded at once.
+
     Attributes
     ----------
     name : str

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
 from clipcal.exceptions import BackboneError
+
+from ._prefix import PrefixEncoder, reads_only_the_end
 
 POOLS = ("argmax", "eos", "first", "last")
 
@@ -45,6 +49,7 @@ class TextTower:
         self.pool = pool
         self.eos_id = eos_id
         self.pad_id = pad_id
+        self._prefix_encoders: dict[str, PrefixEncoder] = {}
 
     @property
     def has_cls(self) -> bool:
@@ -71,6 +76,44 @@ class TextTower:
         """Whether positions after the end of a text cannot change its embedding, so that they may be cut."""
         causal = self.module.attn_mask is not None
         return causal and self.pool in ("argmax", "eos") and not self.masks_padding
+
+    @cached_property
+    def shares_prefix(self) -> bool:
+        """Whether :meth:`prefix_encoder` is exact: judged by the structure, then tried out once."""
+        if not reads_only_the_end(self):
+            return False
+        agrees = PrefixEncoder(self).agrees()
+        if not agrees:
+            warnings.warn(
+                f"The text tower {type(self.module).__name__} looks like CLIP's but computes something else, "
+                "so each prompt is encoded whole, which is exact and slower.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return agrees
+
+    def prefix_encoder(self, precision: str) -> PrefixEncoder:
+        """Return what encodes names behind a shared prefix, with its weights in the precision.
+
+        Raises
+        ------
+        BackboneError
+            If the tower is not one for it.
+        """
+        if not self.shares_prefix:
+            raise BackboneError(
+                f"The text tower {type(self.module).__name__} does not compute a prefix by itself "
+                "(shares_prefix is False); use encode_text."
+            )
+        if precision not in self._prefix_encoders:
+            self._prefix_encoders[precision] = PrefixEncoder(self, precision)
+        return self._prefix_encoders[precision]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The encoders refer to the weights, or copy them; both are made again when asked for.
+        state = self.__dict__ | {"_prefix_encoders": {}}
+        state.pop("shares_prefix", None)
+        return state
 
     def end_positions(self, tokens: torch.Tensor) -> torch.Tensor | None:
         """Find the end marker of each text (n,), or None if the tower does not know one."""

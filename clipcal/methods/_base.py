@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from clipcal.backbones import Backbone
+from clipcal.backbones import Backbone, Packing
 
 __all__ = ["Prompts", "TextLearner", "TuningMethod"]
 
@@ -25,29 +25,43 @@ class Prompts:
     ----------
     tokens : Tensor of int, shape (n_names, length)
         The tokens of the whole prompt; those of the context are placeholders.
+    lengths : Tensor of int, shape (n_names,), on the CPU
+        Positions that hold text, markers included. On the CPU, since they decide the shapes of what is
+        computed: a GPU is never waited for.
     order : Tensor of int, shape (n_names, length), or None
         Which token stands at each position, for layouts that move the name; None for the identity.
     """
 
     tokens: Tensor
+    lengths: Tensor
     order: Tensor | None = None
+    _packings: dict[int, Packing] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def take(self, rows: Tensor | slice) -> Prompts:
-        """Return the prompts of the given rows."""
-        return Prompts(self.tokens[rows], None if self.order is None else self.order[rows])
+        """Return the prompts of the given rows; a tensor of rows is on the CPU."""
+        lengths = self.lengths[rows]
+        if isinstance(rows, Tensor):
+            rows = rows.to(self.tokens.device, non_blocking=True)
+        return Prompts(self.tokens[rows], lengths, None if self.order is None else self.order[rows])
 
     def joined(self, other: Prompts) -> Prompts:
         """Return these prompts followed by the other ones, padded to the longer of the two."""
         length = max(self.tokens.shape[1], other.tokens.shape[1])
         tokens = torch.cat([_padded(prompts.tokens, length, fill=0) for prompts in (self, other)])
+        lengths = torch.cat([self.lengths, other.lengths])
         if self.order is None or other.order is None:
-            return Prompts(tokens)
-        return Prompts(
-            tokens, torch.cat([_padded(order, length, fill=None) for order in (self.order, other.order)])
-        )
+            return Prompts(tokens, lengths)
+        order = torch.cat([_padded(order, length, fill=None) for order in (self.order, other.order)])
+        return Prompts(tokens, lengths, order)
+
+    def packing(self, n_shared: int) -> Packing:
+        """Return the layout of what follows the first `n_shared` positions, which all prompts share."""
+        if n_shared not in self._packings:
+            self._packings[n_shared] = Packing(self.lengths - n_shared, n_shared, self.tokens.device)
+        return self._packings[n_shared]
 
 
 def _padded(rows: Tensor, length: int, *, fill: int | None) -> Tensor:

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from clipcal._compat import Interval, StrOptions, validate_parameters
 from clipcal.backbones import Backbone
 from clipcal.exceptions import ClassNameError
 from clipcal.methods._base import Prompts, TextLearner, TuningMethod
+from clipcal.methods._chunks import chunks_of, encode_in_chunks
 
 __all__ = ["CoOp", "ContextLearner", "KgCoOp"]
 
@@ -30,9 +30,8 @@ class ContextLearner(TextLearner):
         Text of exactly ``n_context`` tokens that holds the context's place in tokenisation.
     class_token_position : {"end", "middle", "front"}
         Where the class name stands.
-    text_chunk_size : int
-        At most so many prompts are encoded at once; the backward pass encodes chunk by chunk again,
-        so that memory does not grow with the number of classes.
+    text_chunk_size : int or "auto"
+        At most so many prompts are encoded at once; see :func:`encode_in_chunks`.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class ContextLearner(TextLearner):
         *,
         placeholder: str,
         class_token_position: str,
-        text_chunk_size: int,
+        text_chunk_size: int | str,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -59,9 +58,10 @@ class ContextLearner(TextLearner):
     def prompts(self, names: Sequence[str]) -> Prompts:
         """Tokenise ``placeholder name.`` for each name."""
         tokens = self.backbone.tokenize([f"{self.placeholder} {name}." for name in names])
+        lengths = self.backbone.text_lengths(tokens).cpu()
         if self.class_token_position == "end":
-            return Prompts(tokens)
-        return Prompts(tokens, self._order(tokens, names))
+            return Prompts(tokens, lengths)
+        return Prompts(tokens, lengths, self._order(tokens, names))
 
     def _order(self, tokens: Tensor, names: Sequence[str]) -> Tensor:
         """Return which token comes at each position once the name has moved forward."""
@@ -80,23 +80,47 @@ class ContextLearner(TextLearner):
             order[row, first + n_name : start + n_context + n_name] = torch.arange(first, start + n_context)
         return order.to(tokens.device)
 
-    def forward(self, prompts: Prompts) -> Tensor:
-        """Encode prompts with the present context, chunk by chunk."""
-        size = self.text_chunk_size
-        if len(prompts) <= size:
-            return self._encode(prompts, self.context)
-        chunks = []
-        for start in range(0, len(prompts), size):
-            rows = slice(start, start + size)
-            context = self.context if self.context.ndim == 2 else self.context[rows]
-            chunks.append(
-                checkpoint(
-                    self._encode, prompts.take(rows), context, use_reentrant=False, preserve_rng_state=False
-                )
-            )
-        return torch.cat(chunks)
+    @property
+    def n_shared(self) -> int:
+        """The number of leading positions that hold the same vectors in every prompt."""
+        if not self.supports_new_classes:
+            return self.backbone.n_start_tokens
+        n_before = {"end": len(self.context), "middle": len(self.context) // 2, "front": 0}
+        return self.backbone.n_start_tokens + n_before[self.class_token_position]
 
-    def _encode(self, prompts: Prompts, context: Tensor) -> Tensor:
+    def forward(self, prompts: Prompts) -> Tensor:
+        """Encode prompts with the present context, in as many chunks as memory asks for."""
+        shares = getattr(self.backbone, "shares_prefix", False)
+        lengths = prompts.lengths - self.n_shared if shares else None
+        chunks = chunks_of(prompts, lengths, self.text_chunk_size, self.backbone)
+
+        def encode(rows: slice, context: Tensor) -> Tensor:
+            part = prompts if len(chunks) == 1 else prompts.take(rows)
+            context = context if context.ndim == 2 else context[rows]
+            features = (self._packed if shares else self._padded)(part, context)
+            return nn.functional.normalize(features.float(), dim=-1)
+
+        return encode_in_chunks(encode, chunks, self.context)
+
+    def _packed(self, prompts: Prompts, context: Tensor) -> Tensor:
+        """Encode what the prompts share once, and each name without padding."""
+        packing = prompts.packing(self.n_shared)
+        if prompts.order is None and context.ndim == 2:
+            start = self.backbone.embed_tokens(prompts.tokens[:1, : self.backbone.n_start_tokens])[0]
+            prefix = torch.cat([start, context])
+            names = prompts.tokens[packing.names, packing.positions]
+            suffixes = self.backbone.embed_tokens(names[None])[0]
+        else:
+            embeddings = self._embeddings(prompts, context)
+            prefix, suffixes = embeddings[0, : self.n_shared], embeddings[packing.names, packing.positions]
+        return self.backbone.encode_suffixes(prefix, suffixes, packing)  # type: ignore[attr-defined]
+
+    def _padded(self, prompts: Prompts, context: Tensor) -> Tensor:
+        """Encode every prompt by itself, padded to the longest."""
+        return self.backbone.encode_text(self._embeddings(prompts, context), prompts.tokens)
+
+    def _embeddings(self, prompts: Prompts, context: Tensor) -> Tensor:
+        """Put the context into the prompts' token embeddings (n_prompts, length, token_dim)."""
         start = self.backbone.n_start_tokens
         end = start + context.shape[-2]
         embeddings = self.backbone.embed_tokens(prompts.tokens)
@@ -105,8 +129,7 @@ class ContextLearner(TextLearner):
         )
         if prompts.order is not None:
             embeddings = embeddings.gather(1, prompts.order[..., None].expand_as(embeddings))
-        features = self.backbone.encode_text(embeddings, prompts.tokens)
-        return nn.functional.normalize(features.float(), dim=-1)
+        return embeddings
 
 
 class CoOp(TuningMethod):
@@ -129,8 +152,10 @@ class CoOp(TuningMethod):
     class_specific : bool, default=False
         Learn one context for each class. Such a classifier knows no other classes, and outliers have
         no context, so ``with_classes`` and ``regularizer="dor"`` raise.
-    text_chunk_size : int, default=256
-        Prompts encoded at once; bounds the memory of a step.
+    text_chunk_size : int or "auto", default="auto"
+        Prompts encoded at once; bounds the memory of a step, at the price of encoding twice what does not
+        fit. ``"auto"`` takes as many as leave about 1 GiB behind for the backward pass, on CUDA a quarter
+        of the free memory if that is more.
 
     References
     ----------
@@ -150,7 +175,7 @@ class CoOp(TuningMethod):
         "n_context": [Interval(Integral, 1, None, closed="left"), None],
         "class_token_position": [StrOptions({"end", "middle", "front"})],
         "class_specific": ["boolean"],
-        "text_chunk_size": [Interval(Integral, 1, None, closed="left")],
+        "text_chunk_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
 
     def __init__(
@@ -160,7 +185,7 @@ class CoOp(TuningMethod):
         n_context: int | None = None,
         class_token_position: str = "end",
         class_specific: bool = False,
-        text_chunk_size: int = 256,
+        text_chunk_size: int | str = "auto",
     ) -> None:
         self.context_init = context_init
         self.n_context = n_context
@@ -248,7 +273,7 @@ class KgCoOp(CoOp):
         See :class:`CoOp`.
     class_specific : bool, default=False
         See :class:`CoOp`.
-    text_chunk_size : int, default=256
+    text_chunk_size : int or "auto", default="auto"
         See :class:`CoOp`.
 
     References

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from clipcal.backbones import Backbone
+from clipcal.backbones import Backbone, Packing
 from clipcal.exceptions import ClassNameError
 from clipcal.text import fill
 
@@ -86,6 +86,20 @@ def _encode_table(
     return _encode(backbone, texts, skip_long=skip_long, progress=verbose >= 1)
 
 
+def encode_fixed(backbone: Backbone, tokens: Tensor) -> Tensor:
+    """Embed texts of nothing but words (n, length) as (n, embedding_dim), what they begin with once."""
+    if not getattr(backbone, "shares_prefix", False):
+        return backbone.encode_text(backbone.embed_tokens(tokens), tokens)
+    lengths = backbone.text_lengths(tokens).cpu()
+    same = torch.eq(tokens, tokens[:1]).all(dim=0).cumprod(dim=0)
+    # The end marker stays behind the prefix even where all texts are alike.
+    n_prefix = min(int(same.sum()), int(lengths.min()) - 1)
+    packing = Packing(lengths - n_prefix, n_prefix, tokens.device)
+    prefix = backbone.embed_tokens(tokens[:1, : packing.n_prefix])[0]
+    suffixes = backbone.embed_tokens(tokens[packing.names, packing.positions][None])[0]
+    return backbone.encode_suffixes(prefix, suffixes, packing)  # type: ignore[attr-defined]
+
+
 @torch.no_grad()
 def _encode(
     backbone: Backbone,
@@ -107,7 +121,7 @@ def _encode(
                 raise
             rows = [i for i in rows if _fits(backbone, texts[i])]
             tokens = backbone.tokenize([texts[i] for i in rows])
-        encoded = backbone.encode_text(backbone.embed_tokens(tokens), tokens)
+        encoded = encode_fixed(backbone, tokens)
         features[rows] = nn.functional.normalize(encoded.float(), dim=-1).cpu().numpy()
     return features
 

@@ -51,9 +51,10 @@ class _OutlierPenalty(Penalty):
 
     def draw(self, generator: torch.Generator) -> Prompts:
         """Draw outliers uniformly without replacement, afresh at each step."""
+        # On the host, since the nouns' lengths decide the shapes of the step.
         drawn = torch.randperm(len(self.nouns), generator=generator)[: self.batch_size]
-        self.drawn = drawn.to(self.targets.device)
-        return self.prompts.take(self.drawn)
+        self.drawn = drawn.to(self.targets.device, non_blocking=True)
+        return self.prompts.take(drawn)
 
     def __call__(self, class_features: Tensor, drawn_features: Tensor | None) -> Tensor:
         assert drawn_features is not None

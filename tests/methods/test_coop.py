@@ -8,7 +8,7 @@ from toy_backbone import AnyWidthBackbone
 
 from clipcal.backbones import open_backbone
 from clipcal.exceptions import ClassNameError
-from clipcal.methods import METHODS, CoOp, KgCoOp, zero_shot_features
+from clipcal.methods import METHODS, CoOp, KgCoOp, _chunks, zero_shot_features
 from clipcal.training import torch_generator
 
 START, END = 49406, 49407
@@ -165,13 +165,31 @@ def test_chunks_give_the_same(tiny_backbone, position, class_specific):
 
 def test_chunks_bound_a_pass(tiny_backbone, monkeypatch):
     sizes = []
-    encode_text = tiny_backbone.encode_text
+    encode = tiny_backbone.encode_suffixes
     monkeypatch.setattr(
-        tiny_backbone, "encode_text", lambda e, t: sizes.append(len(e)) or encode_text(e, t), raising=False
+        tiny_backbone,
+        "encode_suffixes",
+        lambda prefix, suffixes, packing: sizes.append(len(packing)) or encode(prefix, suffixes, packing),
+        raising=False,
     )
     learner = learner_of(tiny_backbone, text_chunk_size=2)
-    learner(learner.prompts(NAMES))
-    assert sizes == [2, 2, 1]
+    learner(learner.prompts(NAMES)).sum().backward()
+    assert sizes == 2 * [2, 2, 1]
+    sizes.clear()
+    learner = learner_of(tiny_backbone)
+    learner(learner.prompts(NAMES)).sum().backward()
+    assert sizes == [5]
+
+
+def test_a_budget_of_memory_sets_the_chunks(tiny_backbone, monkeypatch):
+    learner = learner_of(tiny_backbone)
+    prompts = learner.prompts(NAMES)
+    lengths = prompts.lengths - learner.n_shared
+    monkeypatch.setattr(_chunks, "_BUDGET", 9 * tiny_backbone.text_bytes_per_token)
+    chunks = _chunks.chunks_of(prompts, lengths, "auto", tiny_backbone)
+    assert lengths.tolist() == [3, 5, 5, 10, 3]
+    assert chunks == [slice(0, 2), slice(2, 3), slice(3, 5)]
+    assert _chunks.chunks_of(prompts, None, "auto", AnyWidthBackbone()) == [slice(0, 5)]
 
 
 def test_only_the_context_learns(tiny_backbone):

@@ -77,8 +77,10 @@ class TestLoss:
         problem.learner.context.grad = None
         again = problem.learner(problem.learner.prompts(nouns))
         again.backward(-5.0 / 4 * targets)
-        torch.testing.assert_close(problem.learner.context.grad, through_features, rtol=1e-4, atol=1e-6)
-        assert through_features.abs().max() > 0
+        # Other names in the pass mean other rounding, so single small entries say nothing.
+        error = (problem.learner.context.grad - through_features).norm()
+        assert 0 < through_features.norm()
+        assert error < 1e-5 * through_features.norm()
 
 
 class TestPool:

@@ -1,0 +1,245 @@
+"""Names behind a shared prefix, against the tower on all positions."""
+
+import open_clip
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import normalize
+
+from clipcal.backbones import OpenClipBackbone, Packing
+from clipcal.exceptions import BackboneError
+from clipcal.methods import CoOp
+from clipcal.text import load_nouns
+from clipcal.training import torch_generator
+
+VISION = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1}
+TEXT = {"width": 64, "heads": 2, "layers": 3}
+SHARING = {
+    "OpenAI's": lambda: open_clip.CLIP(32, VISION, TEXT, quick_gelu=True),
+    "OpenCLIP's": lambda: open_clip.CLIP(32, VISION, TEXT),
+    "custom text": lambda: open_clip.CustomTextCLIP(32, VISION, TEXT),
+    "custom text, biased projection": lambda: open_clip.CustomTextCLIP(
+        32, VISION, TEXT | {"proj_bias": True}
+    ),
+    "scaled layers": lambda: open_clip.CLIP(32, VISION, TEXT | {"ls_init_value": 0.5}),
+    "one layer": lambda: open_clip.CLIP(32, VISION, TEXT | {"layers": 1}),
+}
+OTHERS = {
+    "bidirectional": lambda: open_clip.CustomTextCLIP(32, VISION, TEXT | {"no_causal_mask": True}),
+    "reads the first": lambda: open_clip.CustomTextCLIP(32, VISION, TEXT | {"pool_type": "first"}),
+    "reads the last": lambda: open_clip.CustomTextCLIP(32, VISION, TEXT | {"pool_type": "last"}),
+    "normed queries": lambda: open_clip.CustomTextCLIP(32, VISION, TEXT | {"qk_norm": True}),
+    "appended token": lambda: open_clip.CoCa(
+        32,
+        multimodal_cfg={"context_length": 76, "width": 64, "heads": 2, "layers": 1},
+        text_cfg=TEXT | {"context_length": 76, "embed_cls": True, "output_tokens": True},
+        vision_cfg=VISION | {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True},
+    ),
+}
+NOUNS = load_nouns()
+MADE: dict[str, OpenClipBackbone] = {}
+
+
+def backbone_of(kind):
+    if kind not in MADE:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = (SHARING | OTHERS)[kind]()
+            for name, value in model.named_parameters():
+                # Biases and norms start at 0 and 1, where nobody would notice that they are missing.
+                if value.ndim == 1:
+                    value.data += 0.1 * torch.randn_like(value)
+                if "embedding" in name:
+                    value.data *= 10
+        MADE[kind] = OpenClipBackbone(model, open_clip.SimpleTokenizer(), device="cpu")
+    return MADE[kind]
+
+
+def some_names(n):
+    """Nouns of one to many tokens, the longest ones included."""
+    longest = sorted(NOUNS, key=len)[-2:]
+    return [*longest, *NOUNS[:: len(NOUNS) // n]][:n] if n > 3 else list(NOUNS[40_000 : 40_000 + n])
+
+
+def padded(backbone, context, prompts):
+    """Encode as the trainers do: every name by itself, on all positions that the tower has."""
+    tokens = nn.functional.pad(prompts.tokens, (0, backbone.context_length - prompts.tokens.shape[1]))
+    embeddings = backbone.embed_tokens(tokens)
+    rest = embeddings[:, 1 + len(context) :]
+    embeddings = torch.cat([embeddings[:, :1], context.expand(len(tokens), -1, -1), rest], dim=1)
+    return normalize(backbone.text_tower.encode(embeddings, tokens), dim=-1)
+
+
+def loss_of(features):
+    """Weigh every coordinate differently, so that none can go wrong unseen."""
+    weights = torch.sin(torch.arange(features.numel(), dtype=torch.float32)).reshape(features.shape)
+    return (weights * features).sum()
+
+
+def assert_equal_to_padded(backbone, names, n_context, text_chunk_size="auto"):
+    coop = CoOp(context_init=None, n_context=n_context, text_chunk_size=text_chunk_size)
+    learner = coop.learner(backbone, len(names), torch_generator(1))
+    learner.context.data *= 20
+    prompts = learner.prompts(names)
+    features = learner(prompts)
+    loss_of(features).backward()
+    context = learner.context.detach().clone().requires_grad_()
+    # In pieces, since all positions of a thousand names do not fit.
+    expected = []
+    for start in range(0, len(names), 100):
+        part = padded(backbone, context, prompts.take(slice(start, start + 100)))
+        weights = torch.sin(torch.arange(start * part.shape[1], start * part.shape[1] + part.numel()).float())
+        (weights.reshape(part.shape) * part).sum().backward()
+        expected.append(part.detach())
+    torch.testing.assert_close(features, torch.cat(expected), atol=1e-6, rtol=0)
+    error = (learner.context.grad - context.grad).norm() / context.grad.norm()
+    assert error < 1e-5
+    assert context.grad.norm() > 1e-3
+
+
+@pytest.mark.parametrize("kind", SHARING)
+@pytest.mark.parametrize("n_names", [1, 2, 50])
+def test_equals_the_padded_computation(kind, n_names):
+    assert backbone_of(kind).shares_prefix
+    assert_equal_to_padded(backbone_of(kind), some_names(n_names), 16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["OpenAI's", "OpenCLIP's", "custom text"])
+def test_equals_the_padded_computation_for_a_thousand_names(kind):
+    assert_equal_to_padded(backbone_of(kind), some_names(1000), 16)
+    assert_equal_to_padded(backbone_of(kind), some_names(1000), 16, text_chunk_size=130)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.lists(st.integers(0, len(NOUNS) - 1), min_size=1, max_size=60, unique=True),
+    n_context=st.integers(1, 24),
+    chunk=st.sampled_from(["auto", 1, 7]),
+)
+def test_any_names_and_contexts(rows, n_context, chunk):
+    assert_equal_to_padded(backbone_of("OpenAI's"), [NOUNS[row] for row in rows], n_context, chunk)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_towers_take_the_general_path(kind):
+    backbone = backbone_of(kind)
+    assert not backbone.shares_prefix
+    learner = CoOp(context_init=None, n_context=4).learner(backbone, 3, torch_generator(1))
+    prompts = learner.prompts(["dog", "fire engine", "x"])
+    torch.testing.assert_close(
+        learner(prompts), padded(backbone, learner.context, prompts), atol=1e-6, rtol=0
+    )
+    with pytest.raises(BackboneError, match=r"does not compute a prefix by itself .* use encode_text"):
+        backbone.encode_suffixes(learner.context, learner.context, prompts.packing(1))
+
+
+def test_a_look_alike_is_found_out():
+    class Louder(nn.LayerNorm):
+        """A norm whose forward pass depends on the length of what it reads."""
+
+        def forward(self, x):
+            return super().forward(x) * x.shape[1]
+
+    model = open_clip.CLIP(32, VISION, TEXT)
+    model.transformer.resblocks[1].ln_2 = Louder(64)
+    backbone = OpenClipBackbone(model, open_clip.SimpleTokenizer(), device="cpu")
+    with pytest.warns(UserWarning, match="looks like CLIP's but computes something else"):
+        assert not backbone.shares_prefix
+
+
+@pytest.mark.parametrize("kind", ["OpenAI's", "one layer"])
+class TestSeveralPrefixesAndDeepPrompts:
+    """What CoCoOp (one prefix an image) and MaPLe (prompts in later blocks) stand on."""
+
+    lengths = torch.tensor([2, 5, 1, 3] * 10)
+    n_prefix = 5
+
+    def inputs(self, n_prompts):
+        generator = torch.Generator().manual_seed(0)
+        packing = Packing(self.lengths, self.n_prefix, torch.device("cpu"))
+        prefix = torch.randn(n_prompts, self.n_prefix, 64, generator=generator)
+        suffixes = torch.randn(packing.n_tokens, 64, generator=generator)
+        deep = {number: torch.randn(n_prompts, 3, 64, generator=generator) for number in (1, 2)}
+        return packing, prefix, suffixes, deep
+
+    def plain(self, backbone, prefix, suffixes, deep):
+        """One prefix, one name at a time, through open_clip's own blocks."""
+        module, features = backbone.text_tower.module, []
+        for part in suffixes.split(self.lengths.tolist()):
+            x = torch.cat([prefix, part])
+            x = (x + module.positional_embedding[: len(x)])[None]
+            for number, block in enumerate(module.transformer.resblocks):
+                if number in deep:
+                    x = torch.cat([x[:, :2], deep[number][None], x[:, self.n_prefix :]], dim=1)
+                x = block(x, attn_mask=module.attn_mask[: x.shape[1], : x.shape[1]])
+            features.append(module.ln_final(x)[0, -1] @ module.text_projection)
+        return torch.stack(features)
+
+    @pytest.mark.parametrize("with_deep", [False, True])
+    def test_equals_one_at_a_time(self, kind, with_deep):
+        backbone = backbone_of(kind)
+        packing, prefix, suffixes, deep = self.inputs(3)
+        deep = {number: deep[number] for number in deep if with_deep}
+        leaves = [prefix, suffixes, *deep.values()]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        features = backbone.encode_suffixes(prefix, suffixes, packing, deep)
+        assert features.shape == (3, 40, 32)
+        expected = torch.stack(
+            [self.plain(backbone, prefix[i], suffixes, {k: v[i] for k, v in deep.items()}) for i in range(3)]
+        )
+        torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
+        reached = [leaf for leaf in leaves if kind != "one layer" or leaf.ndim == 2 or len(leaf[0]) == 5]
+        for ours, plain in zip(
+            torch.autograd.grad(loss_of(features), reached),
+            torch.autograd.grad(loss_of(expected), reached),
+            strict=True,
+        ):
+            torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-4)
+
+    def test_shared_deep_prompts_and_own_suffixes(self, kind):
+        backbone = backbone_of(kind)
+        packing, prefix, suffixes, deep = self.inputs(2)
+        own = torch.stack([suffixes, suffixes.flip(0)])
+        shared = {number: prompts[0] for number, prompts in deep.items()}
+        features = backbone.encode_suffixes(prefix, own, packing, shared)
+        for i in range(2):
+            torch.testing.assert_close(
+                features[i], self.plain(backbone, prefix[i], own[i], shared), atol=1e-5, rtol=1e-5
+            )
+        single = backbone.encode_suffixes(prefix[1], own[1], packing, shared)
+        torch.testing.assert_close(single, features[1], atol=1e-6, rtol=1e-6)
+
+
+def test_names_do_not_see_each_other():
+    backbone = backbone_of("OpenAI's")
+    packing = Packing(torch.tensor([3, 4, 2]), 2, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    prefix, suffixes = torch.randn(2, 64, generator=generator), torch.randn(9, 64, generator=generator)
+    before = backbone.encode_suffixes(prefix, suffixes, packing)
+    suffixes[3:7] *= -1
+    after = backbone.encode_suffixes(prefix, suffixes, packing)
+    torch.testing.assert_close(after[[0, 2]], before[[0, 2]], atol=1e-6, rtol=0)
+    assert (after[1] - before[1]).abs().max() > 0.1
+
+
+def test_bfloat16_is_as_near_as_autocast():
+    model = backbone_of("OpenAI's").model
+    names = some_names(50)
+    errors = []
+    learner = CoOp(context_init=None).learner(backbone_of("OpenAI's"), 50, torch_generator(0))
+    exact = learner(learner.prompts(names))
+    low = OpenClipBackbone(model, open_clip.SimpleTokenizer(), device="cpu", precision="bf16")
+    learner = CoOp(context_init=None).learner(low, 50, torch_generator(0))
+    prompts = learner.prompts(names)
+    features = learner(prompts)
+    assert features.dtype == learner.context.dtype == torch.float32
+    loss_of(features).backward()
+    assert learner.context.grad.isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):
+        autocast = padded(low, learner.context, prompts).float()
+    errors = [(other - exact).norm(dim=1).max().item() for other in (features, autocast)]
+    assert 0 < errors[0] < 1.5 * errors[1]
