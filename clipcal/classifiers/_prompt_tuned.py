@@ -244,7 +244,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
             n_epochs=self.max_epochs,
             learning_rate=self.learning_rate,
             batch_size=self.batch_size,
-            data_generator=torch_generator(random_state),
+            data_generator=torch_generator(random_state, backbone.device),
             penalty_generator=generator,
             on_epoch_end=report.epoch,
         )

@@ -3,56 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from clipcal.backbones import Backbone
-from clipcal.methods._base import Prompts
-
-__all__ = ["chunks_of", "encode_in_chunks"]
+__all__ = ["chunks_of", "encode_in_chunks", "memory_budget"]
 
 _BUDGET = 2**30
 # Where a backbone does not say what a token costs.
 _SIZE = 256
 
 
-def chunks_of(prompts: Prompts, lengths: Tensor | None, size: int | str, backbone: Backbone) -> list[slice]:
+def memory_budget(device: torch.device) -> int:
+    """Return how many bytes one chunk may leave for the backward pass on a device."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    return max(_BUDGET, free // 4)
+
+
+def chunks_of(lengths: Tensor, size: int | str, *, cost: int | None, budget: int) -> list[slice]:
     """Cut prompts into runs that are encoded at once.
 
     Parameters
     ----------
-    prompts : Prompts
-    lengths : Tensor of int, shape (n_prompts,), or None
-        Tokens that are computed for each prompt; None for all that are padded.
+    lengths : Tensor of int, shape (n_prompts,), on the CPU
+        Tokens that are computed for each prompt.
     size : int or "auto"
-        Prompts in a chunk; ``"auto"`` takes as many as a budget of memory allows.
-    backbone : Backbone
+        Prompts in a chunk; ``"auto"`` takes as many as the budget allows.
+    cost : int or None
+        Bytes that a token leaves for the backward pass, if known.
+    budget : int
+        Bytes that a chunk may leave.
 
     Returns
     -------
     chunks : list of slice
         At least one.
     """
-    n_prompts = len(prompts)
-    cost = getattr(backbone, "text_bytes_per_token", None)
-    if isinstance(size, int) or cost is None:
-        step = size if isinstance(size, int) else _SIZE
-        starts = list(range(0, n_prompts, step))
-    else:
-        room = max(1, _budget(backbone.device) // cost)
-        if lengths is None:
-            lengths = torch.full((n_prompts,), prompts.tokens.shape[1])
-        chunk = (lengths.cumsum(0) - 1) // room
-        starts = torch.unique_consecutive(chunk, return_counts=True)[1].cumsum(0).tolist()
-        starts = [0, *starts[:-1]]
-    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], n_prompts], strict=True)]
-
-
-def _budget(device: torch.device) -> int:
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-    return max(_BUDGET, free // 4)
+    if isinstance(size, str):
+        size = _SIZE
+        if cost is not None:
+            chunk = (lengths.cumsum(0) - 1) // max(1, budget // cost)
+            stops = torch.unique_consecutive(chunk, return_counts=True)[1].cumsum(0).tolist()
+            return [slice(start, stop) for start, stop in pairwise([0, *stops])]
+    return [slice(start, start + size) for start in range(0, len(lengths), size)]
 
 
 def encode_in_chunks(

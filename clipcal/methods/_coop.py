@@ -13,7 +13,7 @@ from clipcal._compat import Interval, StrOptions, validate_parameters
 from clipcal.backbones import Backbone
 from clipcal.exceptions import ClassNameError
 from clipcal.methods._base import Prompts, TextLearner, TuningMethod
-from clipcal.methods._chunks import chunks_of, encode_in_chunks
+from clipcal.methods._chunks import chunks_of, encode_in_chunks, memory_budget
 
 __all__ = ["CoOp", "ContextLearner", "KgCoOp"]
 
@@ -49,6 +49,8 @@ class ContextLearner(TextLearner):
         self.placeholder = placeholder
         self.class_token_position = class_token_position
         self.text_chunk_size = text_chunk_size
+        # Asked once: what the first step leaves allocated must not shrink the chunks of the next.
+        self.memory_budget = memory_budget(backbone.device)
 
     @property
     def supports_new_classes(self) -> bool:  # type: ignore[override]
@@ -91,8 +93,10 @@ class ContextLearner(TextLearner):
     def forward(self, prompts: Prompts) -> Tensor:
         """Encode prompts with the present context, in as many chunks as memory asks for."""
         shares = getattr(self.backbone, "shares_prefix", False)
-        lengths = prompts.lengths - self.n_shared if shares else None
-        chunks = chunks_of(prompts, lengths, self.text_chunk_size, self.backbone)
+        length = prompts.tokens.shape[1]
+        lengths = prompts.lengths - self.n_shared if shares else torch.full((len(prompts),), length)
+        cost = getattr(self.backbone, "text_bytes_per_token", None)
+        chunks = chunks_of(lengths, self.text_chunk_size, cost=cost, budget=self.memory_budget)
 
         def encode(rows: slice, context: Tensor) -> Tensor:
             part = prompts if len(chunks) == 1 else prompts.take(rows)

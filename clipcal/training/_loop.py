@@ -40,12 +40,12 @@ class LabelledEmbeddings:
     def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield one epoch in random order, a random view of each sample, full batches only.
 
-        Data smaller than a batch is one batch.
+        Data smaller than a batch is one batch. The generator is on the data's device, which draws for itself.
         """
         n_samples, n_views, _ = self.embeddings.shape
         device = self.embeddings.device
-        order = torch.randperm(n_samples, generator=generator).to(device)
-        views = torch.randint(n_views, (n_samples,), generator=generator).to(device)
+        order = torch.randperm(n_samples, generator=generator, device=device)
+        views = torch.randint(n_views, (n_samples,), generator=generator, device=device)
         size = min(batch_size, n_samples)
         for start in range(0, n_samples - size + 1, size):
             rows = order[start : start + size]
@@ -84,9 +84,11 @@ def tune(
     n_epochs : int
     learning_rate : float
     batch_size : int
-    data_generator, penalty_generator : torch.Generator
-        Order of samples and choice of views; what penalties draw. They are two so that the outliers do
-        not depend on the number of samples.
+    data_generator : torch.Generator
+        Order of samples and choice of views, on the data's device.
+    penalty_generator : torch.Generator
+        What penalties draw, on the CPU. The two are apart so that the outliers do not depend on the number
+        of samples.
     on_epoch_end : callable, default=None
         Gets each record; a true return value ends the training.
 

@@ -9,7 +9,9 @@ from sklearn.utils import check_random_state
 __all__ = ["torch_generator"]
 
 
-def torch_generator(random_state: int | np.random.RandomState | None) -> torch.Generator:
-    """Return a CPU generator of its own; torch's global generator is neither read nor written."""
+def torch_generator(
+    random_state: int | np.random.RandomState | None, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """Return a generator of its own on a device; torch's global ones are neither read nor written."""
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
-    return torch.Generator().manual_seed(int(seed))
+    return torch.Generator(device).manual_seed(int(seed))

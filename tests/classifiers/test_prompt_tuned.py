@@ -4,12 +4,14 @@ import pickle
 
 import joblib
 import numpy as np
+import open_clip
 import pytest
 from sklearn.base import clone
 from sklearn.callback import ScoringMonitor
 from sklearn.model_selection import GridSearchCV, KFold, LeaveOneGroupOut, cross_val_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline
+from tiny_clip import make_tiny_model
 from toy_backbone import AnyWidthBackbone
 
 from clipcal import (
@@ -22,7 +24,7 @@ from clipcal import (
     ece_scorer,
     make_shapes,
 )
-from clipcal.backbones import open_backbone
+from clipcal.backbones import OpenClipBackbone, open_backbone
 from clipcal.exceptions import ClassNameError
 from clipcal.methods import zero_shot_features
 from clipcal.regularizers import AnchorRegularizer
@@ -510,3 +512,18 @@ class TestFeatureDivergence:
         name, value = next(iter(params.items()))
         with pytest.raises(ValueError, match=rf"{name} must be .*; got {value!r}"):
             make().fit(X, Y).feature_divergence(**params)
+
+
+@pytest.mark.parametrize("regularizer", [None, "kg", DynamicOutlierRegularizer(lexicon=NOUNS)])
+def test_a_shared_prefix_learns_what_whole_prompts_learn(regularizer):
+    learned = []
+    for shares_prefix in (True, False):
+        backbone = OpenClipBackbone(make_tiny_model(), open_clip.SimpleTokenizer(), device="cpu")
+        backbone.text_tower.shares_prefix = shares_prefix
+        X = np.random.default_rng(0).normal(size=(12, 64))
+        clf = PromptTunedCLIPClassifier(
+            backbone, regularizer=regularizer, max_epochs=4, batch_size=4, random_state=0
+        ).fit(X, ["dog", "fire engine", "crane (bird)"] * 4)
+        start = backbone.embed_tokens(backbone.tokenize(["a photo of a"]))[0, 1:5].numpy()
+        learned.append(clf.learned_["context"] - start)
+    assert np.linalg.norm(learned[0] - learned[1]) < 1e-4 * np.linalg.norm(learned[1])

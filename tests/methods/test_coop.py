@@ -181,15 +181,22 @@ def test_chunks_bound_a_pass(tiny_backbone, monkeypatch):
     assert sizes == [5]
 
 
-def test_a_budget_of_memory_sets_the_chunks(tiny_backbone, monkeypatch):
+def test_a_budget_of_memory_sets_the_chunks(tiny_backbone):
+    lengths = torch.tensor([3, 5, 5, 10, 3])
+
+    def ends(size, cost, budget):
+        return [rows.stop for rows in _chunks.chunks_of(lengths, size, cost=cost, budget=budget)]
+
+    assert ends("auto", 10, 99) == [2, 3, 5]
+    assert ends("auto", 10, 1) == [1, 2, 3, 4, 5]
+    assert ends("auto", 10, 1000) == [5]
+    assert ends(2, 10, 1000) == [2, 4, 6]
+    assert len(ends("auto", None, 1)) == 1
+
     learner = learner_of(tiny_backbone)
-    prompts = learner.prompts(NAMES)
-    lengths = prompts.lengths - learner.n_shared
-    monkeypatch.setattr(_chunks, "_BUDGET", 9 * tiny_backbone.text_bytes_per_token)
-    chunks = _chunks.chunks_of(prompts, lengths, "auto", tiny_backbone)
-    assert lengths.tolist() == [3, 5, 5, 10, 3]
-    assert chunks == [slice(0, 2), slice(2, 3), slice(3, 5)]
-    assert _chunks.chunks_of(prompts, None, "auto", AnyWidthBackbone()) == [slice(0, 5)]
+    whole = learner(learner.prompts(NAMES))
+    learner.memory_budget = 9 * tiny_backbone.text_bytes_per_token
+    torch.testing.assert_close(learner(learner.prompts(NAMES)), whole, atol=1e-6, rtol=0)
 
 
 def test_only_the_context_learns(tiny_backbone):

@@ -1,0 +1,29 @@
+"""The architecture of ViT-B-16 with random weights, which cost what trained ones cost, and real class names."""
+
+from __future__ import annotations
+
+import logging
+
+import open_clip
+import torch
+
+from clipcal.backbones import OpenClipBackbone
+from clipcal.text import load_nouns
+
+
+def random_clip(device: str = "auto", precision: str = "auto") -> OpenClipBackbone:
+    """Build OpenAI's ViT-B-16, the same one each time."""
+    torch.manual_seed(0)
+    logging.disable(logging.WARNING)  # open_clip warns that the weights are random, which is the point
+    model = open_clip.create_model("ViT-B-16-quickgelu")
+    logging.disable(logging.NOTSET)
+    tokenizer = open_clip.get_tokenizer("ViT-B-16")
+    return OpenClipBackbone(model, tokenizer, device=device, precision=precision)
+
+
+def class_names(n: int) -> list[str]:
+    """Return ImageNet's class names, and nouns of WordNet past the thousandth."""
+    names = list(dict.fromkeys([*open_clip.IMAGENET_CLASSNAMES, *load_nouns()[::7]]))
+    step = 9  # neighbours in ImageNet's list are alike: dogs, then more dogs
+    spread = [name for start in range(step) for name in names[:1000][start::step]]
+    return [*spread, *names[1000:]][:n]

@@ -1,0 +1,83 @@
+"""The same on a GPU: skipped where there is none."""
+
+import warnings
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from tiny_clip import make_tiny_model
+
+from clipcal import CoOp, DynamicOutlierRegularizer, PromptTunedCLIPClassifier
+from clipcal.backbones import OpenClipBackbone
+from clipcal.training import torch_generator
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+NAMES = ["dog", "golden retriever puppy", "crane (bird)", "Boeing 737-800", "x"]
+NOUNS = ["denim", "violin", "twilight", "rhapsody in blue", "lantern", "fire engine", "salt"]
+
+
+def backbone_on(device, precision="fp32"):
+    return OpenClipBackbone(
+        make_tiny_model(), open_clip.SimpleTokenizer(), device=device, precision=precision
+    )
+
+
+def features_and_gradient(device, precision="fp32", **params):
+    learner = CoOp(**params).learner(backbone_on(device, precision), len(NAMES), torch_generator(0))
+    features = learner(learner.prompts(NAMES))
+    (features * torch.linspace(-1, 1, 64, device=features.device)).sum().backward()
+    return features.detach().cpu(), learner.context.grad.cpu()
+
+
+@pytest.mark.parametrize("params", [{}, {"text_chunk_size": 2}, {"class_token_position": "middle"}])
+def test_features_and_gradient_are_those_of_the_cpu(params):
+    for ours, expected in zip(
+        features_and_gradient("cuda", **params), features_and_gradient("cpu", **params), strict=True
+    ):
+        assert (ours - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_bfloat16_keeps_what_is_learned_in_float32():
+    features, gradient = features_and_gradient("cuda", "bf16")
+    expected, expected_gradient = features_and_gradient("cpu")
+    assert features.dtype == gradient.dtype == torch.float32
+    assert (features - expected).norm() < 0.03 * expected.norm()
+    assert (gradient - expected_gradient).norm() < 0.2 * expected_gradient.norm()
+
+
+def fit(device, n_samples=40, max_epochs=3, precision="fp32"):
+    X = np.random.default_rng(0).normal(size=(n_samples, 64)).astype(np.float32)
+    clf = PromptTunedCLIPClassifier(
+        backbone_on(device, precision),
+        regularizer=DynamicOutlierRegularizer(lexicon=NOUNS, batch_size=4),
+        max_epochs=max_epochs,
+        batch_size=4,
+        random_state=0,
+    )
+    return clf.fit(X, (NAMES * n_samples)[:n_samples])
+
+
+def test_a_fit_learns_what_it_learns_on_the_cpu():
+    on_gpu, on_cpu = fit("cuda", max_epochs=20), fit("cpu", max_epochs=20)
+    assert on_gpu.device_ == "cuda"
+    # Batches come in another order, so that only the outcome can be compared.
+    assert on_gpu.history_[-1]["loss"] == pytest.approx(on_cpu.history_[-1]["loss"], rel=0.1)
+    assert np.isfinite(fit("cuda", precision="bf16").text_features_).all()
+
+
+def test_steps_do_not_wait_for_the_device():
+    def n_waits(n_samples):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                fit("cuda", n_samples)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing" in str(warning.message) for warning in caught)
+
+    fit("cuda", 8)
+    # Ten times the steps, and not one wait more.
+    assert n_waits(80) == n_waits(8)
