@@ -15,6 +15,7 @@ _HOMES = {
     "CLIPImageEncoder": "clipcal.images",
     "CoOp": "clipcal.methods",
     "DynamicOutlierRegularizer": "clipcal.regularizers",
+    "FeatureCache": "clipcal.caching",
     "ImagePaths": "clipcal.images",
     "KgCoOp": "clipcal.methods",
     "PromptTunedCLIPClassifier": "clipcal.classifiers",
@@ -30,8 +31,8 @@ _HOMES = {
     "mce_scorer": "clipcal.metrics",
 }
 _PACKAGES = (
-    "backbones", "calibration", "classifiers", "datasets", "exceptions", "images", "methods", "metrics",
-    "plots", "regularizers", "text", "training",
+    "backbones", "caching", "calibration", "classifiers", "datasets", "exceptions", "images", "methods",
+    "metrics", "plots", "regularizers", "text", "training",
 )  # fmt: skip
 
 __all__ = [*_HOMES, "__version__"]

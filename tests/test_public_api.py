@@ -208,7 +208,7 @@ def test_chunks_of_prompts_change_nothing(fitted, embedded):
 
 def test_memory_keeps_features_on_disk(data, tmp_path):
     clf = tuned(memory=str(tmp_path / "cache")).fit(*data)
-    assert any((tmp_path / "cache").rglob("*.pkl"))
+    assert any((tmp_path / "cache").rglob("*.shard"))
     assert_allclose(clf.predict_proba(data[0]), tuned().fit(*data).predict_proba(data[0]), atol=1e-5)
 
 

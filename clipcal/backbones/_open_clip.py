@@ -27,6 +27,7 @@ from ._device import autocast, resolve_device, resolve_precision
 from ._names import BackboneName, find_in_folder, parse_name, unavailable, unknown_architecture, unknown_tag
 from ._packing import Packing
 from ._prefix import bytes_per_token
+from ._remembered import file_stamps
 from ._text_tower import TextTower
 from ._tokens import PromptTokenizer
 
@@ -123,6 +124,7 @@ class OpenClipBackbone:
         self._own_preprocess = preprocess
         self._preprocess = image_transform_v2(cfg, is_train=False) if preprocess is None else preprocess
         self._fingerprint: str | None = None
+        self.files: dict[str, Any] = {}
         self.embedding_dim = _embedding_dim(self.text_tower)
         self.token_dim = self.text_tower.width
         self.context_length = self.text_tower.context_length
@@ -250,7 +252,8 @@ def load_open_clip(
     WeightsUnavailableError
         If the weights cannot be found, fetched or read.
     """
-    model_cfg, preprocess_cfg, checkpoint, tokenizer_source = _locate(name, parse_name(name))
+    model_cfg, preprocess_cfg, checkpoint, tokenizer_source = _locate(name, parts := parse_name(name))
+    files = file_stamps(parts, checkpoint)
     text_cfg = model_cfg.get("text_cfg", {})
     if text_cfg.get("hf_model_name"):
         raise _refusal("HFTextEncoder", f"backbone={name!r}")
@@ -265,7 +268,9 @@ def load_open_clip(
     preprocess_cfg["size"] = getattr(model.visual, "image_size", preprocess_cfg["size"])
     open_clip.set_model_preprocess_cfg(model, preprocess_cfg)
     tokenizer = _tokenizer(name, text_cfg, tokenizer_source)
-    return OpenClipBackbone(model, tokenizer, name=name, device=device, precision=precision)
+    backbone = OpenClipBackbone(model, tokenizer, name=name, device=device, precision=precision)
+    backbone.files = files
+    return backbone
 
 
 def _locate(name: str, parts: BackboneName) -> tuple[dict[str, Any], dict[str, Any], Path, str | None]:

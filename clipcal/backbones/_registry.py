@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from clipcal.caching import MemoryLike, as_cache
 from clipcal.exceptions import BackboneError
 
 from ._device import resolve_device, resolve_precision
 from ._names import BackboneName, parse_name
+from ._remembered import RememberedBackbone, recall, remember
 
 if TYPE_CHECKING:
     import torch
+
+    from clipcal.caching import FeatureCache
 
     from ._protocol import Backbone
 
@@ -46,6 +50,7 @@ def open_backbone(
     device: str | torch.device = "auto",
     precision: str = "auto",
     n_features: int | None = None,
+    memory: MemoryLike | None = None,
 ) -> Backbone:
     """Open a frozen CLIP by name, or take one that is already there.
 
@@ -70,6 +75,9 @@ def open_backbone(
         The arithmetic of the towers; ``"auto"`` is bfloat16 on CUDA devices that have it, float32 elsewhere.
     n_features : int or None, default=None
         The width of the embeddings that the backbone has to agree with, if there are any.
+    memory : str, Path, FeatureCache, joblib.Memory or None, default=None
+        A cache of features. What a backbone opened by name is, is noted there too, and as long as its files
+        stay as they were, its weights are next time loaded only when something has to be encoded.
 
     Returns
     -------
@@ -91,7 +99,10 @@ def open_backbone(
     >>> backbone.encode_text(backbone.embed_tokens(tokens), tokens).shape == (1, backbone.embedding_dim)
     True
     """
-    backbone = _open_name(spec, device, precision) if isinstance(spec, str) else _check_object(spec)
+    if isinstance(spec, str):
+        backbone = _open_name(spec, device, precision, as_cache(memory))
+    else:
+        backbone = _check_object(spec)
     if n_features is None:
         return backbone
     for_width = getattr(backbone, "for_width", None)
@@ -106,26 +117,38 @@ def open_backbone(
     return backbone
 
 
-def reopen_backbone(name: str, device: str, precision: str) -> Backbone:
+def reopen_backbone(name: str, device: str, precision: str, memory: MemoryLike | None = None) -> Backbone:
     """Open a pickled backbone: where it was, or on the best device of a machine that has no such device."""
     try:
         resolve_device(device)
     except BackboneError:
         device, precision = "auto", "auto"
-    return open_backbone(name, device=device, precision=precision)
+    return open_backbone(name, device=device, precision=precision, memory=memory)
 
 
-def _open_name(name: str, device: str | torch.device, precision: str) -> Backbone:
+def _open_name(name: str, device: str | torch.device, precision: str, cache: FeatureCache | None) -> Backbone:
     resolved = resolve_device(device)
     arithmetic = resolve_precision(precision, resolved)
     # "cuda" and "cuda:0" are one device.
-    key = (parse_name(name), f"{resolved.type}:{resolved.index or 0}", arithmetic)
+    parts = parse_name(name)
+    key = (parts, f"{resolved.type}:{resolved.index or 0}", arithmetic)
+    if cache is not None and key not in _loaded:
+        facts = recall(cache, parts)
+        if facts is not None:
+
+            def really_open() -> Backbone:
+                return open_backbone(name, device=resolved, precision=arithmetic)
+
+            return RememberedBackbone(name, parts, facts, cache, really_open, resolved, arithmetic)
     with _lock:
         if key not in _loaded:
             from ._open_clip import load_open_clip  # seconds to import, and a hit does not need it
 
             _loaded[key] = load_open_clip(name, device=resolved, precision=arithmetic)
-        return _loaded[key]
+        backbone = _loaded[key]
+    if cache is not None:
+        remember(cache, parts, backbone)
+    return backbone
 
 
 def _check_object(spec: Any) -> Backbone:

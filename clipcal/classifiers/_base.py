@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
-from joblib import Memory
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -19,6 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from clipcal._compat import _check_sample_weight, _safe_indexing
+from clipcal.caching import MemoryLike
 from clipcal.images import encode_images, input_kind
 from clipcal.metrics import feature_divergence
 from clipcal.text import class_texts, split_labels
@@ -89,7 +88,7 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
     batch_size: int
     device: str | torch.device
     precision: str
-    memory: str | os.PathLike[str] | Memory | None
+    memory: MemoryLike | None
     verbose: int
 
     classes_: NDArray[Any]
@@ -112,13 +111,12 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         from clipcal.backbones import open_backbone
 
         return open_backbone(
-            self.backbone, device=self.device, precision=self.precision, n_features=n_features
+            self.backbone,
+            device=self.device,
+            precision=self.precision,
+            n_features=n_features,
+            memory=self.memory,
         )
-
-    def _memory(self) -> Memory | None:
-        if isinstance(self.memory, (str, os.PathLike)):
-            return Memory(os.fspath(self.memory), verbose=0)
-        return self.memory
 
     def _check_training_data(
         self, X: Any, y: Any, sample_weight: ArrayLike | None

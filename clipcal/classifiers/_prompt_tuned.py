@@ -8,7 +8,6 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from joblib import Memory
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -16,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
+from clipcal.caching import FeatureCache, MemoryLike
 from clipcal.classifiers._base import CLIPClassifier, all_or_nothing
 from clipcal.classifiers._callbacks import FitReport
 from clipcal.images import encode_images, input_kind
@@ -67,8 +67,9 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
     precision : {"auto", "fp32", "bf16"}, default="auto"
         Arithmetic of the frozen towers: ``"auto"`` is bfloat16 on CUDA. What is learned, softmax and
         losses are always float32.
-    memory : str, Path, joblib.Memory or None, default=None
-        Where image features, and the table of outliers, are kept on disk.
+    memory : str, Path, FeatureCache, joblib.Memory or None, default=None
+        Where features of pictures, class prompts and outliers are kept on disk, each found again by
+        content; see :class:`clipcal.FeatureCache`.
     verbose : int, default=0
         From 1 on, encoding pictures and nouns shows its progress.
 
@@ -138,7 +139,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         "random_state": ["random_state"],
         "device": "no_validation",
         "precision": [StrOptions({"auto", "fp32", "bf16"})],
-        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
+        "memory": [str, os.PathLike, FeatureCache, HasMethods(["cache"]), None],
         "verbose": ["verbose"],
     }
 
@@ -156,7 +157,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         random_state: int | np.random.RandomState | None = None,
         device: str | torch.device = "auto",
         precision: str = "auto",
-        memory: str | os.PathLike[str] | Memory | None = None,
+        memory: MemoryLike | None = None,
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -310,13 +311,14 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         from clipcal.regularizers import TuningProblem
 
         regularizers = self._regularizers()
-        memory = self._memory()
         problem = TuningProblem(
             learner=learner,
             names=names,
-            zero_shot=lambda texts, template: zero_shot_features(backbone, texts, template),
+            zero_shot=lambda texts, template: zero_shot_features(
+                backbone, texts, template, memory=self.memory
+            ),
             zero_shot_table=lambda texts, template: zero_shot_features(
-                backbone, texts, template, skip_long=True, memory=memory, verbose=self.verbose
+                backbone, texts, template, skip_long=True, memory=self.memory, verbose=self.verbose
             ),
             outlier_weight=self._method().outlier_weight if len(regularizers) == 1 else 2.0,
             generator=generator,

@@ -8,10 +8,10 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from joblib import Memory
 from numpy.typing import ArrayLike, NDArray
 
 from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
+from clipcal.caching import FeatureCache, MemoryLike
 from clipcal.classifiers._base import CLIPClassifier, all_or_nothing
 from clipcal.text import DEFAULT_TEMPLATE
 
@@ -43,8 +43,9 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
     device : str or torch.device, default="auto"
         ``"auto"`` is CUDA, else MPS, else the CPU.
     precision : {"auto", "fp32", "bf16"}, default="auto"
-    memory : str, Path, joblib.Memory or None, default=None
-        Where image features are kept on disk.
+    memory : str, Path, FeatureCache, joblib.Memory or None, default=None
+        Where features of pictures and prompts are kept on disk, each found again by content; see
+        :class:`clipcal.FeatureCache`. Where all are known, the backbone is not even loaded.
     verbose : int, default=0
         From 1 on, encoding pictures shows its progress.
 
@@ -85,7 +86,7 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": "no_validation",
         "precision": [StrOptions({"auto", "fp32", "bf16"})],
-        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
+        "memory": [str, os.PathLike, FeatureCache, HasMethods(["cache"]), None],
         "verbose": ["verbose"],
     }
 
@@ -98,7 +99,7 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         batch_size: int = 64,
         device: str | torch.device = "auto",
         precision: str = "auto",
-        memory: str | os.PathLike[str] | Memory | None = None,
+        memory: MemoryLike | None = None,
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -153,6 +154,9 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
             raise ValueError(
                 f"templates is empty; pass at least one, such as {DEFAULT_TEMPLATE!r}, which is the default."
             )
-        encoded = [zero_shot_features(backbone, names, template).cpu().numpy() for template in templates]
+        encoded = [
+            zero_shot_features(backbone, names, template, memory=self.memory).cpu().numpy()
+            for template in templates
+        ]
         features = np.sum(encoded, axis=0)
         return features / np.linalg.norm(features, axis=1, keepdims=True)

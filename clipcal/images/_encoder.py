@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context, validate_parameters
+from clipcal.caching import FeatureCache, MemoryLike
 
-from ._encoding import MemoryLike, encode_images
+from ._encoding import encode_images
 from ._inputs import as_images
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ class CLIPImageEncoder(TransformerMixin, BaseEstimator):
     precision : {"auto", "fp32", "bf16"}, default="auto"
         The arithmetic of the image tower; ``"auto"`` is bfloat16 on CUDA devices that have it, float32
         elsewhere.
-    memory : str, Path, joblib.Memory or None, default=None
-        Where embeddings are kept between calls, found again by content; see :func:`encode_images`.
+    memory : str, Path, FeatureCache, joblib.Memory or None, default=None
+        Where embeddings are kept between calls, each found again by content; see :func:`encode_images`. Where
+        all pictures are known, the backbone is not even loaded.
     verbose : int, default=0
         1 or more shows a progress bar.
 
@@ -70,7 +72,7 @@ class CLIPImageEncoder(TransformerMixin, BaseEstimator):
         # torch judges it when the backbone is opened; naming its type here would import torch.
         "device": "no_validation",
         "precision": [StrOptions({"auto", "fp32", "bf16"})],
-        "memory": [str, os.PathLike, HasMethods(["cache"]), None],
+        "memory": [str, os.PathLike, FeatureCache, HasMethods(["cache"]), None],
         "verbose": ["verbose"],
     }
 
@@ -82,7 +84,7 @@ class CLIPImageEncoder(TransformerMixin, BaseEstimator):
         normalize: bool = True,
         device: str | torch.device = "auto",
         precision: str = "auto",
-        memory: str | os.PathLike[str] | MemoryLike | None = None,
+        memory: MemoryLike | None = None,
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -189,4 +191,4 @@ class CLIPImageEncoder(TransformerMixin, BaseEstimator):
     def _open_backbone(self) -> Backbone:
         from clipcal.backbones import open_backbone
 
-        return open_backbone(self.backbone, device=self.device, precision=self.precision)
+        return open_backbone(self.backbone, device=self.device, precision=self.precision, memory=self.memory)

@@ -1,35 +1,41 @@
-"""Pictures to embeddings, in batches, cached by content."""
+"""Pictures to embeddings: decoded ahead of the tower, encoded in batches, cached by content."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_memory
+
+from clipcal.caching import FeatureTable, MemoryLike, as_cache
 
 from ._inputs import as_images
-from ._reading import image_digest, pixel_digest, read_image
+from ._reading import image_digest, read_image, read_with_digest
+from ._views import views
 
 if TYPE_CHECKING:
     import torch
 
     from clipcal.backbones import Backbone
 
+# Decoded pictures that may wait for the tower, whatever the size of a batch.
+_MAX_WAITING = 512
+# So many pictures are hashed and looked up together, and written together.
+_BLOCK = 4096
+_SECONDS_BETWEEN_WRITES = 30.0
 
-class MemoryLike(Protocol):
-    """What :class:`joblib.Memory` is to us."""
-
-    def cache(self, func: Any, *, ignore: list[str]) -> Any:
-        """Wrap a function so that its results are kept."""
-        ...
+Pictures: TypeAlias = "Sequence[Any] | NDArray[Any]"
+# A key, and pixels (n_views, 3, height, width), or None where another position has the same key.
+Prepared: TypeAlias = "tuple[bytes, torch.Tensor | None]"
 
 
 def encode_images(
@@ -39,7 +45,7 @@ def encode_images(
     batch_size: int = 64,
     n_views: int = 1,
     random_state: int | np.random.RandomState | None = None,
-    memory: str | os.PathLike[str] | MemoryLike | None = None,
+    memory: MemoryLike | None = None,
     verbose: int = 0,
 ) -> NDArray[np.float32]:
     """Embed pictures with a frozen CLIP.
@@ -59,9 +65,11 @@ def encode_images(
     random_state : int, RandomState or None, default=None
         What the crops depend on, together with the pixels: the same picture gets the same crops wherever it
         stands. Unused for ``n_views=1``.
-    memory : str, Path, joblib.Memory or None, default=None
-        Where results are kept. A call is found again as a whole, by what the pictures and the CLIP contain: a
-        file may move, and `batch_size` and device may change; one picture more is another call.
+    memory : str, Path, FeatureCache, joblib.Memory or None, default=None
+        Where embeddings are kept; see :class:`clipcal.FeatureCache`. Each picture is found again by what its
+        file contains, or by its pixels if it is in memory: files may be moved and renamed, and of a longer
+        list only the new pictures are encoded. What is done is written as it goes, so that a run that is cut
+        off can be continued.
     verbose : int, default=0
         1 or more shows a progress bar.
 
@@ -87,89 +95,182 @@ def encode_images(
     >>> encode_images(pictures, backbone).shape == (2, backbone.embedding_dim)
     True
     """
+    from tqdm.auto import tqdm
+
     pictures = as_images(images)
     if n_views < 1 or batch_size < 1:
         raise ValueError(f"n_views and batch_size must be at least 1, got {n_views} and {batch_size}.")
     seed = 0 if n_views == 1 else int(check_random_state(random_state).randint(2**31 - 1))
-    if memory is None:
-        return _encode(pictures, backbone, batch_size, verbose, n_views, seed, "")
-    store: MemoryLike = check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory)
-    content = hashlib.sha256()
-    for i in range(len(pictures)):
-        content.update(image_digest(pictures, i))
-    # bfloat16 gives other numbers than float32, the device alone does not.
-    key = f"{backbone.fingerprint} {getattr(backbone, 'precision', 'fp32')} {content.hexdigest()}"
-    cached = store.cache(_encode, ignore=["pictures", "backbone", "batch_size", "verbose"])
-    return cached(pictures, backbone, batch_size, verbose, n_views, seed, key)
-
-
-def _encode(
-    pictures: Sequence[Any] | NDArray[Any],
-    backbone: Backbone,
-    batch_size: int,
-    verbose: int,
-    n_views: int,
-    seed: int,
-    key: str,
-) -> NDArray[np.float32]:
-    """Encode in batches; `key` stands for the arguments that a cache leaves out."""
-    # Each picture brings n_views crops, and the tower should still see about batch_size at once.
-    step = max(1, batch_size // n_views)
+    cache = as_cache(memory)
+    # An opened but unread PIL image must not be read by two threads, and a resampled list holds it twice.
+    n_threads = 1 if isinstance(pictures[0], Image.Image) else min(8, os.cpu_count() or 1)
     out = np.empty((len(pictures), n_views, backbone.embedding_dim), dtype=np.float32)
-    for start, pixels in _batches(pictures, backbone, step, n_views, seed, verbose):
-        encoded = backbone.encode_images(pixels.flatten(0, 1)).cpu().numpy()
-        out[start : start + len(pixels)] = encoded.reshape(len(pixels), n_views, -1)
+    with (
+        _threads(n_threads) as pool,
+        tqdm(total=len(pictures), desc="Encoding images", unit="img", disable=verbose < 1) as bar,
+    ):
+        tower = partial(_through_tower, pool, backbone, batch_size, n_views)
+        prepare = partial(_prepare, pictures, backbone, n_views, seed)
+        if cache is None:
+            for rows, _, embeddings in tower(prepare, range(len(pictures))):
+                out[rows] = embeddings
+                bar.update(len(rows))
+        else:
+            table = cache.table(
+                "images" if n_views == 1 else f"views {n_views} {seed}",
+                width=n_views * backbone.embedding_dim,
+                fingerprint=backbone.fingerprint,
+                precision=getattr(backbone, "precision", "fp32"),
+                backbone=backbone.name,
+            )
+            _encode_missing(pictures, out, table, prepare, tower, pool, bar.update)
     return out[:, 0].copy() if n_views == 1 else out
 
 
-def _batches(
-    pictures: Sequence[Any] | NDArray[Any],
+@contextmanager
+def _threads(n_threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Open a pool that, on an error or an interruption, does not first finish what waits in it."""
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="clipcal-images")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _prepare(
+    pictures: Pictures,
     backbone: Backbone,
-    step: int,
     n_views: int,
     seed: int,
-    verbose: int,
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield the first position and the pixels (n, n_views, 3, height, width) of each batch.
+    i: int,
+    owners: dict[bytes, int] | None = None,
+) -> Prepared:
+    """Decode and transform one picture; `owners` says which position of this call has which key."""
+    if owners is None:
+        return b"", views(read_image(pictures, i), backbone, n_views, seed)
+    digest, image = read_with_digest(pictures, i, lambda key: owners.setdefault(key, i) == i)
+    return digest, None if image is None else views(image, backbone, n_views, seed)
 
-    The next batch is decoded in threads while the tower works on this one; Pillow lets go of the
-    interpreter lock for most of its work.
+
+def _through_tower(
+    pool: ThreadPoolExecutor,
+    backbone: Backbone,
+    batch_size: int,
+    n_views: int,
+    work: Callable[[int], Prepared],
+    positions: Iterable[int],
+) -> Iterator[tuple[list[int], list[bytes], NDArray[np.float32] | None]]:
+    """Yield positions, keys and embeddings (n, n_views, width) of each batch.
+
+    Threads prepare the pictures of the next batches while the tower works on one. Positions whose key
+    another one has come alone, without embeddings.
     """
     import torch
-    from tqdm.auto import tqdm
 
-    edges = [*range(0, len(pictures), step), len(pictures)]
-    # An opened but unread PIL image must not be read by two threads, and a resampled list holds it twice.
-    n_threads = 1 if isinstance(pictures[0], Image.Image) else min(8, os.cpu_count() or 1)
-    with (
-        ThreadPoolExecutor(n_threads) as pool,
-        tqdm(total=len(pictures), desc="Encoding images", unit="img", disable=verbose < 1) as bar,
-    ):
+    # Each picture brings n_views crops, and the tower should still see about batch_size at once.
+    step = max(1, batch_size // n_views)
+    batch: list[tuple[int, bytes, torch.Tensor]] = []
 
-        def submit(start: int, stop: int) -> list[Future[torch.Tensor]]:
-            return [pool.submit(_views, pictures, i, backbone, n_views, seed) for i in range(start, stop)]
+    def encoded() -> tuple[list[int], list[bytes], NDArray[np.float32]]:
+        rows, keys, pixels = zip(*batch, strict=True)
+        batch.clear()
+        embeddings = backbone.encode_images(torch.stack(pixels).flatten(0, 1)).cpu().numpy()
+        return list(rows), list(keys), embeddings.reshape(len(rows), n_views, -1)
 
-        spans = list(pairwise(edges))
-        waiting = submit(*spans[0])
-        try:
-            for k, (start, stop) in enumerate(spans):
-                current, waiting = waiting, submit(*spans[k + 1]) if k + 1 < len(spans) else []
-                yield start, torch.stack([future.result() for future in current])
-                bar.update(stop - start)
-        finally:
-            for future in waiting:
-                future.cancel()
+    n_ahead = max(2, min(step, max(1, _MAX_WAITING // n_views)))
+    for i, (key, pixels) in _in_order(pool, work, positions, n_ahead):
+        if pixels is None:
+            yield [i], [key], None
+        else:
+            batch.append((i, key, pixels))
+            if len(batch) == step:
+                yield encoded()
+    if batch:
+        yield encoded()
 
 
-def _views(
-    pictures: Sequence[Any] | NDArray[Any], i: int, backbone: Backbone, n_views: int, seed: int
-) -> torch.Tensor:
-    """Turn one picture into pixels (n_views, 3, height, width)."""
-    import torch
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[int], Prepared], positions: Iterable[int], n_ahead: int
+) -> Iterator[tuple[int, Prepared]]:
+    """Yield results in the order of the positions; at most `n_ahead` are there or under way."""
+    waiting: deque[tuple[int, Future[Prepared]]] = deque()
+    for i in positions:
+        waiting.append((i, pool.submit(work, i)))
+        if len(waiting) >= n_ahead:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    while waiting:
+        first, future = waiting.popleft()
+        yield first, future.result()
 
-    image = read_image(pictures, i)
-    if n_views == 1:
-        return backbone.preprocess(image)[None]
-    digest = hashlib.sha256(seed.to_bytes(8, "little") + pixel_digest(image)).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-    return torch.stack([backbone.augment(image, generator) for _ in range(n_views)])
+
+def _encode_missing(
+    pictures: Pictures,
+    out: NDArray[np.float32],
+    table: FeatureTable,
+    prepare: Callable[..., Prepared],
+    tower: Callable[..., Iterator[tuple[list[int], list[bytes], NDArray[np.float32] | None]]],
+    pool: ThreadPoolExecutor,
+    advance: Callable[[int], Any],
+) -> None:
+    """Fill `out` from the table, and table and `out` from the tower."""
+    owners: dict[bytes, int] = {}
+    alike: list[tuple[int, bytes]] = []
+    new = _NewRows(table)
+    missing = _missing(pictures, out, table, pool, advance)
+    try:
+        for rows, keys, embeddings in tower(partial(prepare, owners=owners), missing):
+            if embeddings is None:
+                alike.append((rows[0], keys[0]))
+            else:
+                out[rows] = embeddings
+                new.add(keys, embeddings)
+            advance(len(rows))
+    finally:
+        new.write()
+    for i, key in alike:
+        out[i] = out[owners[key]]
+
+
+def _missing(
+    pictures: Pictures,
+    out: NDArray[np.float32],
+    table: FeatureTable,
+    pool: ThreadPoolExecutor,
+    advance: Callable[[int], Any],
+) -> Iterator[int]:
+    """Fill `out` with what the table has, and yield the positions of the rest."""
+    if not len(table):
+        # Whoever encodes a picture hashes it too.
+        yield from range(len(pictures))
+        return
+    for start in range(0, len(pictures), _BLOCK):
+        block = range(start, min(start + _BLOCK, len(pictures)))
+        digests = list(pool.map(partial(image_digest, pictures), block))
+        rows, found = table.get(digests)
+        out[start : block.stop][found] = rows[found].reshape(-1, *out.shape[1:])
+        advance(int(found.sum()))
+        yield from (np.flatnonzero(~found) + start).tolist()
+
+
+class _NewRows:
+    """What was encoded and is not yet on the disk."""
+
+    def __init__(self, table: FeatureTable) -> None:
+        self._table = table
+        self._keys: list[bytes] = []
+        self._rows: list[NDArray[np.float32]] = []
+        self._since = time.monotonic()
+
+    def add(self, keys: list[bytes], rows: NDArray[np.float32]) -> None:
+        """Take rows, and write all if there are many or the last time was long ago."""
+        self._keys += keys
+        self._rows.append(rows.reshape(len(keys), -1))
+        if len(self._keys) >= _BLOCK or time.monotonic() - self._since >= _SECONDS_BETWEEN_WRITES:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is held, if anything."""
+        if self._keys:
+            self._table.put(self._keys, np.concatenate(self._rows))
+        self._keys, self._rows, self._since = [], [], time.monotonic()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipcal.exceptions import ImageReadError
 
@@ -86,6 +87,30 @@ def image_digest(images: Sequence[Any] | NDArray[Any], i: int) -> bytes:
         raise _unreadable(item, i, error) from error
 
 
+def read_with_digest(
+    images: Sequence[Any] | NDArray[Any], i: int, wanted: Callable[[bytes], bool]
+) -> tuple[bytes, Image.Image | None]:
+    """Hash one picture, and decode it from the very bytes that were hashed if its hash is wanted.
+
+    A file may be written to at any time, so reading it twice could give a hash and pixels that do not belong
+    together.
+    """
+    item = images[i]
+    if not isinstance(item, (str, os.PathLike)):
+        image = read_image(images, i)
+        digest = pixel_digest(image)
+        return digest, image if wanted(digest) else None
+    try:
+        content = Path(item).read_bytes()
+        digest = hashlib.sha256(content).digest()
+        if not wanted(digest):
+            return digest, None
+        with Image.open(io.BytesIO(content)) as opened:
+            return digest, _to_rgb(opened)
+    except Exception as error:  # as in read_image
+        raise _unreadable(item, i, error) from error
+
+
 def pixel_digest(image: Image.Image) -> bytes:
     """Hash size and pixels of a picture: SHA-256."""
     digest = hashlib.sha256(f"{image.mode} {image.size} ".encode())
@@ -114,4 +139,7 @@ def _unreadable(item: Any, i: int, error: Exception) -> ImageReadError:
             return ImageReadError(f"Picture {i}, {what}: there is no such file (looking from {os.getcwd()}).")
     else:
         what = f"a {type(item).__name__}"
-    return ImageReadError(f"Picture {i}, {what}, could not be read: {type(error).__name__}: {error}")
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, UnidentifiedImageError):  # its own words show where in memory the bytes are
+        reason = "Pillow knows no format of pictures that begins like this."
+    return ImageReadError(f"Picture {i}, {what}, could not be read: {reason}")

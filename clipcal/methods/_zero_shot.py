@@ -6,7 +6,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from clipcal.backbones import Backbone, Packing
+from clipcal.caching import FeatureCache, MemoryLike, as_cache
 from clipcal.exceptions import ClassNameError
 from clipcal.text import fill
 
@@ -22,6 +22,8 @@ __all__ = ["zero_shot_features"]
 # Below this many names encoding again is cheaper than bookkeeping.
 _TABLE_SIZE = 1000
 _MAX_TABLES = 2
+# So many new texts are written to a cache together.
+_PIECE = 4096
 _tables: OrderedDict[tuple[str, ...], NDArray[np.float32]] = OrderedDict()
 
 
@@ -31,12 +33,13 @@ def zero_shot_features(
     template: str,
     *,
     skip_long: bool = False,
-    memory: joblib.Memory | None = None,
+    memory: MemoryLike | None = None,
     verbose: int = 0,
 ) -> Tensor:
     """Encode names in a template with the untouched text tower.
 
-    Tables of a thousand names and more are kept: the last two in the process, and all in ``memory``.
+    With ``memory`` each text is kept on disk and found again by itself. Without it, the last two tables of a
+    thousand names and more are kept in the process.
 
     Parameters
     ----------
@@ -46,8 +49,8 @@ def zero_shot_features(
         With one ``{}``.
     skip_long : bool, default=False
         Give names that are too long for the backbone zeros instead of an error.
-    memory : joblib.Memory, default=None
-        Cache on disk.
+    memory : str, Path, FeatureCache, joblib.Memory or None, default=None
+        Cache on disk; see :class:`clipcal.FeatureCache`.
     verbose : int, default=0
         From 1 on, a large table shows its progress.
 
@@ -62,6 +65,10 @@ def zero_shot_features(
         If a name is too long and not to be skipped.
     """
     texts = fill(template, names)
+    cache = as_cache(memory)
+    if cache is not None:
+        features = _look_up(cache, backbone, texts, skip_long, verbose)
+        return torch.from_numpy(features).to(backbone.device)
     if len(texts) < _TABLE_SIZE:
         return torch.from_numpy(_encode(backbone, texts, skip_long=skip_long)).to(backbone.device)
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
@@ -69,21 +76,45 @@ def zero_shot_features(
     key = (backbone.fingerprint, getattr(backbone, "precision", "fp32"), digest, str(skip_long))
     if key in _tables:
         _tables.move_to_end(key)
-    elif memory is None:
-        _tables[key] = _encode_table(backbone, texts, key, skip_long, verbose)
     else:
-        cached = memory.cache(_encode_table, ignore=["backbone", "texts", "verbose"])
-        _tables[key] = cached(backbone, texts, key, skip_long, verbose)
+        _tables[key] = _encode(backbone, texts, skip_long=skip_long, progress=verbose >= 1)
     while len(_tables) > _MAX_TABLES:
         _tables.popitem(last=False)
     return torch.from_numpy(_tables[key]).to(backbone.device)
 
 
-def _encode_table(
-    backbone: Backbone, texts: Sequence[str], key: tuple[str, ...], skip_long: bool, verbose: int
+def _look_up(
+    cache: FeatureCache, backbone: Backbone, texts: Sequence[str], skip_long: bool, verbose: int
 ) -> NDArray[np.float32]:
-    """Encode a large table; the key is what a cache on disk knows it by."""
-    return _encode(backbone, texts, skip_long=skip_long, progress=verbose >= 1)
+    """Take each text from the cache, and encode and keep those that it lacks."""
+    table = cache.table(
+        "texts",
+        width=backbone.embedding_dim,
+        fingerprint=backbone.fingerprint,
+        precision=getattr(backbone, "precision", "fp32"),
+        backbone=backbone.name,
+    )
+    keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+    features, found = table.get(keys)
+    if not skip_long:
+        # Zeros stand for a text that is too long. Encoding it again raises the error that says so.
+        found &= features.any(axis=1)
+    absent: list[int] = np.flatnonzero(~found).tolist()
+    missing = {keys[i]: i for i in absent}
+    if not missing:
+        return features
+    # Ordered by length, as in a batch, and in pieces, so that a run that is cut off can be continued.
+    order = sorted(missing.values(), key=lambda i: len(texts[i]))
+    encoded = np.empty((len(order), table.width), dtype=np.float32)
+    for start in tqdm(range(0, len(order), _PIECE), disable=verbose < 1, desc="encoding nouns"):
+        rows = order[start : start + _PIECE]
+        piece = _encode(backbone, [texts[i] for i in rows], skip_long=skip_long)
+        table.put([keys[i] for i in rows], piece)
+        encoded[start : start + len(rows)] = piece
+    place = {keys[i]: number for number, i in enumerate(order)}
+    for i in absent:
+        features[i] = encoded[place[keys[i]]]
+    return features
 
 
 def encode_fixed(backbone: Backbone, tokens: Tensor) -> Tensor:

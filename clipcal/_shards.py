@@ -1,0 +1,171 @@
+"""One immutable file of a feature table: sorted keys, rows, and a check of each row.
+
+A file has its final name only once it is whole and on the disk, so neither readers nor writers need a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+KEY_SIZE = 32
+SUFFIX = ".shard"
+TEMPORARY_SUFFIX = ".tmp"
+_ROWS_AT_ONCE = 4096
+
+
+class Shard:
+    """An opened file, of which only what is asked for is read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    width : int
+        Numbers a row.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    ValueError
+        If it is not whole.
+    """
+
+    def __init__(self, path: Path, width: int) -> None:
+        with open(path, "rb") as file:
+            keys, checks, rows = (_map_block(file, path) for _ in range(3))
+            end = file.tell()
+        n = len(keys)
+        kinds = [(block.dtype.str, block.shape) for block in (keys, checks, rows)]
+        if kinds != [("|S32", (n,)), ("<u4", (n,)), ("<f4", (n, width))] or end != path.stat().st_size:
+            raise ValueError(f"{path} is not a whole shard of rows of {width} numbers.")
+        self.path = path
+        self.keys, self.checks, self.rows = keys, checks, rows
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def find(self, keys: NDArray[np.bytes_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return which of the keys are here, and in which rows."""
+        if not len(self):
+            return np.empty(0, np.intp), np.empty(0, np.intp)
+        places = np.minimum(np.searchsorted(self.keys, keys), len(self) - 1)
+        found = np.flatnonzero(self.keys[places] == keys)
+        return found, places[found]
+
+    def read(self, places: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return rows, and which of them are as they were written."""
+        rows = self.rows[places]
+        return rows, checks_of(self.keys[places], rows) == self.checks[places]
+
+
+def as_keys(keys: Sequence[bytes]) -> NDArray[np.bytes_]:
+    """Put keys of 32 bytes into an array that can be sorted."""
+    if any(len(key) != KEY_SIZE for key in keys):
+        raise ValueError(f"A key has {KEY_SIZE} bytes, such as hashlib.sha256(content).digest().")
+    return np.frombuffer(b"".join(keys), dtype=f"S{KEY_SIZE}")
+
+
+def checks_of(keys: NDArray[np.bytes_], rows: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Sum the bits of each row and the start of its key, so that a page of zeros does not pass for a row."""
+    start = np.ascontiguousarray(keys).view("<u4").reshape(-1, KEY_SIZE // 4)[:, 0]
+    return np.ascontiguousarray(rows).view("<u4").sum(axis=1, dtype=np.uint32) + start
+
+
+def write_shard(folder: Path, keys: NDArray[np.bytes_], rows: NDArray[np.float32]) -> Path:
+    """Write a file of sorted and different keys."""
+    return _write(folder, keys, checks_of(keys, rows), rows.shape[1], [rows])
+
+
+def merge_shards(folder: Path, shards: Sequence[Shard]) -> Path:
+    """Write what several files hold into one, a piece at a time."""
+    keys = np.concatenate([shard.keys for shard in shards])
+    _, first = np.unique(keys, return_index=True)
+    source = np.repeat(np.arange(len(shards)), [len(shard) for shard in shards])[first]
+    place = np.concatenate([np.arange(len(shard)) for shard in shards])[first]
+    width = shards[0].rows.shape[1]
+    # Carried over, not computed anew: a damaged row must not get a check that suits it.
+    checks = np.concatenate([shard.checks for shard in shards])[first]
+
+    def pieces() -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(first), _ROWS_AT_ONCE):
+            piece = slice(start, start + _ROWS_AT_ONCE)
+            rows = np.empty((len(first[piece]), width), dtype="<f4")
+            for number in np.unique(source[piece]):
+                here = source[piece] == number
+                rows[here] = shards[number].rows[place[piece][here]]
+            yield rows
+
+    return _write(folder, keys[first], checks, width, pieces())
+
+
+def write_whole(path: Path, write: Any) -> None:
+    """Let `write(file)` fill a file that appears under its name only when it is on the disk."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _write(
+    folder: Path,
+    keys: NDArray[np.bytes_],
+    checks: NDArray[np.uint32],
+    width: int,
+    pieces: Iterable[NDArray[np.float32]],
+) -> Path:
+    path = folder / f"{uuid.uuid4().hex}{SUFFIX}"
+
+    def write(file: BinaryIO) -> None:
+        npy.write_array(file, keys, allow_pickle=False)
+        npy.write_array(file, checks.astype("<u4"), allow_pickle=False)
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(keys), width)}
+        npy.write_array_header_1_0(file, header)
+        for rows in pieces:
+            file.write(np.ascontiguousarray(rows, dtype="<f4").data)
+
+    write_whole(path, write)
+    return path
+
+
+def _map_block(file: BinaryIO, path: Path) -> NDArray[Any]:
+    """Map the block that starts here, and go to its end."""
+    if npy.read_magic(file) != (1, 0):
+        raise ValueError(f"{path} has a header of another version.")
+    shape, fortran_order, dtype = npy.read_array_header_1_0(file)
+    size = math.prod(shape) * dtype.itemsize
+    start = file.tell()
+    if fortran_order or dtype.hasobject or start + size > os.fstat(file.fileno()).st_size:
+        raise ValueError(f"{path} is cut off.")
+    file.seek(start + size)
+    if not size:
+        return np.empty(shape, dtype)
+    return np.memmap(path, dtype, "r", offset=start, shape=shape).view(np.ndarray)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names on the disk too, before files that they replace are removed."""
+    with contextlib.suppress(OSError):  # Windows opens no folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

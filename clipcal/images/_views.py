@@ -1,0 +1,30 @@
+"""One decoded picture as the pixels that a tower reads."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from ._reading import pixel_digest
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipcal.backbones import Backbone
+
+
+def views(image: Image.Image, backbone: Backbone, n_views: int, seed: int) -> torch.Tensor:
+    """Turn a picture into pixels (n_views, 3, height, width).
+
+    One view is the backbone's own evaluation transform. Several are crops that depend on the seed and the
+    pixels alone, so that a picture gets the same ones wherever it stands.
+    """
+    import torch
+
+    if n_views == 1:
+        return backbone.preprocess(image)[None]
+    digest = hashlib.sha256(seed.to_bytes(8, "little") + pixel_digest(image)).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+    return torch.stack([backbone.augment(image, generator) for _ in range(n_views)])
