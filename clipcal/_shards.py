@@ -68,6 +68,11 @@ class Shard:
         rows = self.rows[places]
         return rows, checks_of(self.keys[places], rows) == self.checks[places]
 
+    def whole_rows(self) -> NDArray[np.intp]:
+        """Return the places of all rows that are as they were written."""
+        pieces = np.split(np.arange(len(self)), range(_ROWS_AT_ONCE, len(self), _ROWS_AT_ONCE))
+        return np.concatenate([piece[self.read(piece)[1]] for piece in pieces])
+
 
 def as_keys(keys: Sequence[bytes]) -> NDArray[np.bytes_]:
     """Put keys of 32 bytes into an array that can be sorted."""
@@ -89,13 +94,14 @@ def write_shard(folder: Path, keys: NDArray[np.bytes_], rows: NDArray[np.float32
 
 def merge_shards(folder: Path, shards: Sequence[Shard]) -> Path:
     """Write what several files hold into one, a piece at a time."""
-    keys = np.concatenate([shard.keys for shard in shards])
+    kept = [shard.whole_rows() for shard in shards]
+    keys = np.concatenate([shard.keys[rows] for shard, rows in zip(shards, kept, strict=True)])
     _, first = np.unique(keys, return_index=True)
-    source = np.repeat(np.arange(len(shards)), [len(shard) for shard in shards])[first]
-    place = np.concatenate([np.arange(len(shard)) for shard in shards])[first]
+    source = np.repeat(np.arange(len(shards)), [len(rows) for rows in kept])[first]
+    place = np.concatenate(kept)[first]
     width = shards[0].rows.shape[1]
-    # Carried over, not computed anew: a damaged row must not get a check that suits it.
-    checks = np.concatenate([shard.checks for shard in shards])[first]
+    # Carried over, not computed anew: a row damaged from now on must not get a check that suits it.
+    checks = np.concatenate([shard.checks[rows] for shard, rows in zip(shards, kept, strict=True)])[first]
 
     def pieces() -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(first), _ROWS_AT_ONCE):

@@ -137,7 +137,8 @@ class FeatureCache:
             names = ("backbone", "fingerprint", "precision", "kind", "width")
             record = {name: label.get(name) for name in names}
             record["n_rows"] = len(FeatureTable(folder, int(label["width"]), label))
-            record["n_bytes"] = sum(_size(path) for path in _listed(folder))
+            sizes = [os.path.getsize(path) for path in _listed(folder) if path.is_file()]
+            record["n_bytes"] = sum(sizes)
             records.append(record)
         return sorted(records, key=lambda record: (record["backbone"], record["kind"], record["precision"]))
 
@@ -229,6 +230,11 @@ class FeatureTable:
         """Count the different keys."""
         keys = [shard.keys for shard in self._refresh()]
         return len(keys[0]) if len(keys) == 1 else len(np.unique(np.concatenate(keys))) if keys else 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether no row is kept."""
+        return not self._refresh()
 
     def get(self, keys: Sequence[bytes]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Look up rows.
@@ -365,13 +371,6 @@ def _listed(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError:
         return []
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -109,7 +109,10 @@ def encode_images(
         _threads(n_threads) as pool,
         tqdm(total=len(pictures), desc="Encoding images", unit="img", disable=verbose < 1) as bar,
     ):
-        tower = partial(_through_tower, pool, backbone, batch_size, n_views)
+        # Each picture brings n_views crops, and the tower should still see about batch_size at once.
+        step = max(1, batch_size // n_views)
+        n_ahead = max(2 * n_threads, min(step, _MAX_WAITING // n_views))
+        tower = partial(_through_tower, pool, backbone, step, n_views, n_ahead)
         prepare = partial(_prepare, pictures, backbone, n_views, seed)
         if cache is None:
             for rows, _, embeddings in tower(prepare, range(len(pictures))):
@@ -155,8 +158,9 @@ def _prepare(
 def _through_tower(
     pool: ThreadPoolExecutor,
     backbone: Backbone,
-    batch_size: int,
+    step: int,
     n_views: int,
+    n_ahead: int,
     work: Callable[[int], Prepared],
     positions: Iterable[int],
 ) -> Iterator[tuple[list[int], list[bytes], NDArray[np.float32] | None]]:
@@ -167,8 +171,6 @@ def _through_tower(
     """
     import torch
 
-    # Each picture brings n_views crops, and the tower should still see about batch_size at once.
-    step = max(1, batch_size // n_views)
     batch: list[tuple[int, bytes, torch.Tensor]] = []
 
     def encoded() -> tuple[list[int], list[bytes], NDArray[np.float32]]:
@@ -177,7 +179,6 @@ def _through_tower(
         embeddings = backbone.encode_images(torch.stack(pixels).flatten(0, 1)).cpu().numpy()
         return list(rows), list(keys), embeddings.reshape(len(rows), n_views, -1)
 
-    n_ahead = max(2, min(step, max(1, _MAX_WAITING // n_views)))
     for i, (key, pixels) in _in_order(pool, work, positions, n_ahead):
         if pixels is None:
             yield [i], [key], None
@@ -240,7 +241,7 @@ def _missing(
     advance: Callable[[int], Any],
 ) -> Iterator[int]:
     """Fill `out` with what the table has, and yield the positions of the rest."""
-    if not len(table):
+    if table.empty:
         # Whoever encodes a picture hashes it too.
         yield from range(len(pictures))
         return
