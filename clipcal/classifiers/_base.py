@@ -1,4 +1,4 @@
-"""What every CLIP classifier does the same way: labels, kinds of X, and cosine logits in NumPy."""
+"""What every CLIP classifier does the same way: labels, kinds of X, and what is predicted from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
@@ -18,6 +17,13 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from clipcal._compat import _check_sample_weight, _safe_indexing
 from clipcal.caching import MemoryLike
+from clipcal.classifiers._prediction import (
+    best_classes,
+    class_log_probabilities,
+    class_probabilities,
+    cosine_logits,
+    logit_margins,
+)
 from clipcal.images import encode_images, input_kind
 from clipcal.metrics import feature_divergence
 from clipcal.text import class_texts, split_labels
@@ -27,9 +33,8 @@ if TYPE_CHECKING:
 
     from clipcal.backbones import Backbone
 
-__all__ = ["CLIPClassifier", "all_or_nothing", "cosine_logits"]
+__all__ = ["CLIPClassifier", "all_or_nothing"]
 
-_BLOCK = 16_384
 _Fit = TypeVar("_Fit", bound=Callable[..., Any])
 
 
@@ -48,31 +53,6 @@ def all_or_nothing(fit: _Fit) -> _Fit:
             raise
 
     return cast(_Fit, guarded)
-
-
-def cosine_logits(
-    embeddings: NDArray[np.floating], text_features: NDArray[np.floating], logit_scale: float
-) -> NDArray[np.float64]:
-    """Return scaled cosines between embeddings and text features.
-
-    Parameters
-    ----------
-    embeddings : ndarray of shape (n_samples, n_features)
-    text_features : ndarray of shape (n_classes, n_features)
-        Rows of unit length.
-    logit_scale : float
-
-    Returns
-    -------
-    logits : ndarray of float64, shape (n_samples, n_classes)
-    """
-    weights = np.asarray(text_features, dtype=np.float64).T * logit_scale
-    logits = np.empty((len(embeddings), weights.shape[1]))
-    for start in range(0, len(embeddings), _BLOCK):
-        block = np.asarray(embeddings[start : start + _BLOCK], dtype=np.float64)
-        length = np.linalg.norm(block, axis=1, keepdims=True)
-        logits[start : start + _BLOCK] = (block / np.maximum(length, 1e-12)) @ weights
-    return logits
 
 
 class CLIPClassifier(ClassifierMixin, BaseEstimator):
@@ -181,7 +161,8 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
     def _predict_embeddings(self, X: Any) -> NDArray[np.floating]:
         """Return embeddings of what is to be predicted, shape (n_samples, n_features)."""
         if input_kind(X) == "embeddings":
-            return validate_data(self, X, dtype=np.float64, reset=False)
+            # Floats stay as they are: each block is brought to float64 when its turn comes.
+            return validate_data(self, X, dtype=[np.float64, np.float32, np.float16], reset=False)
         return encode_images(
             X,
             self._open_backbone(),
@@ -190,9 +171,10 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
             verbose=self.verbose,
         )
 
-    def _logits(self, X: Any) -> NDArray[np.float64]:
+    def _cosine_terms(self, X: Any) -> tuple[NDArray[np.floating], NDArray[np.float32], float]:
+        """Return what `cosine_logits` and its kin take."""
         check_is_fitted(self, "text_features_")
-        return cosine_logits(self._predict_embeddings(X), self.text_features_, self.logit_scale_)
+        return self._predict_embeddings(X), self.text_features_, self.logit_scale_
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return the logits.
@@ -207,8 +189,8 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         logits : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
             Cosine times ``logit_scale_``; for two classes the difference, second minus first.
         """
-        logits = self._logits(X)
-        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+        terms = self._cosine_terms(X)
+        return logit_margins(*terms) if len(self.classes_) == 2 else cosine_logits(*terms)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return class probabilities, the softmax of the logits.
@@ -223,7 +205,7 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         probabilities : ndarray of shape (n_samples, n_classes)
             Columns in the order of ``classes_``; rows sum to 1.
         """
-        return softmax(self._logits(X), axis=1)
+        return class_probabilities(*self._cosine_terms(X))
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Return logarithms of the class probabilities, exact where they are tiny.
@@ -237,7 +219,7 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
         """
-        return log_softmax(self._logits(X), axis=1)
+        return class_log_probabilities(*self._cosine_terms(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each sample, the first one among equals.
@@ -251,7 +233,7 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         -------
         labels : ndarray of shape (n_samples,)
         """
-        best = self._logits(X).argmax(axis=1)
+        best = best_classes(*self._cosine_terms(X))
         return self.classes_[best]
 
     def with_classes(self, labels: Sequence[Any] | Mapping[Any, str]) -> Self:
