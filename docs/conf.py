@@ -13,6 +13,7 @@ project_copyright = "2026, the clipcal developers"
 version = release = clipcal.__version__
 
 extensions = [
+    "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.extlinks",
@@ -42,7 +43,7 @@ html_theme_options = {
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {page: [] for page in ("index", "method", "calibration")}
+html_sidebars = {page: [] for page in ("index", "method", "calibration", "performance")}
 html_show_sourcelink = False
 
 

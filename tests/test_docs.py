@@ -2,6 +2,7 @@
 
 import doctest
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +17,11 @@ PAGES = sorted((ROOT / "docs").glob("*.rst"))
 
 @pytest.mark.slow
 def test_the_pages_build_without_warnings(tmp_path):
-    for needed in ("sphinx", "numpydoc", "pydata_sphinx_theme"):
+    for needed in ("sphinx", "myst_parser", "numpydoc", "pydata_sphinx_theme"):
         pytest.importorskip(needed)
     # autosummary writes its stubs beside the sources: build from a copy.
     source = tmp_path / "docs"
-    for path in [*PAGES, ROOT / "docs" / "conf.py", *(ROOT / "docs" / "_templates").rglob("*.rst")]:
-        target = source / path.relative_to(ROOT / "docs")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    shutil.copytree(ROOT / "docs", source, ignore=shutil.ignore_patterns("_build", "generated"))
     options = ["-W", "--keep-going", "-q", "-b", "html"]
     command = [sys.executable, "-m", "sphinx", *options, str(source), str(tmp_path / "html")]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

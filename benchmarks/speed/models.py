@@ -1,4 +1,4 @@
-"""The architecture of ViT-B-16 with random weights, which cost what trained ones cost, and real class names."""
+"""ViT-B-16 with random weights, which cost what trained ones cost, and real class names."""
 
 from __future__ import annotations
 

@@ -53,7 +53,8 @@ def measure(backbone: OpenClipBackbone, n_classes: int, n_rounds: int) -> list[d
         return F.normalize(backbone.encode_text(embeddings, tokens), dim=-1)
 
     def passes(encode: Callable[[Any], torch.Tensor], prompts: Any) -> Callable[[], torch.Tensor]:
-        weights = torch.randn(len(prompts), backbone.embedding_dim, device=backbone.device)
+        weights = torch.randn(len(prompts), backbone.embedding_dim, generator=torch_generator(2))
+        weights = weights.to(backbone.device)
 
         def run() -> torch.Tensor:
             context.grad = None

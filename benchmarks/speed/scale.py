@@ -1,0 +1,160 @@
+"""Time and peak memory of one step as classes and outliers grow.
+
+    python benchmarks/speed/scale.py
+
+Each size runs in a process of its own, since the peak belongs to it. A step encodes all classes and as
+many outliers, computes cross-entropy of 32 embeddings and the penalty, and goes back. `padded` is the
+same on 77 positions in one piece; its peak grows with the classes, and what fits into memory here is
+extrapolated along a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from models import class_names, random_clip
+from paired import RESULTS, in_a_process, report
+from torch.nn import functional as F
+
+from clipcal import CoOp
+from clipcal.text import load_nouns
+from clipcal.training import torch_generator
+
+SIZES = [(50, 50), (100, 100), (200, 200), (500, 500), (1000, 0), (1000, 1000), (2000, 2000), (10_000, 0)]
+PADDED = [(20, 20), (50, 50), (100, 100)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--one", nargs=3, metavar=("WAY", "CLASSES", "OUTLIERS"), help="measure one, print JSON"
+    )
+    args = parser.parse_args()
+    if args.one:
+        way, n_classes, n_outliers = args.one
+        print(json.dumps(measure(way, int(n_classes), int(n_outliers))))
+        return
+    records = [in_a_process("--one", "ours", str(c), str(o)) for c, o in SIZES]
+    padded = [in_a_process("--one", "padded", str(c), str(o)) for c, o in PADDED]
+    slope, start = np.polyfit([r["tokens"] for r in padded], [r["peak GiB"] for r in padded], 1)
+    tokens = 77 * 2000
+    records += padded
+    records.append(
+        {
+            "way": "padded, extrapolated",
+            "classes": 1000,
+            "outliers": 1000,
+            "tokens": tokens,
+            "peak GiB": float(start + slope * tokens),
+        }
+    )
+    report("scale", records)
+    draw([record for record in records if record["way"] == "ours"], RESULTS / "scale.svg")
+
+
+def measure(way: str, n_classes: int, n_outliers: int) -> dict[str, Any]:
+    backbone = random_clip()
+    learner = CoOp(context_init=None).learner(backbone, n_classes, torch_generator(0))
+    names = class_names(n_classes)
+    nouns = [noun for noun in load_nouns()[3::7] if noun not in set(names)][:n_outliers]
+    prompts = learner.prompts([*names, *nouns])
+    generator = torch_generator(1)
+    images = F.normalize(torch.randn(32, backbone.embedding_dim, generator=generator), dim=-1)
+    held = F.normalize(torch.randn(n_outliers, backbone.embedding_dim, generator=generator), dim=-1)
+    images, held = images.to(backbone.device), held.to(backbone.device)
+    targets = torch.arange(32, device=backbone.device) % n_classes
+
+    def step(part: Any, n: int) -> None:
+        features = learner(part) if way == "ours" else padded(learner, part)
+        loss = F.cross_entropy(100 * images @ features[:n].T, targets % n)
+        if len(part) > n:
+            loss = loss + 8 * (1 - (features[n:] * held).sum(dim=-1).mean())
+        loss.backward()
+
+    step(prompts.take(slice(0, 4)), 4)  # what a first step loads is not what is measured
+    before = reset_peak(backbone.device)
+    start = time.perf_counter()
+    step(prompts, n_classes)
+    peak = read_peak(backbone.device) - before  # waits for the device
+    seconds = time.perf_counter() - start
+    n_tokens = 77 * len(prompts) if way == "padded" else int((prompts.lengths - 17).sum()) + 17
+    return {
+        "way": way,
+        "classes": n_classes,
+        "outliers": n_outliers,
+        "tokens": n_tokens,
+        "seconds": seconds,
+        "peak GiB": peak / 2**30,
+    }
+
+
+def padded(learner: Any, prompts: Any) -> torch.Tensor:
+    backbone, context = learner.backbone, learner.context
+    tokens = F.pad(prompts.tokens, (0, 77 - prompts.tokens.shape[1]))
+    embeddings = backbone.embed_tokens(tokens)
+    embeddings = torch.cat(
+        [embeddings[:, :1], context.expand(len(tokens), -1, -1), embeddings[:, 17:]], dim=1
+    )
+    return F.normalize(backbone.encode_text(embeddings, tokens), dim=-1)
+
+
+def reset_peak(device: torch.device) -> int:
+    """Forget earlier peaks; return the bytes in use."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")
+    return status("VmRSS")
+
+
+def read_peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated()
+    return status("VmHWM")
+
+
+def status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def draw(records: list[dict[str, Any]], path: Path) -> None:
+    """Plot seconds against tokens, with a line through the origin's neighbourhood fitted to all."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "clipcal"
+    from matplotlib import pyplot as plt
+
+    tokens = np.array([record["tokens"] for record in records])
+    seconds = np.array([record["seconds"] for record in records])
+    # Relative errors count, since sizes differ by a factor of a hundred.
+    slope, start = np.polyfit(tokens, seconds, 1, w=1 / seconds)
+    figure, ax = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
+    line = np.geomspace(tokens.min(), tokens.max())
+    ax.loglog(
+        line, start + slope * line, color="0.6", label=f"{1e3 * start:.0f} ms + {1e3 * slope:.2f} ms a token"
+    )
+    ax.loglog(tokens, seconds, "o", color="tab:blue", label="one step")
+    for record in records:
+        label = f"{record['classes']:,}" + (f" + {record['outliers']:,}" if record["outliers"] else "")
+        ax.annotate(
+            label, (record["tokens"], record["seconds"]), (6, -9), textcoords="offset points", fontsize=7
+        )
+    ax.set_xlabel("tokens computed (classes + outliers beside the points)")
+    ax.set_ylabel("seconds a step")
+    ax.margins(x=0.12)
+    ax.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
