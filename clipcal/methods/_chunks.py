@@ -11,7 +11,7 @@ from torch import Tensor
 
 __all__ = ["chunks_of", "encode_in_chunks", "memory_budget"]
 
-_BUDGET = 2**30
+_BUDGET = 2**29
 # Where a backbone does not say what a token costs.
 _SIZE = 256
 

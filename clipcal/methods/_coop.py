@@ -157,9 +157,9 @@ class CoOp(TuningMethod):
         Learn one context for each class. Such a classifier knows no other classes, and outliers have
         no context, so ``with_classes`` and ``regularizer="dor"`` raise.
     text_chunk_size : int or "auto", default="auto"
-        Prompts encoded at once; bounds the memory of a step, at the price of encoding twice what does not
-        fit. ``"auto"`` takes as many as leave about 1 GiB behind for the backward pass, on CUDA a quarter
-        of the free memory if that is more.
+        Prompts encoded at once; bounds the memory of a step, at the price of encoding twice where not all
+        fit. ``"auto"`` takes as many as leave about half a GiB behind for the backward pass, on CUDA a
+        quarter of the free memory if that is more.
 
     References
     ----------
