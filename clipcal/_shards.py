@@ -82,9 +82,22 @@ def as_keys(keys: Sequence[bytes]) -> NDArray[np.bytes_]:
 
 
 def checks_of(keys: NDArray[np.bytes_], rows: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Sum the bits of each row and the start of its key, so that a page of zeros does not pass for a row."""
+    """Sum the bits of each row, weighted by their place, and the start of its key.
+
+    The key keeps a page of zeros, and the weights exchanged numbers, from passing for a row.
+    """
     start = np.ascontiguousarray(keys).view("<u4").reshape(-1, KEY_SIZE // 4)[:, 0]
-    return np.ascontiguousarray(rows).view("<u4").sum(axis=1, dtype=np.uint32) + start
+    bits = np.ascontiguousarray(rows).view("<u4")
+    weights = np.arange(1, 2 * bits.shape[1], 2, dtype=np.uint32)
+    return (bits * weights).sum(axis=1, dtype=np.uint32) + start
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, 0 if it is gone."""
+    try:
+        return path.stat().st_size
+    except OSError:  # another process has merged the file away since it was listed
+        return 0
 
 
 def write_shard(folder: Path, keys: NDArray[np.bytes_], rows: NDArray[np.float32]) -> Path:

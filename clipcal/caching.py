@@ -26,6 +26,7 @@ from clipcal._shards import (
     Shard,
     as_keys,
     merge_shards,
+    size_of,
     write_shard,
     write_whole,
 )
@@ -34,6 +35,7 @@ __all__ = ["FeatureCache", "FeatureTable", "MemoryLike", "as_cache"]
 
 _FORMAT = "clipcal features 1"
 _LABEL = "table.json"
+_SHOWN = ("backbone", "kind", "precision", "fingerprint", "width")
 _TABLE = re.compile(r"features-[0-9a-f]{64}")
 _NOTE = re.compile(r"note-[0-9a-f]{64}\.json")
 _OWN_FILE = re.compile(rf"({re.escape(_LABEL)}|[0-9a-f]{{32}}{re.escape(SUFFIX)})")
@@ -132,15 +134,14 @@ class FeatureCache:
         records = []
         for folder in self._table_folders():
             label = _read_json(folder / _LABEL)
-            if label is None or label.get("format") != _FORMAT:
+            if label is None or label.get("format") != _FORMAT or not label.keys() >= set(_SHOWN):
                 continue
-            names = ("backbone", "fingerprint", "precision", "kind", "width")
-            record = {name: label.get(name) for name in names}
-            record["n_rows"] = len(FeatureTable(folder, int(label["width"]), label))
-            sizes = [os.path.getsize(path) for path in _listed(folder) if path.is_file()]
-            record["n_bytes"] = sum(sizes)
-            records.append(record)
-        return sorted(records, key=lambda record: (record["backbone"], record["kind"], record["precision"]))
+            record = {name: label[name] for name in _SHOWN}
+            n_rows = len(FeatureTable(folder, int(label["width"]), label))
+            records.append(record | {"n_rows": n_rows, "n_bytes": sum(map(size_of, _listed(folder)))})
+        return sorted(
+            records, key=lambda record: (str(record["backbone"]), record["kind"], record["precision"])
+        )
 
     def clear(self) -> None:
         """Delete what is kept, and nothing that lies beside it.
@@ -152,7 +153,7 @@ class FeatureCache:
         """
         for folder in self._table_folders():
             for path in _listed(folder):
-                if _OWN_FILE.fullmatch(path.name) or _STRAY.fullmatch(path.name):
+                if (_OWN_FILE.fullmatch(path.name) or _STRAY.fullmatch(path.name)) and not path.is_dir():
                     path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # somebody keeps something else there
                 folder.rmdir()
@@ -315,7 +316,7 @@ class FeatureTable:
 
     def _prepare_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if _read_json(self.folder / _LABEL) is None:
+        if (_read_json(self.folder / _LABEL) or {}).keys() != self.label.keys():
             _write_json(self.folder / _LABEL, self.label)
 
     def _tidy(self) -> None:

@@ -155,6 +155,13 @@ class TestDamage:
         put(table := open_table(tmp_path), range(20))
         assert check(table, range(20)) == list(range(20))
 
+    def test_numbers_exchanged(self, tmp_path):
+        put(open_table(tmp_path), [3])
+        [path] = shards(tmp_path)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-8] + whole[-4:] + whole[-8:-4])
+        assert check(open_table(tmp_path), [3]) == []
+
     def test_any_byte_changed(self, tmp_path):
         put(open_table(tmp_path), range(20))
         [path] = shards(tmp_path)
@@ -299,6 +306,22 @@ assert check(open_table(folder), [1, 100]) == [1]
 
 
 class TestInfoAndClear:
+    def test_a_damaged_label_is_passed_over_and_mended(self, tmp_path):
+        put(table := open_table(tmp_path), [1])
+        label = next(tmp_path.rglob("table.json"))
+        label.write_text('{"format": "clipcal features 1"}', encoding="utf-8")
+        assert FeatureCache(tmp_path).info() == []
+        put(table, [2])
+        assert FeatureCache(tmp_path).info()[0]["n_rows"] == 2
+
+    def test_a_folder_with_the_name_of_a_file_stays(self, tmp_path):
+        put(open_table(tmp_path), [1])
+        foreign = shards(tmp_path)[0].parent / f"{'a' * 32}.shard"
+        foreign.mkdir()
+        FeatureCache(tmp_path).clear()
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+        assert foreign.is_dir()
+
     def test_info(self, tmp_path):
         cache = FeatureCache(tmp_path)
         assert cache.info() == []

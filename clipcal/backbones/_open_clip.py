@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import copyreg
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
-from open_clip.model import QuickGELU, TextTransformer
+from open_clip.model import TextTransformer
 from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
@@ -24,6 +23,7 @@ from clipcal.exceptions import BackboneError, WeightsUnavailableError
 
 from ._augment import random_view
 from ._device import autocast, resolve_device, resolve_precision
+from ._fingerprint import fingerprint_of
 from ._names import BackboneName, find_in_folder, parse_name, unavailable, unknown_architecture, unknown_tag
 from ._packing import Packing
 from ._prefix import bytes_per_token
@@ -44,7 +44,7 @@ class OpenClipBackbone:
     ----------
     model : nn.Module
         An open_clip model. In place, it is frozen, put into evaluation mode and float32, and moved to
-        `device`.
+        `device`. It must not be changed afterwards: what is computed from its weights is kept.
     tokenizer : callable
         ``tokenizer(texts, context_length=n)`` gives token ids (n_texts, n), padded on the right.
     preprocess : callable or None, default=None
@@ -121,7 +121,6 @@ class OpenClipBackbone:
         self._tokenizer = PromptTokenizer(tokenizer, self.text_tower)
         carried = open_clip.get_model_preprocess_cfg(model)
         cfg = self._preprocess_cfg = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), carried))
-        self._own_preprocess = preprocess
         self._preprocess = image_transform_v2(cfg, is_train=False) if preprocess is None else preprocess
         self._fingerprint: str | None = None
         self.files: dict[str, Any] = {}
@@ -133,10 +132,10 @@ class OpenClipBackbone:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over weights, structure and preprocessing; computed when first asked for."""
+        """SHA-256 over weights, structure and preprocessing; computed when first asked for, and kept."""
         if self._fingerprint is None:
-            self._fingerprint = _fingerprint(
-                self.model, self.text_tower, self._preprocess_cfg, self._own_preprocess
+            self._fingerprint = fingerprint_of(
+                self.model, self.text_tower, asdict(self._preprocess_cfg), self.preprocess, self.tokenize
             )
         return self._fingerprint
 
@@ -382,19 +381,3 @@ def _embedding_dim(tower: TextTower) -> int:
     if projection is None:
         return tower.width
     return int(projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1])
-
-
-def _fingerprint(model: Any, tower: TextTower, preprocess_cfg: PreprocessCfg, own_preprocess: object) -> str:
-    """Hash what decides the embeddings. Not the printed form of the model, which changes with torch."""
-    structure = {
-        "preprocess": asdict(preprocess_cfg),
-        "own_preprocess": None if own_preprocess is None else repr(own_preprocess).partition(" at 0x")[0],
-        "quick_gelu": any(isinstance(module, QuickGELU) for module in model.modules()),
-        "heads": [module.num_heads for module in model.modules() if hasattr(module, "num_heads")],
-        "text": [tower.pool, tower.eos_id, tower.pad_id, tower.module.attn_mask is not None],
-    }
-    digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode())
-    for key, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{key}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

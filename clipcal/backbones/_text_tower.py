@@ -82,7 +82,9 @@ class TextTower:
         """Whether :meth:`prefix_encoder` is exact: judged by the structure, then tried out once."""
         if not reads_only_the_end(self):
             return False
-        agrees = PrefixEncoder(self).agrees()
+        # In plain float32, whatever arithmetic the caller has open.
+        with torch.autocast(self.module.positional_embedding.device.type, enabled=False):
+            agrees = PrefixEncoder(self).agrees()
         if not agrees:
             warnings.warn(
                 f"The text tower {type(self.module).__name__} looks like CLIP's but computes something else, "
@@ -106,7 +108,9 @@ class TextTower:
                 "(shares_prefix is False); use encode_text."
             )
         if precision not in self._prefix_encoders:
-            self._prefix_encoders[precision] = PrefixEncoder(self, precision)
+            # Copies of weights that were made in inference mode could never be trained through.
+            with torch.inference_mode(False):
+                self._prefix_encoders[precision] = PrefixEncoder(self, precision)
         return self._prefix_encoders[precision]
 
     def __getstate__(self) -> dict[str, Any]:

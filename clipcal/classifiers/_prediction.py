@@ -168,7 +168,8 @@ def _unit_rows(embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return a copy in float64 with rows of unit length, but for those that have no direction."""
     block = np.asarray(embeddings, dtype=np.float64, order="C")
     length = np.sqrt(np.einsum("ij,ij->i", block, block))
-    if not np.isfinite(length).all():
-        # The entries are finite, but their squares are not.
-        return _unit_rows(block / np.maximum(np.abs(block).max(axis=1, keepdims=True), 1.0))
+    if np.isinf(length).any():
+        # The squares of large entries are not finite, though the entries are.
+        block = block / np.maximum(np.abs(block).max(axis=1, keepdims=True), 1.0)
+        length = np.sqrt(np.einsum("ij,ij->i", block, block))
     return block * (1.0 / np.maximum(length, _MIN_LENGTH))[:, np.newaxis]

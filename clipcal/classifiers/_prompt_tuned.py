@@ -340,13 +340,15 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         from clipcal.training import LabelledEmbeddings
 
         if input_kind(X) != "embeddings":
+            # Crops without a seed are never drawn again, so keeping them would only fill the disk.
+            seeded = self.n_views == 1 or self.random_state is not None
             X = encode_images(
                 X,
                 backbone,
                 batch_size=self.batch_size,
                 n_views=self.n_views,
                 random_state=random_state,
-                memory=self.memory,
+                memory=self.memory if seeded else None,
                 verbose=self.verbose,
             )
         # A copy: torch warns of read-only arrays, which joblib's workers get.

@@ -64,7 +64,7 @@ def encode_images(
         of each.
     random_state : int, RandomState or None, default=None
         What the crops depend on, together with the pixels: the same picture gets the same crops wherever it
-        stands. Unused for ``n_views=1``.
+        stands. Unused for ``n_views=1``. Crops of None come from no seed and are not kept in `memory`.
     memory : str, Path, FeatureCache, joblib.Memory or None, default=None
         Where embeddings are kept; see :class:`clipcal.FeatureCache`. Each picture is found again by what its
         file contains, or by its pixels if it is in memory: files may be moved and renamed, and of a longer
@@ -101,7 +101,8 @@ def encode_images(
     if n_views < 1 or batch_size < 1:
         raise ValueError(f"n_views and batch_size must be at least 1, got {n_views} and {batch_size}.")
     seed = 0 if n_views == 1 else int(check_random_state(random_state).randint(2**31 - 1))
-    cache = as_cache(memory)
+    # Crops without a seed are never drawn again, so keeping them would only fill the disk.
+    cache = None if n_views > 1 and random_state is None else as_cache(memory)
     # An opened but unread PIL image must not be read by two threads, and a resampled list holds it twice.
     n_threads = 1 if isinstance(pictures[0], Image.Image) else min(8, os.cpu_count() or 1)
     out = np.empty((len(pictures), n_views, backbone.embedding_dim), dtype=np.float32)

@@ -151,6 +151,8 @@ def _encode(
             if not skip_long:
                 raise
             rows = [i for i in rows if _fits(backbone, texts[i])]
+            if not rows:
+                continue
             tokens = backbone.tokenize([texts[i] for i in rows])
         encoded = encode_fixed(backbone, tokens)
         features[rows] = nn.functional.normalize(encoded.float(), dim=-1).cpu().numpy()

@@ -276,6 +276,15 @@ class TestObject:
         with torch.no_grad():
             changed.visual.conv1.weight[0, 0, 0, 0] += 1e-3
         assert OpenClipBackbone(changed, SimpleTokenizer(), device="cpu").fingerprint != same.fingerprint
+        transformed = OpenClipBackbone(
+            make_tiny_model(),
+            SimpleTokenizer(),
+            lambda image: 2 * same.preprocess(image),
+            device="cpu",
+        )
+        assert transformed.fingerprint != same.fingerprint
+        upper = OpenClipBackbone(make_tiny_model(), SimpleTokenizer(clean="whitespace"), device="cpu")
+        assert upper.fingerprint != same.fingerprint
         resized = make_tiny_model()
         resized.visual.preprocess_cfg["resize_mode"] = "squash"
         assert OpenClipBackbone(resized, SimpleTokenizer(), device="cpu").fingerprint != same.fingerprint

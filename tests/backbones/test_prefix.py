@@ -243,3 +243,19 @@ def test_bfloat16_is_as_near_as_autocast():
         autocast = padded(low, learner.context, prompts).float()
     errors = [(other - exact).norm(dim=1).max().item() for other in (features, autocast)]
     assert 0 < errors[0] < 1.5 * errors[1]
+
+
+def test_the_callers_arithmetic_does_not_decide():
+    backbone = OpenClipBackbone(backbone_of("OpenCLIP's").model, open_clip.SimpleTokenizer(), device="cpu")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert backbone.shares_prefix
+
+
+def test_training_works_after_inference_mode():
+    model = backbone_of("OpenCLIP's").model
+    backbone = OpenClipBackbone(model, open_clip.SimpleTokenizer(), device="cpu", precision="bf16")
+    learner = CoOp().learner(backbone, 2, torch_generator(0))
+    with torch.inference_mode():
+        learner(learner.prompts(["dog", "cat"]))
+    learner(learner.prompts(["dog", "cat"])).sum().backward()
+    assert learner.context.grad.abs().max() > 0

@@ -172,8 +172,8 @@ class TestTag:
         monkeypatch.setattr(adapter, "download_pretrained", lambda cfg: str(weights))
         quick = open_backbone("ViT-B-16/openai", device="cpu")
         plain = open_backbone("ViT-B-16/laion2b_s34b_b88k", device="cpu")
-        assert any(isinstance(m, adapter.QuickGELU) for m in quick.model.modules())
-        assert not any(isinstance(m, adapter.QuickGELU) for m in plain.model.modules())
+        assert any(isinstance(m, open_clip.model.QuickGELU) for m in quick.model.modules())
+        assert not any(isinstance(m, open_clip.model.QuickGELU) for m in plain.model.modules())
         assert quick.model.visual.preprocess_cfg["interpolation"] == "bicubic"
 
     @pytest.mark.parametrize("name", ["ViT-B-16/openai", "ViT-B/16/openai", "hf-hub:org/name"])

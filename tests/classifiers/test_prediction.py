@@ -216,6 +216,15 @@ class TestClassifier:
             fitted(5, 6).predict(X)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_embeddings_of_pictures_that_are_no_numbers_end_as_such(value):
+    # Embeddings that users pass are checked; those that a broken tower gives come this far.
+    with np.errstate(invalid="ignore"):
+        logits = _prediction.cosine_logits(np.array([[value, 1.0], [3.0, 4.0]]), np.eye(2), 10.0)
+    assert np.isnan(logits[0]).any()
+    np.testing.assert_allclose(logits[1], [6, 8])
+
+
 class TestMemory:
     N, WIDTH, N_CLASSES = 40_000, 256, 400
 

@@ -62,6 +62,14 @@ def test_texts_that_are_too_long(tmp_path):
     assert encode(["dog"], tmp_path)[1] == []
 
 
+@pytest.mark.parametrize("known", [[], ["cat"]])
+def test_nothing_but_texts_that_are_too_long(tiny_backbone, tmp_path, known):
+    names = [*known, LONG]
+    zero_shot_features(tiny_backbone, known, TEMPLATE, memory=tmp_path) if known else None
+    features = zero_shot_features(tiny_backbone, names, TEMPLATE, memory=tmp_path, skip_long=True)
+    assert features.any(dim=1).tolist() == [True] * len(known) + [False]
+
+
 def test_a_run_that_is_cut_off_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(_zero_shot, "_PIECE", 10)
 

@@ -1,0 +1,45 @@
+"""One hash of everything that decides what a CLIP's embeddings are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ._text_tower import TextTower
+
+# Short, since some towers have room for no more.
+_TEXTS = ["a dog.", "737-800", "(bird)", "Zo\u00eb", "A  b"]
+
+
+def fingerprint_of(
+    model: Any,
+    tower: TextTower,
+    preprocess_cfg: dict[str, Any],
+    preprocess: Callable[[Image.Image], torch.Tensor],
+    tokenize: Callable[[Sequence[str]], torch.Tensor],
+) -> str:
+    """Hash weights, structure, and what transform and tokenizer make of examples: SHA-256, hexadecimal."""
+    # Not the printed form of the model, which changes with torch.
+    structure = {
+        "preprocess": preprocess_cfg,
+        "quick_gelu": any(type(module).__name__ == "QuickGELU" for module in model.modules()),
+        "heads": [module.num_heads for module in model.modules() if hasattr(module, "num_heads")],
+        "text": [tower.pool, tower.eos_id, tower.pad_id, tower.module.attn_mask is not None],
+    }
+    digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode())
+    # A function does not say what it does, so it is asked to do it.
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    examples = {
+        "transformed": preprocess(Image.fromarray(pixels)),
+        "tokenized": torch.cat([tokenize([text]).flatten() for text in _TEXTS]),
+    }
+    for key, tensor in [*examples.items(), *sorted(model.state_dict().items())]:
+        digest.update(f"{key}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
