@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ._device import autocast, resolve_device, resolve_precision
+from ._device import autocast, resolve_device, resolve_precision, upload
 from ._packing import Packing
 from ._protocol import Backbone
 from ._registry import open_backbone
@@ -18,6 +18,7 @@ __all__ = [
     "open_backbone",
     "resolve_device",
     "resolve_precision",
+    "upload",
 ]
 
 

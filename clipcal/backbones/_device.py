@@ -110,3 +110,22 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
         To be entered around the forward pass.
     """
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Bring a tensor of the CPU to a device, without waiting for what a GPU is doing.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        On the CPU.
+    device : torch.device
+        Where to.
+
+    Returns
+    -------
+    Tensor
+        The copy, or the tensor itself on the CPU.
+    """
+    # CUDA takes ordinary memory into a buffer of its own before it returns; MPS may read it after it is gone.
+    return tensor.to(device, non_blocking=device.type == "cuda")

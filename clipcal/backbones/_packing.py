@@ -8,6 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ._device import upload
+
 __all__ = ["Packing"]
 
 # Tokens that attend in one piece. Larger pieces waste products between names that do not see each other,
@@ -160,5 +162,4 @@ class Packing:
         return rows[self.end_rows].reshape(self.n_tiles, 1, self.n_ends, width)
 
     def _upload(self, index: Tensor) -> Tensor:
-        # Without waiting: what is built from names on the host must not stall a GPU.
-        return index.to(self.device, non_blocking=True)
+        return upload(index, self.device)

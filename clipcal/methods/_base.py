@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from clipcal.backbones import Backbone, Packing
+from clipcal.backbones import Backbone, Packing, upload
 
 __all__ = ["Prompts", "TextLearner", "TuningMethod"]
 
@@ -44,7 +44,7 @@ class Prompts:
         """Return the prompts of the given rows; a tensor of rows is on the CPU."""
         lengths = self.lengths[rows]
         if isinstance(rows, Tensor):
-            rows = rows.to(self.tokens.device, non_blocking=True)
+            rows = upload(rows, self.tokens.device)
         return Prompts(self.tokens[rows], lengths, None if self.order is None else self.order[rows])
 
     def joined(self, other: Prompts) -> Prompts:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from clipcal._compat import Interval, StrOptions, validate_parameters
+from clipcal.backbones import upload
 from clipcal.exceptions import ClassNameError
 from clipcal.methods import Prompts, TextLearner
 from clipcal.regularizers._base import Penalty, Regularizer, TuningProblem
@@ -53,7 +54,7 @@ class _OutlierPenalty(Penalty):
         """Draw outliers uniformly without replacement, afresh at each step."""
         # On the host, since the nouns' lengths decide the shapes of the step.
         drawn = torch.randperm(len(self.nouns), generator=generator)[: self.batch_size]
-        self.drawn = drawn.to(self.targets.device, non_blocking=True)
+        self.drawn = upload(drawn, self.targets.device)
         return self.prompts.take(drawn)
 
     def __call__(self, class_features: Tensor, drawn_features: Tensor | None) -> Tensor:
