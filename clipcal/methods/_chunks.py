@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 __all__ = ["chunks_of", "encode_in_chunks", "memory_budget"]
 
@@ -87,6 +88,7 @@ class _Chunked(torch.autograd.Function):
         return torch.cat([encode(rows, context) for rows in chunks])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
         context = ctx.saved_tensors[0].detach().requires_grad_()
         total = torch.zeros_like(context)

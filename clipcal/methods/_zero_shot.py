@@ -74,13 +74,14 @@ def zero_shot_features(
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     # Bfloat16 gives other numbers than float32.
     key = (backbone.fingerprint, getattr(backbone, "precision", "fp32"), digest, str(skip_long))
-    if key in _tables:
-        _tables.move_to_end(key)
-    else:
-        _tables[key] = _encode(backbone, texts, skip_long=skip_long, progress=verbose >= 1)
+    # Another thread may put its own table in, and this one out, at any time.
+    table = _tables.pop(key, None)
+    if table is None:
+        table = _encode(backbone, texts, skip_long=skip_long, progress=verbose >= 1)
+    _tables[key] = table
     while len(_tables) > _MAX_TABLES:
         _tables.popitem(last=False)
-    return torch.from_numpy(_tables[key]).to(backbone.device)
+    return torch.from_numpy(table).to(backbone.device)
 
 
 def _look_up(
