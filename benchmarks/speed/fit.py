@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from models import class_names, random_clip
+from models import class_names, padded_features, random_clip
 from paired import compare, report
 from text import floor
 from torch.nn import functional as F
@@ -72,17 +72,13 @@ def main() -> None:
 def plain_step(backbone: OpenClipBackbone, names: list[str]) -> Callable[[], None]:
     learner = CoOp(context_init=None).learner(backbone, len(names), torch_generator(0))
     context, tokens = learner.context, learner.prompts(names).tokens
-    tokens = F.pad(tokens, (0, 77 - tokens.shape[1]))
     pixels = torch.randn(BATCH, 3, 224, 224, generator=torch_generator(1)).to(backbone.device)
     targets = torch.arange(BATCH, device=backbone.device) % len(names)
     optimizer = torch.optim.SGD([context], lr=0.002, momentum=0.9, weight_decay=5e-4)
 
     def run() -> None:
         images = F.normalize(backbone.encode_images(pixels), dim=-1)
-        embeddings = backbone.embed_tokens(tokens)
-        spread = context.expand(len(tokens), -1, -1)
-        embeddings = torch.cat([embeddings[:, :1], spread, embeddings[:, 17:]], dim=1)
-        features = F.normalize(backbone.encode_text(embeddings, tokens), dim=-1)
+        features = padded_features(backbone, context, tokens)
         loss = F.cross_entropy(100 * images @ features.T, targets)
         optimizer.zero_grad()
         loss.backward()

@@ -6,6 +6,7 @@ import logging
 
 import open_clip
 import torch
+from torch.nn import functional as F
 
 from clipcal.backbones import OpenClipBackbone
 from clipcal.text import load_nouns
@@ -27,3 +28,12 @@ def class_names(n: int) -> list[str]:
     step = 9  # neighbours in ImageNet's list are alike: dogs, then more dogs
     spread = [name for start in range(step) for name in names[:1000][start::step]]
     return [*spread, *names[1000:]][:n]
+
+
+def padded_features(backbone: OpenClipBackbone, context: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Encode as the papers describe it: every prompt by itself, on all 77 positions."""
+    tokens = F.pad(tokens, (0, 77 - tokens.shape[1]))
+    embeddings = backbone.embed_tokens(tokens)
+    spread = context.expand(len(tokens), -1, -1)
+    embeddings = torch.cat([embeddings[:, :1], spread, embeddings[:, 1 + len(context) :]], dim=1)
+    return F.normalize(backbone.encode_text(embeddings, tokens), dim=-1)

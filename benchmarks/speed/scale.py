@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from models import class_names, random_clip
+from models import class_names, padded_features, random_clip
 from paired import in_a_process, report
 from torch.nn import functional as F
 
@@ -74,7 +74,7 @@ def measure(way: str, n_classes: int, n_outliers: int) -> dict[str, Any]:
     targets = torch.arange(32, device=backbone.device) % n_classes
 
     def step(part: Any, n: int) -> None:
-        features = learner(part) if way == "ours" else padded(learner, part)
+        features = learner(part) if way == "ours" else padded_features(backbone, learner.context, part.tokens)
         loss = F.cross_entropy(100 * images @ features[:n].T, targets % n)
         if len(part) > n:
             loss = loss + 8 * (1 - (features[n:] * held).sum(dim=-1).mean())
@@ -95,16 +95,6 @@ def measure(way: str, n_classes: int, n_outliers: int) -> dict[str, Any]:
         "seconds": seconds,
         "peak GiB": peak / 2**30,
     }
-
-
-def padded(learner: Any, prompts: Any) -> torch.Tensor:
-    backbone, context = learner.backbone, learner.context
-    tokens = F.pad(prompts.tokens, (0, 77 - prompts.tokens.shape[1]))
-    embeddings = backbone.embed_tokens(tokens)
-    embeddings = torch.cat(
-        [embeddings[:, :1], context.expand(len(tokens), -1, -1), embeddings[:, 17:]], dim=1
-    )
-    return F.normalize(backbone.encode_text(embeddings, tokens), dim=-1)
 
 
 def reset_peak(device: torch.device) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from models import class_names, random_clip
+from models import class_names, padded_features, random_clip
 from paired import compare, report
 from torch.nn import functional as F
 
@@ -46,11 +46,7 @@ def measure(backbone: OpenClipBackbone, n_classes: int, n_rounds: int) -> list[d
     both = classes.joined(outliers)
 
     def padded(prompts: Any) -> torch.Tensor:
-        tokens = F.pad(prompts.tokens, (0, 77 - prompts.tokens.shape[1]))
-        embeddings = backbone.embed_tokens(tokens)
-        spread = context.expand(len(tokens), -1, -1)
-        embeddings = torch.cat([embeddings[:, :1], spread, embeddings[:, 17:]], dim=1)
-        return F.normalize(backbone.encode_text(embeddings, tokens), dim=-1)
+        return padded_features(backbone, context, prompts.tokens)
 
     def passes(encode: Callable[[Any], torch.Tensor], prompts: Any) -> Callable[[], torch.Tensor]:
         weights = torch.randn(len(prompts), backbone.embedding_dim, generator=torch_generator(2))
