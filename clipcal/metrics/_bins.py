@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from .._compat import Interval, StrOptions, validate_params
 from ._top_label import TopLabel, read_top_label
 
-__all__ = ["CalibrationBins", "bin_top_label", "calibration_bins"]
+__all__ = ["CalibrationBins", "bin_top_label", "calibration_bins", "uniform_index"]
 
 Floats = NDArray[np.float64]
 Strategy = Literal["uniform", "quantile"]
@@ -182,25 +182,47 @@ def bin_top_label(
     """Build the table from rows that have been checked already."""
     confidence, correct, weight = top_label
     if strategy == "quantile":
-        edges, closed = _equal_weight_edges(confidence, weight, n_bins), "right"
+        edges = _equal_weight_edges(confidence, weight, n_bins)
+        index = np.searchsorted(edges[1:-1], confidence)
     else:
         edges = np.linspace(0.0, 1.0, n_bins + 1)
-    # Searching the interior edges alone puts 0 into the first and 1 into the last bin on either side.
-    index = np.searchsorted(edges[1:-1], confidence, side="left" if closed == "right" else "right")
+        index = uniform_index(confidence, edges, closed=closed)
 
     def total(values: Floats) -> Floats:
         return np.bincount(index, weights=values, minlength=len(edges) - 1).astype(np.float64)
 
-    in_bin = total(weight)
+    count = np.bincount(index, minlength=len(edges) - 1)
+    residual = confidence - correct
+    if (weight == 1.0).all():
+        in_bin = effective_count = count.astype(np.float64)
+    else:
+        in_bin = total(weight)
+        effective_count = _divide(in_bin**2, total(weight**2), empty=0.0)
+        confidence, correct, residual = weight * confidence, weight * correct, weight * residual
     return CalibrationBins(
         edges=edges,
-        count=np.bincount(index, minlength=len(edges) - 1),
-        effective_count=_divide(in_bin**2, total(weight**2), empty=0.0),
+        count=count,
+        effective_count=effective_count,
         weight=in_bin,
-        confidence=_divide(total(weight * confidence), in_bin),
-        accuracy=_divide(total(weight * correct), in_bin),
-        residual=total(weight * (confidence - correct)),
+        confidence=_divide(total(confidence), in_bin),
+        accuracy=_divide(total(correct), in_bin),
+        residual=total(residual),
     )
+
+
+def uniform_index(forecast: Floats, edges: Floats, *, closed: Closed = "right") -> NDArray[np.intp]:
+    """Return the bin of equal width that each value in [0, 1] lies in; 0 and 1 are in the outermost ones."""
+    n_bins = len(edges) - 1
+    # A product hits the right bin or its neighbour; the edges themselves decide which. This is the same
+    # as a binary search, and several times faster.
+    index = np.minimum((forecast * n_bins).astype(np.intp), n_bins - 1)
+    if closed == "right":
+        index -= (forecast <= edges[index]) & (index > 0)
+        index += (forecast > edges[index + 1]) & (index < n_bins - 1)
+    else:
+        index -= forecast < edges[index]
+        index += (forecast >= edges[index + 1]) & (index < n_bins - 1)
+    return index
 
 
 def _equal_weight_edges(confidence: Floats, weight: Floats, n_bins: int) -> Floats:
