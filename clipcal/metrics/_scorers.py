@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.model_selection import check_cv
 from sklearn.utils import indexable
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from .._compat import HasMethods, _BaseScorer, _safe_indexing, validate_params
-from ._errors import (
-    adaptive_calibration_error,
-    expected_calibration_error,
-    maximum_calibration_error,
-)
+from .._compat import HasMethods, _BaseScorer, _check_method_params, _safe_indexing, validate_params
+from ._brier import brier_score
+from ._classwise import classwise_calibration_error
+from ._errors import adaptive_calibration_error, expected_calibration_error
+from ._gaps import maximum_calibration_error
+from ._log_loss import negative_log_likelihood
+from ._smooth import smooth_calibration_error
 
 __all__ = [
     "ace_scorer",
+    "brier_scorer",
+    "calibration_scorers",
+    "classwise_ece_scorer",
     "cross_val_calibration_error",
     "ece_scorer",
     "make_calibration_scorer",
     "mce_scorer",
+    "nll_scorer",
+    "smooth_ece_scorer",
 ]
 
 
@@ -52,6 +60,7 @@ class _CalibrationScorer(_BaseScorer):
         return f"make_calibration_scorer({self._score_func.__name__}{options})"
 
 
+@validate_params({"metric": [callable]})
 def make_calibration_scorer(metric: Callable[..., float], **kwargs: Any) -> Callable[..., float]:
     """Turn a calibration error into a scorer that scikit-learn can maximise.
 
@@ -70,6 +79,15 @@ def make_calibration_scorer(metric: Callable[..., float], **kwargs: Any) -> Call
         ``scorer(estimator, X, y, *, sample_weight=None)``, the negated error. It works in
         cross-validation and grid search, alone or among several, and with metadata routing.
 
+    Raises
+    ------
+    TypeError
+        If `metric` cannot be called, or does not take one of the further arguments.
+
+    See Also
+    --------
+    calibration_scorers : Ready-made scorers by name.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris
@@ -82,12 +100,83 @@ def make_calibration_scorer(metric: Callable[..., float], **kwargs: Any) -> Call
     >>> scorer(LogisticRegression(max_iter=500).fit(X, y), X, y) > -0.1
     True
     """
+    _check_arguments(metric, kwargs)
     return _CalibrationScorer(metric, -1, kwargs, "predict_proba")
+
+
+def _check_arguments(metric: Callable[..., float], kwargs: dict[str, Any]) -> None:
+    """Refuse now what would fail in every fold, where scikit-learn makes NaN of it."""
+    try:
+        signature = inspect.signature(metric)
+    except (TypeError, ValueError):  # some compiled functions have none
+        return
+    try:
+        signature.bind(None, None, labels=None, **kwargs)
+    except TypeError as error:
+        raise TypeError(
+            f"{getattr(metric, '__name__', metric)} cannot be called as metric(y_true, y_prob, labels=..."
+            f"{''.join(f', {name}=...' for name in kwargs)}): {error}. "
+            f"It takes {', '.join(signature.parameters)}."
+        ) from error
 
 
 ece_scorer = make_calibration_scorer(expected_calibration_error)
 ace_scorer = make_calibration_scorer(adaptive_calibration_error)
 mce_scorer = make_calibration_scorer(maximum_calibration_error)
+classwise_ece_scorer = make_calibration_scorer(classwise_calibration_error)
+smooth_ece_scorer = make_calibration_scorer(smooth_calibration_error)
+brier_scorer = make_calibration_scorer(brier_score)
+nll_scorer = make_calibration_scorer(negative_log_likelihood)
+
+
+def calibration_scorers() -> dict[str, Callable[..., float]]:
+    """Return the scorers of this module by name, to be passed as ``scoring``.
+
+    Together they cost one call of ``predict_proba`` a fold.
+
+    Returns
+    -------
+    scorers : dict of str to callable
+        Under ``"ece"``, ``"ace"``, ``"mce"``, ``"classwise_ece"``, ``"smooth_ece"``, ``"brier"`` and
+        ``"nll"``. All of them return negated values. The dictionary is a new one at each call, so that
+        it can be changed.
+
+    See Also
+    --------
+    make_calibration_scorer : A scorer with other arguments, such as a number of bins.
+    cross_val_calibration_error : One value from all folds, which is less biased than their mean.
+
+    Notes
+    -----
+    Select models by ``"nll"`` or ``"brier"``, and report the others: a model that always answers with
+    the class frequencies has no calibration error.
+
+    ``"classwise_ece"``, ``"brier"`` and ``"nll"`` need the probability of each true class. They refuse
+    a test fold with a class that was not trained on, which cross-validation turns into NaN and a
+    warning; stratified folds avoid it. The others count such rows as wrong.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import cross_validate
+    >>> from clipcal.metrics import calibration_scorers
+    >>> X, y = load_iris(return_X_y=True)
+    >>> scoring = {"accuracy": "accuracy", **calibration_scorers()}
+    >>> scores = cross_validate(LogisticRegression(max_iter=500), X, y, scoring=scoring)
+    >>> sorted(name for name in scores if name.startswith("test"))
+    ['test_accuracy', 'test_ace', 'test_brier', 'test_classwise_ece', 'test_ece', 'test_mce', 'test_nll',
+     'test_smooth_ece']
+    """
+    return {
+        "ece": ece_scorer,
+        "ace": ace_scorer,
+        "mce": mce_scorer,
+        "classwise_ece": classwise_ece_scorer,
+        "smooth_ece": smooth_ece_scorer,
+        "brier": brier_scorer,
+        "nll": nll_scorer,
+    }
 
 
 @validate_params(
@@ -95,6 +184,7 @@ mce_scorer = make_calibration_scorer(maximum_calibration_error)
         "estimator": [HasMethods(["fit", "predict_proba"])],
         "cv": ["cv_object"],
         "metric": [callable],
+        "params": [dict, None],
     }
 )
 def cross_val_calibration_error(
@@ -104,7 +194,10 @@ def cross_val_calibration_error(
     *,
     cv: Any = 5,
     groups: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
     metric: Callable[..., float] = expected_calibration_error,
+    params: dict[str, Any] | None = None,
+    n_jobs: int | None = None,
 ) -> float:
     """Compute a calibration error once, from the pooled out-of-fold probabilities.
 
@@ -130,13 +223,26 @@ def cross_val_calibration_error(
     groups : array-like of shape (n_samples,), default=None
         Group labels, for splitters that use them.
 
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows in `metric`. The fits do not see them: for that, pass them in `params` too.
+
     metric : callable, default=expected_calibration_error
-        A function ``metric(y_true, y_prob, *, labels)``.
+        A function ``metric(y_true, y_prob, *, labels, sample_weight=None)``.
+
+    params : dict, default=None
+        Further arguments of ``estimator.fit``. Those of length n_samples are split like `X`.
+
+    n_jobs : int, default=None
+        How many folds are fitted at a time; see scikit-learn's glossary.
 
     Returns
     -------
     error : float
         The value of `metric`.
+
+    See Also
+    --------
+    calibration_scorers : Scores of each fold, for model selection.
 
     Examples
     --------
@@ -147,16 +253,28 @@ def cross_val_calibration_error(
     >>> round(cross_val_calibration_error(GaussianNB(), X, y, cv=5), 3)
     0.039
     """
-    X, y, groups = indexable(X, y, groups)
+    X, y, groups, sample_weight = indexable(X, y, groups, sample_weight)
     labels = np.asarray(y)
     classes = np.unique(labels)
     splitter = check_cv(cv, labels, classifier=is_classifier(estimator))
-    truths, pooled = [], []
-    for train, test in splitter.split(X, labels, groups):
-        fitted = clone(estimator).fit(_safe_indexing(X, train), _safe_indexing(y, train))
-        prob = np.zeros((len(test), len(classes)))
-        columns = np.searchsorted(classes, fitted.classes_)
-        prob[:, columns] = fitted.predict_proba(_safe_indexing(X, test))
-        truths.append(labels[test])
-        pooled.append(prob)
-    return metric(np.concatenate(truths), np.concatenate(pooled), labels=classes)
+    splits = list(splitter.split(X, labels, groups))
+    folds = Parallel(n_jobs=n_jobs)(
+        delayed(_out_of_fold)(clone(estimator), X, y, train, test, classes, params or {})
+        for train, test in splits
+    )
+    tested = np.concatenate([np.arange(len(labels))[test] for _, test in splits])
+    # A metric that knows no weights can still be used without them.
+    weight = {} if sample_weight is None else {"sample_weight": np.asarray(sample_weight)[tested]}
+    return metric(labels[tested], np.concatenate(folds), labels=classes, **weight)
+
+
+def _out_of_fold(
+    estimator: Any, X: Any, y: Any, train: Any, test: Any, classes: NDArray[Any], params: dict[str, Any]
+) -> NDArray[np.float64]:
+    """Fit one fold, and return its probabilities with a column for each of all classes."""
+    params = _check_method_params(X, params, indices=train)
+    estimator.fit(_safe_indexing(X, train), _safe_indexing(y, train), **params)
+    found = np.asarray(estimator.predict_proba(_safe_indexing(X, test)))
+    prob = np.zeros((len(found), len(classes)))
+    prob[:, np.searchsorted(classes, estimator.classes_)] = found
+    return prob

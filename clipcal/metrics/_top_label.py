@@ -171,10 +171,10 @@ def row_blocks(
         Where the block stands.
 
     block : ndarray of shape (n_rows, n_classes)
-        A copy of these rows, clipped to [0, 1].
+        A copy of these rows in C order, clipped to [0, 1].
     """
     for rows in _row_slices(prob, block_entries):
-        block = prob[rows].astype(np.float64)
+        block = prob[rows].astype(np.float64, order="C")
         yield rows, np.clip(block, 0.0, 1.0, out=block)
 
 

@@ -13,7 +13,11 @@ from clipcal.metrics import (
     maximum_calibration_error,
     mean_confidence_gap,
     over_under_confidence,
+    root_mean_square_calibration_error,
 )
+
+# NumPy's warnings about divisions and overflow would mean that an edge case went wrong.
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 LABELS = ["no", "yes"]
 
@@ -50,7 +54,7 @@ def test_expected_error_by_hand(confidence, correct, right, left):
     y, prob = rows(confidence, correct)
     assert_allclose(expected_calibration_error(y, prob, labels=LABELS, n_bins=10), right, atol=1e-12)
     assert_allclose(
-        calibration_bins(y, prob, labels=LABELS, n_bins=10, closed="left").error, left, atol=1e-12
+        expected_calibration_error(y, prob, labels=LABELS, n_bins=10, closed="left"), left, atol=1e-12
     )
 
 
@@ -62,6 +66,29 @@ def test_both_maximum_errors_by_hand():
     assert_allclose(maximum_calibration_error(y, prob, **options), (2.95 - 1) / 3)
     assert_allclose(maximum_calibration_error(y, prob, weighted=True, **options), 0.24375)
     assert_allclose(maximum_calibration_error(y, prob, weighted=True, closed="left", **options), 0.21875)
+
+
+@pytest.mark.filterwarnings("ignore:The rows of y_prob")
+def test_maximum_of_left_closed_bins_by_hand():
+    y, prob = rows([0.5, 0.5, 0.55, 0.9, 0.9, 0.95, 1, 1], [1, 0, 0, 1, 1, 0, 1, 0])
+    # 0.9, 0.9, 0.95, 1 and 1 share the last bin; 0.5, 0.5 and 0.55 the sixth.
+    assert_allclose(maximum_calibration_error(y, prob, labels=LABELS, n_bins=10, closed="left"), 1.75 / 5)
+
+
+@pytest.mark.filterwarnings("ignore:The rows of y_prob")
+def test_root_mean_square_error_by_hand():
+    y, prob = rows([0.5, 0.5, 0.55, 0.9, 0.9, 0.95, 1, 1], [1, 0, 0, 1, 1, 0, 1, 0])
+    options = {"labels": LABELS, "n_bins": 10}
+    # Residuals of the bins: 0 of two rows, 0.55 of one, -0.2 of two, 1.95 of three.
+    right = np.sqrt((0.55**2 + 0.2**2 / 2 + 1.95**2 / 3) / 8)
+    assert_allclose(root_mean_square_calibration_error(y, prob, **options), right)
+    left = np.sqrt((0.55**2 / 3 + 1.75**2 / 5) / 8)
+    assert_allclose(root_mean_square_calibration_error(y, prob, closed="left", **options), left)
+    weighted = root_mean_square_calibration_error(y, prob, sample_weight=[0, 0, 0, 0, 0, 1, 2, 1], **options)
+    assert_allclose(weighted, 1.95 / 4)
+    halves = root_mean_square_calibration_error(y, prob, labels=LABELS, n_bins=2, strategy="quantile")
+    # 0.9 and 0.9 may not be parted: five rows with residual 0.35, three with 1.95.
+    assert_allclose(halves, np.sqrt((0.35**2 / 5 + 1.95**2 / 3) / 8))
 
 
 @pytest.mark.filterwarnings("ignore:The rows of y_prob")
@@ -85,7 +112,11 @@ def test_one_class_and_one_row():
 
 def test_perfect_and_hopeless_predictions():
     y = np.arange(30) % 3
-    for metric in (expected_calibration_error, maximum_calibration_error):
+    for metric in (
+        expected_calibration_error,
+        maximum_calibration_error,
+        root_mean_square_calibration_error,
+    ):
         assert metric(y, np.eye(3)[y]) == 0
         assert metric(y, np.eye(3)[(y + 1) % 3]) == 1
     assert adaptive_calibration_error(y, np.eye(3)[y], n_bins=5) == 0
@@ -112,9 +143,7 @@ def test_order_of_the_errors(case, n_bins):
     ece = expected_calibration_error(y, prob, **binned)
     gap = mean_confidence_gap(y, prob, **options)
     over, under = over_under_confidence(y, prob, **binned)
-    bins = calibration_bins(y, prob, **binned)
-    filled = bins.weight > 0
-    rms = np.sqrt((bins.residual[filled] ** 2 / bins.weight[filled]).sum() / bins.weight.sum())
+    rms = root_mean_square_calibration_error(y, prob, **binned)
     maximum = maximum_calibration_error(y, prob, **binned)
     chain = [0, maximum_calibration_error(y, prob, weighted=True, **binned), ece, rms, maximum, 1]
     assert (np.diff(chain) >= -1e-12).all()
@@ -131,7 +160,12 @@ def test_integer_weights_repeat_rows_and_scale_does_not_matter(case, seed):
     weight[0] = 1
     options = {"labels": np.arange(prob.shape[1])}
     repeated = np.repeat(np.arange(len(y)), weight)
-    for metric in (expected_calibration_error, maximum_calibration_error, mean_confidence_gap):
+    for metric in (
+        expected_calibration_error,
+        maximum_calibration_error,
+        mean_confidence_gap,
+        root_mean_square_calibration_error,
+    ):
         weighted = metric(y, prob, sample_weight=weight, **options)
         assert_allclose(weighted, metric(y[repeated], prob[repeated], **options), atol=1e-12)
         assert_allclose(weighted, metric(y, prob, sample_weight=weight * 0.1, **options), atol=1e-12)
@@ -147,7 +181,12 @@ def test_rows_columns_and_names_do_not_matter(case, seed):
     names = np.array(["f", "a", "d", "b", "e", "c"])[: prob.shape[1]]
     rng = np.random.default_rng(seed)
     order, columns = rng.permutation(len(y)), rng.permutation(prob.shape[1])
-    for metric in (expected_calibration_error, adaptive_calibration_error, maximum_calibration_error):
+    for metric in (
+        expected_calibration_error,
+        adaptive_calibration_error,
+        maximum_calibration_error,
+        root_mean_square_calibration_error,
+    ):
         assert_allclose(
             metric(names[y][order], prob[order][:, columns], labels=names[columns]),
             metric(y, prob, labels=np.arange(prob.shape[1])),
@@ -163,10 +202,72 @@ def test_finer_bins_never_lower_the_error(seed, n_bins, factor):
     assert coarse <= expected_calibration_error(y, prob, labels=np.arange(4), n_bins=n_bins * factor) + 1e-12
 
 
-def test_float32_changes_nothing_visible():
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**16), st.integers(1, 20))
+def test_the_opposite_event_has_the_same_error_with_its_sign_turned(seed, n_bins):
+    rng = np.random.default_rng(seed)
+    confidence, correct = rng.random(60), rng.integers(0, 2, 60)
+    tables = [_bins_of(c, a, n_bins) for c, a in ((confidence, correct), (1 - confidence, 1 - correct))]
+    assert_allclose(tables[0].error, tables[1].error, atol=1e-12)
+    assert_allclose(tables[0].over, tables[1].under, atol=1e-12)
+
+
+def _bins_of(confidence, correct, n_bins):
+    with pytest.warns(UserWarning, match="sum to 1"):
+        return calibration_bins(*rows(confidence, correct), labels=LABELS, n_bins=n_bins)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_equal_confidences_leave_only_the_mean_gap(weighted):
+    y = np.array([1, 0, 1, 1, 0, 1, 0])
+    prob = np.full(7, 0.8)
+    weight = np.arange(1.0, 8.0) if weighted else None
+    gap = abs(mean_confidence_gap(y, prob, sample_weight=weight))
+    for metric in (
+        expected_calibration_error,
+        maximum_calibration_error,
+        root_mean_square_calibration_error,
+    ):
+        assert_allclose(metric(y, prob, sample_weight=weight), gap)
+    assert_allclose(adaptive_calibration_error(y, prob, sample_weight=weight, n_bins=1), gap)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float16, 1e-3)])
+def test_lower_precision_changes_nothing_visible(dtype, tolerance):
     y, prob = random_case(5, 1000, 10)
+    for metric in (expected_calibration_error, root_mean_square_calibration_error):
+        assert_allclose(metric(y, prob.astype(dtype), n_bins=1), metric(y, prob, n_bins=1), atol=tolerance)
     single = expected_calibration_error(y, prob.astype(np.float32))
     assert_allclose(single, expected_calibration_error(y, prob), atol=1e-6)
+
+
+@pytest.mark.parametrize("n", range(1, 31))
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
+def test_few_saturated_and_tied_rows(n, dtype):
+    rng = np.random.default_rng(n)
+    y = rng.integers(0, 3, n)
+    prob = np.eye(3)[rng.integers(0, 3, n)]
+    prob[::3] = [0.5, 0.25, 0.25]
+    for metric in (
+        expected_calibration_error,
+        adaptive_calibration_error,
+        maximum_calibration_error,
+        root_mean_square_calibration_error,
+    ):
+        assert 0 <= metric(y, prob.astype(dtype), labels=[0, 1, 2]) <= 1
+        # One class present, and a single column.
+        assert 0 <= metric(np.zeros(n), prob.astype(dtype), labels=[0, 1, 2]) <= 1
+        assert metric(np.zeros(n), np.ones((n, 1), dtype)) == 0
+
+
+def test_ten_thousand_classes():
+    rng = np.random.default_rng(0)
+    y, prob = rng.integers(0, 10_000, 50), np.full((50, 10_000), 1e-5, dtype=np.float32)
+    prob[np.arange(50), y] = 1 - 9_999e-5
+    error = expected_calibration_error(y.astype(str), prob, labels=np.arange(10_000).astype(str))
+    # Labels sort as text, not as numbers.
+    assert_allclose(error, 9_999e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("grid", [None, 32])
@@ -185,6 +286,14 @@ def test_against_uncertainty_calibration(n, n_bins, grid):
         other.get_ece_em(prob, y, num_bins=n_bins),
         atol=1e-12,
     )
+    for strategy, scheme in (("uniform", other.get_equal_prob_bins), ("quantile", other.get_equal_bins)):
+        assert_allclose(
+            root_mean_square_calibration_error(y, prob, n_bins=n_bins, strategy=strategy),
+            other.lower_bound_scaling_ce(
+                prob, y, p=2, debias=False, num_bins=n_bins, binning_scheme=scheme, mode="top-label"
+            ),
+            atol=1e-12,
+        )
 
 
 def test_against_netcal():
@@ -194,11 +303,33 @@ def test_against_netcal():
     assert_allclose(maximum_calibration_error(y, prob), other.MCE(15).measure(prob, y), atol=1e-12)
 
 
+@pytest.mark.parametrize("n_bins", [10, 15, 20])
+def test_left_closed_bins_against_netcal(n_bins):
+    other = pytest.importorskip("netcal.metrics")
+    rng = np.random.default_rng(n_bins)
+    # Many of these confidences lie on edges, some at 1, and neighbours err in opposite directions.
+    ticks = rng.integers(20, 41, 300)
+    confidence = ticks / 40
+    correct = (rng.random(300) < np.where(ticks % 2, 1.0, 0.4)).astype(int)
+    prob = np.column_stack([confidence, 1 - confidence])
+    y = 1 - correct
+    options = {"labels": [0, 1], "n_bins": n_bins, "closed": "left"}
+    theirs = other.ECE(n_bins).measure(confidence, correct)
+    assert_allclose(expected_calibration_error(y, prob, **options), theirs, atol=1e-12)
+    assert abs(expected_calibration_error(y, prob, labels=[0, 1], n_bins=n_bins) - theirs) > 1e-4
+    theirs = other.MCE(n_bins).measure(confidence, correct)
+    assert_allclose(maximum_calibration_error(y, prob, **options), theirs, atol=1e-12)
+
+
 def test_against_torchmetrics():
     other = pytest.importorskip("torchmetrics.functional.classification")
     torch = pytest.importorskip("torch")
     y, prob = random_case(4, 900, 6)
-    for metric, norm in ((expected_calibration_error, "l1"), (maximum_calibration_error, "max")):
+    for metric, norm in (
+        (expected_calibration_error, "l1"),
+        (root_mean_square_calibration_error, "l2"),
+        (maximum_calibration_error, "max"),
+    ):
         theirs = other.multiclass_calibration_error(
             torch.tensor(prob), torch.tensor(y), num_classes=6, n_bins=15, norm=norm
         )
@@ -216,3 +347,5 @@ def test_against_scikit_learn_curve():
     filled = bins.count > 0
     assert_allclose(bins.accuracy[filled], accuracy, atol=1e-12)
     assert_allclose(bins.confidence[filled], mean_confidence, atol=1e-12)
+    error = bins.count[filled] @ np.abs(accuracy - mean_confidence) / len(y)
+    assert_allclose(expected_calibration_error(y, prob), error, atol=1e-12)

@@ -17,12 +17,21 @@ from sklearn.preprocessing import StandardScaler
 
 from clipcal.metrics import (
     ace_scorer,
+    brier_score,
+    brier_scorer,
+    calibration_scorers,
+    classwise_calibration_error,
+    classwise_ece_scorer,
     cross_val_calibration_error,
     ece_scorer,
     expected_calibration_error,
     make_calibration_scorer,
     maximum_calibration_error,
     mce_scorer,
+    negative_log_likelihood,
+    nll_scorer,
+    smooth_calibration_error,
+    smooth_ece_scorer,
 )
 
 X, y = load_iris(return_X_y=True)
@@ -43,6 +52,15 @@ def test_is_the_negated_metric(target):
     expected = expected_calibration_error(target, model.predict_proba(X), labels=model.classes_)
     assert_allclose(ece_scorer(model, X, target), -expected, rtol=1e-12)
     assert mce_scorer(model, X, target) < 0 and ace_scorer(model, X, target) < 0
+    for scorer, metric in (
+        (classwise_ece_scorer, classwise_calibration_error),
+        (smooth_ece_scorer, smooth_calibration_error),
+        (brier_scorer, brier_score),
+        (nll_scorer, negative_log_likelihood),
+    ):
+        expected = metric(target, model.predict_proba(X), labels=model.classes_)
+        assert expected > 0
+        assert_allclose(scorer(model, X, target), -expected, rtol=1e-12)
 
 
 def test_weights_reach_the_metric():
@@ -77,6 +95,60 @@ def test_several_scorers_share_one_prediction():
     scores = cross_validate(CountingNB(), X, y, cv=3, scoring=scoring, error_score="raise")
     assert CountingNB.calls == 3
     assert (scores["test_mce"] <= scores["test_ece"]).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
+def test_all_scorers_share_one_prediction():
+    CountingNB.calls = 0
+    scorers = calibration_scorers()
+    assert list(scorers) == ["ece", "ace", "mce", "classwise_ece", "smooth_ece", "brier", "nll"]
+    scores = cross_validate(CountingNB(), X, NAMES, cv=3, scoring=scorers, error_score="raise", n_jobs=1)
+    assert CountingNB.calls == 3
+    assert all((scores[f"test_{name}"] < 0).all() for name in scorers)
+    scorers.pop("ece")
+    assert "ece" in calibration_scorers()
+
+
+@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
+def test_a_class_that_was_not_trained_on():
+    model = GaussianNB().fit(X[:100], NAMES[:100])
+    for name, scorer in calibration_scorers().items():
+        if name in {"classwise_ece", "brier", "nll"}:
+            with pytest.raises(ValueError, match=r"without a column: \['virginica'\]"):
+                scorer(model, X, NAMES)
+        else:
+            assert -1 <= scorer(model, X, NAMES) < -0.2
+        # A test part that lacks a class is nothing special.
+        assert np.isfinite(scorer(GaussianNB().fit(X, NAMES), X[:60], NAMES[:60]))
+    with pytest.warns(UserWarning, match="without a column"):
+        scores = cross_validate(GaussianNB(), X, NAMES, cv=KFold(3), scoring=calibration_scorers())
+    assert np.isnan(scores["test_nll"]).all() and np.isfinite(scores["test_smooth_ece"]).all()
+
+
+def test_worse_arguments_are_refused_at_once():
+    with pytest.raises(TypeError, match="'metric' parameter of make_calibration_scorer must be a callable"):
+        make_calibration_scorer("ece")
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'bins'. It takes y_true, .*, n_bins"):
+        make_calibration_scorer(expected_calibration_error, bins=10)
+    with pytest.raises(TypeError, match="labels"):
+        make_calibration_scorer(lambda y_true, y_prob: 0.0)
+
+
+@pytest.mark.parametrize(("scorer", "n_jobs"), [(nll_scorer, 2), (brier_scorer, 1), (smooth_ece_scorer, 1)])
+def test_model_selection(scorer, n_jobs):
+    grid = {"logisticregression__C": [1e-3, 1.0]}
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    search = GridSearchCV(model, grid, scoring=scorer, cv=3, n_jobs=n_jobs, error_score="raise").fit(X, NAMES)
+    assert search.best_params_ == {"logisticregression__C": 1.0}
+
+
+def test_scoring_monitor_takes_them_all():
+    callback = pytest.importorskip("sklearn.callback")
+    monitor = callback.ScoringMonitor(scoring={"nll": nll_scorer, "ece": ece_scorer})
+    model = LogisticRegression(max_iter=500).set_callbacks(monitor).fit(X, NAMES)
+    last = monitor.get_logs().data[-1]
+    assert last["nll"] == pytest.approx(nll_scorer(model, X, NAMES))
+    assert last["ece"] == pytest.approx(ece_scorer(model, X, NAMES))
 
 
 def test_grid_search_clones_and_pickles():
@@ -120,3 +192,82 @@ def test_pooled_error_with_missing_classes_and_lists():
     assert error > 0.9
     custom = cross_val_calibration_error(GaussianNB(), X, y, cv=KFold(3), metric=maximum_calibration_error)
     assert custom >= error
+
+
+class WeightedNB(GaussianNB):
+    """Remembers the weights of its last fit, and takes options that are not per row."""
+
+    seen = None
+
+    def fit(self, X, y, sample_weight=None, note=None):
+        type(self).seen = (len(X), sample_weight, note)
+        return super().fit(X, y, sample_weight)
+
+
+def test_pooled_error_with_weights():
+    weight = np.random.default_rng(0).integers(0, 3, 150)
+    pooled = np.empty((150, 3))
+    for train, test in StratifiedKFold(5).split(X, y):
+        pooled[test] = GaussianNB().fit(X[train], y[train]).predict_proba(X[test])
+    for given in (weight, list(weight)):
+        found = cross_val_calibration_error(GaussianNB(), X, NAMES, sample_weight=given)
+        assert_allclose(found, expected_calibration_error(y, pooled, sample_weight=weight))
+    assert found != expected_calibration_error(y, pooled)
+
+
+def test_pooled_error_passes_fit_arguments():
+    weight = np.random.default_rng(0).integers(1, 4, 150)
+    found = cross_val_calibration_error(WeightedNB(), X, y, params={"sample_weight": weight, "note": "hi"})
+    train = list(StratifiedKFold(5).split(X, y))[-1][0]
+    n_rows, seen, note = WeightedNB.seen
+    assert (n_rows, note) == (120, "hi")
+    np.testing.assert_array_equal(seen, weight[train])
+    assert found != cross_val_calibration_error(WeightedNB(), X, y)
+
+
+def test_pooled_error_in_two_processes():
+    alone = cross_val_calibration_error(GaussianNB(), X, NAMES, metric=negative_log_likelihood)
+    assert alone == cross_val_calibration_error(
+        GaussianNB(), X, NAMES, metric=negative_log_likelihood, n_jobs=2
+    )
+
+
+def test_rows_tested_twice_count_twice():
+    splits = [(np.arange(0, 150, 2), np.arange(1, 150, 2)), (np.arange(0, 150, 3), np.arange(1, 150, 4))]
+    weight = np.arange(150.0)
+    truths, probs, weights = [], [], []
+    for train, test in splits:
+        truths.append(y[test])
+        probs.append(GaussianNB().fit(X[train], y[train]).predict_proba(X[test]))
+        weights.append(weight[test])
+    expected = expected_calibration_error(
+        np.concatenate(truths), np.concatenate(probs), sample_weight=np.concatenate(weights)
+    )
+    assert_allclose(
+        cross_val_calibration_error(GaussianNB(), X, y, cv=splits, sample_weight=weight), expected
+    )
+
+
+def test_pooled_error_takes_metrics_without_weights():
+    def error_rate(y_true, y_prob, *, labels):
+        return np.mean(labels[y_prob.argmax(axis=1)] != y_true)
+
+    assert 0 < cross_val_calibration_error(GaussianNB(), X, NAMES, metric=error_rate) < 0.1
+
+
+def test_folds_overstate_the_error():
+    # Calibrated by construction: labels are drawn from the probabilities.
+    rng = np.random.default_rng(0)
+    p = rng.uniform(size=1000)
+
+    class Oracle(ClassifierMixin, BaseEstimator):
+        def fit(self, X, y):
+            self.classes_ = np.unique(y)
+            return self
+
+        def predict_proba(self, X):
+            return np.column_stack([1 - X[:, 0], X[:, 0]])
+
+    truth = (rng.random(1000) < p).astype(int)
+    folds = -cross_validate(Oracle(), p[:, None], truth, cv=5, scoring=ece_scorer)["test_score"].mean()
+    assert cross_val_calibration_error(Oracle(), p[:, None], truth, cv=5) < 0.6 * folds

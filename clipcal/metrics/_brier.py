@@ -1,0 +1,311 @@
+"""Squared errors of probabilities, and what they are made of."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.isotonic import isotonic_regression
+
+from .._compat import StrOptions, validate_params
+from ._bins import BIN_COUNT, Strategy, bin_top_label
+from ._top_label import TopLabel, read_class_probabilities, read_top_label, row_blocks
+
+__all__ = [
+    "BinnedBrierDecomposition",
+    "BrierDecomposition",
+    "brier_decomposition",
+    "brier_score",
+    "top_label_brier_score",
+]
+
+Floats = NDArray[np.float64]
+
+
+class BrierDecomposition(NamedTuple):
+    """Three parts: the score is ``miscalibration - discrimination + uncertainty``."""
+
+    miscalibration: float
+    discrimination: float
+    uncertainty: float
+
+
+class BinnedBrierDecomposition(NamedTuple):
+    """Five parts: the score is the first minus the second, plus the third and fourth, minus the fifth."""
+
+    reliability: float
+    resolution: float
+    uncertainty: float
+    within_bin_variance: float
+    within_bin_covariance: float
+
+
+@validate_params({})
+def brier_score(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    """Compute the Brier score: the mean squared distance from the true class, summed over classes.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True labels, all of them in `labels`.
+
+    y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+        Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
+
+    labels : array-like of shape (n_classes,), default=None
+        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
+        of `y_true`, provided that there are as many as columns.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights, finite and non-negative.
+
+    Returns
+    -------
+    score : float
+        In [0, 2]; lower is better.
+
+    Raises
+    ------
+    ValueError
+        If the input is empty, holds NaN or infinity, is no probability, does not fit together, or holds
+        a true label without a column, or if a row's sum is further than 0.01 from 1.
+
+    See Also
+    --------
+    top_label_brier_score : The same for the predicted class alone.
+    negative_log_likelihood : The other common proper score.
+
+    Notes
+    -----
+    For two classes ``sklearn.metrics.brier_score_loss`` returns half of this number.
+
+    References
+    ----------
+    .. [1] G. W. Brier. "Verification of forecasts expressed in terms of probability", Monthly Weather
+       Review 78, 1950. :doi:`10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2`
+
+    Examples
+    --------
+    >>> from clipcal.metrics import brier_score
+    >>> round(brier_score(["cat", "dog"], [[0.9, 0.1], [0.4, 0.6]]), 4)
+    0.17
+    """
+    classes = read_class_probabilities(y_true, y_prob, labels=labels, sample_weight=sample_weight)
+    distance = np.empty(len(classes.weight))
+    for rows, block in row_blocks(classes.prob):
+        block[np.arange(len(block)), classes.true_column[rows]] -= 1.0
+        distance[rows] = np.einsum("ij,ij->i", block, block)
+    return float(np.average(distance, weights=classes.weight))
+
+
+@validate_params({})
+def top_label_brier_score(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    """Compute the mean squared difference between confidence and correctness of the predicted class.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True labels. A label that is not in `labels` counts as a wrong prediction.
+
+    y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+        Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
+
+    labels : array-like of shape (n_classes,), default=None
+        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
+        of `y_true`, provided that there are as many as columns.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights, finite and non-negative.
+
+    Returns
+    -------
+    score : float
+        A fraction in [0, 1]; lower is better.
+
+    Raises
+    ------
+    ValueError
+        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+
+    See Also
+    --------
+    brier_decomposition : The score split into its parts.
+    brier_score : The score over all classes.
+
+    Notes
+    -----
+    This judges the answer to "is the prediction right?", and not the probabilities of the other classes.
+
+    Examples
+    --------
+    >>> from clipcal.metrics import top_label_brier_score
+    >>> round(top_label_brier_score(["cat", "dog"], [[0.9, 0.1], [0.4, 0.6]]), 4)
+    0.085
+    """
+    return _score(read_top_label(y_true, y_prob, labels=labels, sample_weight=sample_weight))
+
+
+@overload
+def brier_decomposition(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = ...,
+    sample_weight: ArrayLike | None = ...,
+    method: Literal["corp"] = ...,
+    n_bins: int = ...,
+    strategy: Strategy = ...,
+) -> BrierDecomposition: ...
+@overload
+def brier_decomposition(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = ...,
+    sample_weight: ArrayLike | None = ...,
+    method: Literal["binned"],
+    n_bins: int = ...,
+    strategy: Strategy = ...,
+) -> BinnedBrierDecomposition: ...
+@validate_params(
+    {
+        **BIN_COUNT,
+        "method": [StrOptions({"corp", "binned"})],
+        "strategy": [StrOptions({"uniform", "quantile"})],
+    }
+)
+def brier_decomposition(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    method: Literal["corp", "binned"] = "corp",
+    n_bins: int = 15,
+    strategy: Strategy = "uniform",
+) -> BrierDecomposition | BinnedBrierDecomposition:
+    """Split the top-label Brier score into calibration, discrimination and the difficulty of the task.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True labels. A label that is not in `labels` counts as a wrong prediction.
+
+    y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+        Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
+
+    labels : array-like of shape (n_classes,), default=None
+        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
+        of `y_true`, provided that there are as many as columns.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights, finite and non-negative.
+
+    method : {"corp", "binned"}, default="corp"
+        How the calibrated confidence is estimated: by isotonic regression, which needs no bins, or by
+        the accuracy of the bin.
+
+    n_bins : int, default=15
+        Number of bins, at least 1. Used by ``method="binned"`` only.
+
+    strategy : {"uniform", "quantile"}, default="uniform"
+        Bins of equal width, or of equal weight. Used by ``method="binned"`` only.
+
+    Returns
+    -------
+    parts : BrierDecomposition or BinnedBrierDecomposition
+        With ``method="corp"`` a named tuple ``(miscalibration, discrimination, uncertainty)``. None of
+        the parts is negative. The first is what perfect recalibration would gain, the second what
+        confidence gains over always answering the accuracy, the third the score of that answer.
+
+        With ``method="binned"`` a named tuple ``(reliability, resolution, uncertainty,
+        within_bin_variance, within_bin_covariance)``. `reliability` is the squared
+        root-mean-square calibration error of the same bins.
+
+    Raises
+    ------
+    ValueError
+        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+
+    See Also
+    --------
+    top_label_brier_score : The sum of the parts.
+
+    Notes
+    -----
+    The parts are those of the event "the prediction is right", and add up to
+    :func:`top_label_brier_score`, not to :func:`brier_score`. Three binned parts alone would miss the
+    score by the two that describe the spread inside the bins.
+
+    References
+    ----------
+    .. [1] T. Dimitriadis, T. Gneiting, A. I. Jordan. "Stable reliability diagrams for probabilistic
+       classifiers", PNAS 118, 2021. :doi:`10.1073/pnas.2016191118`
+    .. [2] D. B. Stephenson, C. A. S. Coelho, I. T. Jolliffe. "Two extra components in the Brier score
+       decomposition", Weather and Forecasting 23, 2008. :doi:`10.1175/2007WAF2006116.1`
+
+    Examples
+    --------
+    >>> from clipcal.metrics import brier_decomposition, top_label_brier_score
+    >>> y_true, y_prob = [1, 0, 1, 1, 0, 0], [0.9, 0.3, 0.6, 0.8, 0.6, 0.1]
+    >>> parts = brier_decomposition(y_true, y_prob)
+    >>> [round(part, 4) for part in parts]
+    [0.0283, 0.0556, 0.1389]
+    >>> round(parts.miscalibration - parts.discrimination + parts.uncertainty, 4)
+    0.1117
+    >>> round(top_label_brier_score(y_true, y_prob), 4)
+    0.1117
+    """
+    top_label = read_top_label(y_true, y_prob, labels=labels, sample_weight=sample_weight)
+    return _corp(top_label) if method == "corp" else _binned(top_label, n_bins, strategy)
+
+
+def _score(top_label: TopLabel) -> float:
+    confidence, correct, weight = top_label
+    return float(np.average((confidence - correct) ** 2, weights=weight))
+
+
+def _corp(top_label: TopLabel) -> BrierDecomposition:
+    confidence, correct, weight = top_label
+    distinct, block = np.unique(confidence, return_inverse=True)
+    weight_of = np.bincount(block, weights=weight, minlength=len(distinct))
+    accuracy_of = np.bincount(block, weights=weight * correct, minlength=len(distinct)) / weight_of
+    calibrated = isotonic_regression(accuracy_of, sample_weight=weight_of)[block]
+    accuracy = float(np.average(correct, weights=weight))
+
+    score = _score(top_label)
+    best = _score(top_label._replace(confidence=calibrated))
+    constant = _score(top_label._replace(confidence=np.full(len(weight), accuracy)))
+    # Both differences are non-negative but for rounding.
+    return BrierDecomposition(max(score - best, 0.0), max(constant - best, 0.0), constant)
+
+
+def _binned(top_label: TopLabel, n_bins: int, strategy: Strategy) -> BinnedBrierDecomposition:
+    confidence, correct, weight = top_label
+    bins = bin_top_label(top_label, n_bins=n_bins, strategy=strategy)
+    index = np.searchsorted(bins.edges[1:-1], confidence)
+    off_confidence = confidence - bins.confidence[index]
+    off_accuracy = correct - bins.accuracy[index]
+    accuracy = float(np.average(correct, weights=weight))
+    filled = bins.weight > 0
+    share = bins.weight[filled] / bins.weight.sum()
+    return BinnedBrierDecomposition(
+        reliability=float(share @ bins.gaps[filled] ** 2),
+        resolution=float(share @ (bins.accuracy[filled] - accuracy) ** 2),
+        uncertainty=accuracy * (1.0 - accuracy),
+        within_bin_variance=float(np.average(off_confidence**2, weights=weight)),
+        within_bin_covariance=2.0 * float(np.average(off_confidence * off_accuracy, weights=weight)),
+    )

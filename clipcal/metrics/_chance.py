@@ -1,0 +1,338 @@
+"""What chance alone would show, and whether a calibration error exceeds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
+
+from .._compat import Interval, StrOptions, validate_params
+from ._bins import BIN_COUNT, CalibrationBins, Strategy, bin_top_label
+from ._null import BinnedRows, bin_rows, no_truth, perfect_bins, perfect_residuals
+from ._resampling import absolute_sum
+from ._top_label import TopLabel, read_top_label
+
+__all__ = [
+    "CalibrationTest",
+    "ConsistencyBand",
+    "calibration_error_floor",
+    "calibration_test",
+    "consistency_band",
+]
+
+Floats = NDArray[np.float64]
+RandomState = int | np.random.RandomState | None
+
+STRATEGY: dict[str, list[Any]] = {"strategy": [StrOptions({"uniform", "quantile"})]}
+RESAMPLES: dict[str, list[Any]] = {
+    "n_resamples": [Interval(Integral, 99, None, closed="left")],
+    "random_state": ["random_state"],
+}
+LEVEL: dict[str, list[Any]] = {"confidence_level": [Interval(Real, 0, 1, closed="neither")]}
+# Enough for a mean that is good to about half a per cent.
+_WEIGHTED_DRAWS = 2000
+
+
+class CalibrationTest(NamedTuple):
+    """Result of :func:`calibration_test`.
+
+    Attributes
+    ----------
+    statistic : float
+        The calibration error that was seen.
+
+    pvalue : float
+        Share of calibrated test sets, this one included, whose error is at least as large.
+
+    floor : float
+        Mean error of calibrated test sets.
+    """
+
+    statistic: float
+    pvalue: float
+    floor: float
+
+
+class ConsistencyBand(NamedTuple):
+    """Result of :func:`consistency_band`.
+
+    Attributes
+    ----------
+    low : ndarray of shape (n_bins,)
+        Lowest accuracy within the band, NaN where the bin is empty.
+
+    high : ndarray of shape (n_bins,)
+        Highest accuracy within the band, NaN where the bin is empty.
+    """
+
+    low: Floats
+    high: Floats
+
+
+@validate_params({**BIN_COUNT, **STRATEGY, "random_state": ["random_state"]})
+def calibration_error_floor(
+    y_prob: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    n_bins: int = 15,
+    strategy: Strategy = "uniform",
+    random_state: RandomState = None,
+) -> float:
+    """Compute the calibration error that a perfectly calibrated model would show on average.
+
+    A binned error is never negative, so chance alone lifts it above 0. Print this number next to an
+    expected calibration error: a value near the floor says no more than "not distinguishable from
+    calibrated".
+
+    Parameters
+    ----------
+    y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+        Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes. True
+        labels are not needed: they are what chance decides.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights, finite and non-negative. A row of weight 2 is one row that counts twice, not two rows.
+
+    n_bins : int, default=15
+        Number of bins, at least 1.
+
+    strategy : {"uniform", "quantile"}, default="uniform"
+        Bins of equal width, or of equal weight.
+
+    random_state : int, RandomState instance or None, default=None
+        Used only if weights are unequal, where the value is a mean over 2000 simulated test sets.
+
+    Returns
+    -------
+    floor : float
+        A fraction in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the input is empty, holds NaN or infinity, or is no probability.
+
+    See Also
+    --------
+    calibration_test : Whether an error lies further above the floor than chance allows.
+
+    Notes
+    -----
+    With equal weights nothing is simulated. The number of correct rows in a bin follows the
+    Poisson-binomial law of its confidences, which is computed exactly; a bin whose variance exceeds 1000
+    rows squared has a normal one, which changes its share by less than 1 part in 20,000. The usual short
+    formula, a normal law in every bin, is 2.8 times too high for 200 rows of confidence 0.9999, and a fifth
+    too low for a single row of 0.5.
+
+    References
+    ----------
+    .. [1] J. Bröcker, L. A. Smith. "Increasing the reliability of reliability diagrams", Weather and
+       Forecasting 22, 2007. :doi:`10.1175/WAF993.1`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from clipcal.metrics import calibration_error_floor
+    >>> y_prob = np.linspace(0.5, 1, 1000)
+    >>> round(calibration_error_floor(y_prob), 3), round(calibration_error_floor(y_prob[::100]), 3)
+    (0.028, 0.312)
+    """
+    y, labels = no_truth(y_prob)
+    top_label = read_top_label(y, y_prob, labels=labels, sample_weight=sample_weight)
+    return _floor(bin_rows(top_label, n_bins=n_bins, strategy=strategy), check_random_state(random_state))
+
+
+@validate_params({**BIN_COUNT, **STRATEGY, **RESAMPLES})
+def calibration_test(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    n_bins: int = 15,
+    strategy: Strategy = "uniform",
+    n_resamples: int = 1000,
+    random_state: RandomState = None,
+) -> CalibrationTest:
+    """Test whether a calibration error is larger than chance would make that of a calibrated model.
+
+    Under the null hypothesis each row is correct with a probability equal to its confidence. Test sets
+    are drawn from that, with the confidences and the bins as they are, and their errors are compared with
+    the one seen. The test holds its level for any number of rows.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True labels. A label that is not in `labels` counts as a wrong prediction.
+
+    y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+        Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
+
+    labels : array-like of shape (n_classes,), default=None
+        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
+        of `y_true`, provided that there are as many as columns.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights, finite and non-negative. A row of weight 2 is one row that counts twice, not two rows:
+        repeating rows would claim more evidence than there is.
+
+    n_bins : int, default=15
+        Number of bins, at least 1.
+
+    strategy : {"uniform", "quantile"}, default="uniform"
+        Bins of equal width, or of equal weight.
+
+    n_resamples : int, default=1000
+        Number of test sets drawn, at least 99. The p-value cannot fall below ``1 / (n_resamples + 1)``.
+
+    random_state : int, RandomState instance or None, default=None
+        Seed of the draws.
+
+    Returns
+    -------
+    result : CalibrationTest
+        A named tuple ``(statistic, pvalue, floor)``: the error, the share of drawn errors that are at
+        least as large, and :func:`calibration_error_floor`.
+
+    Raises
+    ------
+    ValueError
+        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+
+    Notes
+    -----
+    Measured with ten-class rows, 15 bins and a level of 5 %: of calibrated models 5 % are rejected at 200
+    and at 1000 rows, 6 % at 10,000 (with 100 replicates). Of models whose confidences are 0.05 too high,
+    28 % are at 200 rows and 86 % at 1000; of those that are 0.01 too high, 46 % at 10,000.
+
+    Bins with a variance of more than 1000 rows squared have a normal law. A large p-value does not prove
+    calibration: errors within bins cancel, and few rows show little.
+
+    References
+    ----------
+    .. [1] J. Vaicenavicius, D. Widmann, C. Andersson, F. Lindsten, J. Roll, T. B. Schön. "Evaluating
+       model calibration in classification", AISTATS 2019. :arxiv:`1902.06977`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from clipcal.metrics import calibration_test
+    >>> rng = np.random.default_rng(0)
+    >>> y_prob = rng.uniform(size=500)
+    >>> y_true = rng.uniform(size=500) < y_prob
+    >>> calibration_test(y_true, y_prob, random_state=0).pvalue > 0.05
+    True
+    >>> overconfident = y_prob > 0.5
+    >>> round(calibration_test(y_true, overconfident * 1.0, random_state=0).pvalue, 4)
+    0.001
+    """
+    top_label = read_top_label(y_true, y_prob, labels=labels, sample_weight=sample_weight)
+    rows = bin_rows(top_label, n_bins=n_bins, strategy=strategy)
+    statistic = bin_top_label(top_label, n_bins=n_bins, strategy=strategy).error
+    generator = check_random_state(random_state)
+    # Sums of the same terms in another order differ in the last digits.
+    reached = statistic - 1e-12
+    n_above = sum(
+        int((absolute_sum(d) >= reached).sum()) for d in perfect_residuals(rows, n_resamples, generator)
+    )
+    return CalibrationTest(statistic, (1 + n_above) / (n_resamples + 1), _floor(rows, generator))
+
+
+@validate_params({"bins": [CalibrationBins], **LEVEL, "random_state": ["random_state"]})
+def consistency_band(
+    bins: CalibrationBins,
+    y_prob: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    confidence_level: float = 0.95,
+    random_state: RandomState = None,
+) -> ConsistencyBand:
+    """Compute where the accuracy of each bin would lie if the model were perfectly calibrated.
+
+    Drawn around the diagonal of a reliability diagram, the band shows which bars stand out. Each bin is
+    judged by itself: of 20 bins of a calibrated model, about one leaves a 95 % band.
+
+    Parameters
+    ----------
+    bins : CalibrationBins
+        The table, from :func:`calibration_bins`.
+
+    y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+        The probabilities that the table was made of.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        The weights that the table was made with.
+
+    confidence_level : float, default=0.95
+        Least probability that the accuracy of a bin lies within the band, in (0, 1).
+
+    random_state : int, RandomState instance or None, default=None
+        Used only if weights are unequal, where the band comes from 2000 simulated test sets. With equal
+        weights it is exact.
+
+    Returns
+    -------
+    band : ConsistencyBand
+        A named tuple ``(low, high)`` of arrays of shape (n_bins,), NaN where the bin is empty.
+
+    Raises
+    ------
+    ValueError
+        If the rows are not those of the table.
+
+    References
+    ----------
+    .. [1] J. Bröcker, L. A. Smith. "Increasing the reliability of reliability diagrams", Weather and
+       Forecasting 22, 2007. :doi:`10.1175/WAF993.1`
+
+    Examples
+    --------
+    >>> from clipcal.metrics import calibration_bins, consistency_band
+    >>> y_prob = [0.7] * 20
+    >>> bins = calibration_bins([0] * 9 + [1] * 11, y_prob, n_bins=1)
+    >>> low, high = consistency_band(bins, y_prob)
+    >>> low, bins.accuracy, high
+    (array([0.5]), array([0.55]), array([0.9]))
+    """
+    y, labels = no_truth(y_prob)
+    rows = _rows_of(bins, read_top_label(y, y_prob, labels=labels, sample_weight=sample_weight))
+    tails = [(1.0 - confidence_level) / 2.0, (1.0 + confidence_level) / 2.0]
+    band = np.full((2, len(bins)), np.nan)
+    if rows.equal_weights:
+        for law in perfect_bins(rows):
+            cumulative = np.cumsum(law.probability)
+            # Rounding must not push a quantile past a count whose probability meets it exactly.
+            place = np.searchsorted(cumulative, np.array(tails) * (1.0 - 1e-12))
+            band[:, law.bin] = (law.first + np.minimum(place, len(cumulative) - 1)) / law.n_rows
+    else:
+        generator = check_random_state(random_state)
+        drawn = np.concatenate(list(perfect_residuals(rows, _WEIGHTED_DRAWS, generator)))
+        filled = bins.count > 0
+        gap = drawn[:, filled] * rows.weight.sum() / bins.weight[filled]
+        band[:, filled] = bins.confidence[filled] - np.quantile(gap, tails[::-1], axis=0)
+    low, high = np.clip(band, 0.0, 1.0)
+    return ConsistencyBand(low, high)
+
+
+def _rows_of(bins: CalibrationBins, top_label: TopLabel) -> BinnedRows:
+    confidence, _, weight = top_label
+    for side in ("left", "right"):
+        index = np.searchsorted(bins.edges[1:-1], confidence, side=side)
+        if np.array_equal(np.bincount(index, minlength=len(bins)), bins.count):
+            return BinnedRows(confidence, weight, index, len(bins))
+    raise ValueError(
+        f"The bins hold {bins.n_samples} rows, in other bins than the {len(confidence)} rows of y_prob. "
+        "Pass the y_prob and sample_weight that the bins were made of."
+    )
+
+
+def _floor(rows: BinnedRows, generator: np.random.RandomState) -> float:
+    if rows.equal_weights:
+        shown = sum(float(law.probability @ np.abs(law.residuals)) for law in perfect_bins(rows))
+        return shown / len(rows.weight)
+    draws: Iterator[Floats] = perfect_residuals(rows, _WEIGHTED_DRAWS, generator)
+    return float(np.concatenate([absolute_sum(drawn) for drawn in draws]).mean())

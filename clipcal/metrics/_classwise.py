@@ -1,0 +1,246 @@
+"""The calibration error of the probabilities of all classes, not only the predicted one."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import column_or_1d
+
+from .._compat import Interval, StrOptions, validate_params
+from ._bins import BIN_COUNT, Closed, Strategy, bin_top_label, uniform_index
+from ._top_label import _BLOCK_ENTRIES, ClassProbabilities, TopLabel, read_class_probabilities, row_blocks
+
+__all__ = ["classwise_calibration_error"]
+
+Floats = NDArray[np.float64]
+Norm = Literal["l1", "l2"]
+
+# So many columns are brought into the order of memory at a time.
+_COLUMNS_AT_A_TIME = 64
+
+
+@overload
+def classwise_calibration_error(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = ...,
+    sample_weight: ArrayLike | None = ...,
+    n_bins: int = ...,
+    strategy: Strategy = ...,
+    closed: Closed = ...,
+    norm: Norm = ...,
+    threshold: float = ...,
+    average: Literal["macro", "sum", "weighted"] = ...,
+) -> float: ...
+
+
+@overload
+def classwise_calibration_error(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = ...,
+    sample_weight: ArrayLike | None = ...,
+    n_bins: int = ...,
+    strategy: Strategy = ...,
+    closed: Closed = ...,
+    norm: Norm = ...,
+    threshold: float = ...,
+    average: None,
+) -> Floats: ...
+
+
+@validate_params(
+    {
+        **BIN_COUNT,
+        "strategy": [StrOptions({"uniform", "quantile"})],
+        "closed": [StrOptions({"right", "left"})],
+        "norm": [StrOptions({"l1", "l2"})],
+        "threshold": [Interval(Real, 0, 1, closed="both")],
+        "average": [StrOptions({"macro", "sum", "weighted"}), None],
+    }
+)
+def classwise_calibration_error(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    n_bins: int = 15,
+    strategy: Strategy = "uniform",
+    closed: Closed = "right",
+    norm: Norm = "l1",
+    threshold: float = 0.0,
+    average: Literal["macro", "sum", "weighted"] | None = "macro",
+) -> float | Floats:
+    """Compute the classwise calibration error (static calibration error, marginal calibration error).
+
+    Each class is taken for itself: its column of probabilities is sorted into bins, and the mean
+    probability in each is compared with how often the class is the true one. Classes that do not occur
+    in `y_true` count too, since whatever probability they get is too much.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True labels, all of them in `labels`.
+
+    y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+        Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
+
+    labels : array-like of shape (n_classes,), default=None
+        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
+        of `y_true`, provided that there are as many as columns.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights, finite and non-negative.
+
+    n_bins : int, default=15
+        Number of bins of each class, at least 1. With ``strategy="quantile"`` fewer are made if rows are
+        few or tied.
+
+    strategy : {"uniform", "quantile"}, default="uniform"
+        Bins of equal width, or of equal weight. The latter are found for each class anew and take
+        longer.
+
+    closed : {"right", "left"}, default="right"
+        The side on which a bin of equal width includes its edge.
+
+    norm : {"l1", "l2"}, default="l1"
+        Mean absolute or root mean square gap, within a class and over classes.
+
+    threshold : float, default=0.0
+        Probabilities below are left out, each class is then measured on what is left of its column. With
+        ``strategy="quantile"`` this is the thresholded adaptive calibration error (TACE) of [1]_, which
+        takes 0.01.
+
+    average : {"macro", "sum", "weighted"} or None, default="macro"
+        The mean over classes, their sum, their mean weighted by how often each is the true one, or one
+        value a class. With many classes most probabilities are tiny, and the mean is too: with 1000
+        classes 0.0003 is not a small error.
+
+    Returns
+    -------
+    error : float or ndarray of shape (n_classes,)
+        A fraction in [0, 1] (a sum can be up to 2 with ``threshold=0``). With ``average=None`` an array
+        in the order of the columns of `y_prob`.
+
+    Raises
+    ------
+    ValueError
+        If the input is empty, holds NaN or infinity, is no probability, does not fit together, or holds
+        a true label without a column, or if a row's sum is further than 0.01 from 1.
+
+    See Also
+    --------
+    expected_calibration_error : The error of the predicted class' probability.
+
+    References
+    ----------
+    .. [1] J. Nixon, M. W. Dusenberry, L. Zhang, G. Jerfel, D. Tran. "Measuring calibration in deep
+       learning", CVPR Workshops 2019. :arxiv:`1904.01685`
+
+    .. [2] A. Kumar, P. Liang, T. Ma. "Verified uncertainty calibration", NeurIPS 2019.
+       :arxiv:`1909.10155`
+
+    Examples
+    --------
+    >>> from clipcal.metrics import classwise_calibration_error
+    >>> y_true = ["cat", "dog", "owl", "owl"]
+    >>> y_prob = [[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.3, 0.1, 0.6], [0.1, 0.1, 0.8]]
+    >>> round(classwise_calibration_error(y_true, y_prob, n_bins=5), 4)
+    0.2
+    >>> classwise_calibration_error(y_true, y_prob, n_bins=5, average=None).round(3)
+    array([0.225, 0.175, 0.2  ])
+    """
+    classes = read_class_probabilities(y_true, y_prob, labels=labels, sample_weight=sample_weight)
+    if strategy == "quantile":
+        errors = _equal_weight_errors(classes, n_bins, norm, threshold)
+    else:
+        errors = _equal_width_errors(classes, n_bins, closed, norm, threshold)
+    if average is None:
+        if labels is None:
+            return errors
+        # Back from the sorted order to that of the caller's columns.
+        return errors[np.searchsorted(classes.labels, column_or_1d(labels))]
+    share: Floats = np.ones(len(errors))
+    if average == "weighted":
+        share = np.bincount(classes.true_column, classes.weight, len(errors)).astype(np.float64)
+    if average != "sum":
+        share /= share.sum()
+    return float(share @ errors) if norm == "l1" else float(np.sqrt(share @ errors**2))
+
+
+def _error(residual: Floats, weight: Floats, total: Floats | float, norm: Norm) -> Floats:
+    """Reduce bins (the first axis) to the error of each class; a class without rows has none."""
+    if norm == "l1":
+        parts = np.abs(residual)
+    else:
+        parts = np.divide(residual**2, weight, out=np.zeros_like(residual), where=residual != 0)
+    total = np.broadcast_to(np.asarray(total), parts.shape[1:])
+    error = np.divide(parts.sum(axis=0), total, out=np.zeros(parts.shape[1:]), where=total > 0)
+    return error if norm == "l1" else np.sqrt(error)
+
+
+def _equal_width_errors(
+    classes: ClassProbabilities, n_bins: int, closed: Closed, norm: Norm, threshold: float
+) -> Floats:
+    """Return the error of each class.
+
+    Hardly any of many probabilities that sum to 1 lie above the first edge. Only those are sorted into
+    bins one by one; what is left of a column is its first bin.
+    """
+    _, prob, true_column, row_weight = classes
+    n_classes = prob.shape[1]
+    edges = np.linspace(0.0, 1.0, n_bins + 1)
+    residual, weight = np.zeros((2, n_bins * n_classes))
+    weight_is_needed = norm == "l2" or threshold > 0
+
+    def totals(values: Floats, column: NDArray[np.intp], amount: Floats) -> Floats:
+        cell = uniform_index(values, edges, closed=closed) * n_classes + column
+        return np.bincount(cell, amount, len(residual)).astype(np.float64)
+
+    for rows, block in row_blocks(prob, max(_BLOCK_ENTRIES, len(residual))):
+        in_block = row_weight[rows]
+        high = block > edges[1] if closed == "right" else block >= edges[1]
+        low = ~high
+        if threshold > 0:
+            kept = block >= threshold
+            high &= kept
+            low &= kept
+            block *= kept
+        where = np.flatnonzero(high)
+        row, column = np.divmod(where, n_classes)
+        values = block.ravel()[where]
+        residual += totals(values, column, in_block[row] * values)
+        block.ravel()[where] = 0.0
+        residual[:n_classes] += in_block @ block
+        if weight_is_needed:
+            weight += totals(values, column, in_block[row])
+            np.copyto(block, low)
+            weight[:n_classes] += in_block @ block
+    true_prob = np.clip(prob[np.arange(len(prob)), true_column].astype(np.float64), 0.0, 1.0)
+    kept = true_prob >= threshold
+    residual -= totals(true_prob[kept], true_column[kept], row_weight[kept])
+    weight = weight.reshape(n_bins, n_classes)
+    total = weight.sum(axis=0) if weight_is_needed else row_weight.sum()
+    return _error(residual.reshape(n_bins, n_classes), weight, total, norm)
+
+
+def _equal_weight_errors(classes: ClassProbabilities, n_bins: int, norm: Norm, threshold: float) -> Floats:
+    _, prob, true_column, row_weight = classes
+    n_classes = prob.shape[1]
+    errors = np.zeros(n_classes)
+    for start in range(0, n_classes, _COLUMNS_AT_A_TIME):
+        columns = prob[:, start : start + _COLUMNS_AT_A_TIME].T.astype(np.float64, order="C")
+        for k, forecast in enumerate(np.clip(columns, 0.0, 1.0, out=columns), start):
+            kept = forecast >= threshold
+            if kept.any():
+                event = np.asarray(true_column[kept] == k, dtype=np.float64)
+                rows = TopLabel(forecast[kept], event, row_weight[kept])
+                bins = bin_top_label(rows, n_bins=n_bins, strategy="quantile")
+                errors[k] = _error(bins.residual, bins.weight, bins.weight.sum(), norm)
+    return errors

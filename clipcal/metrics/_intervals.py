@@ -1,0 +1,215 @@
+"""Confidence intervals of calibration numbers."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtri
+from sklearn.utils import check_random_state
+
+from .._compat import StrOptions, validate_params
+from ._bins import BIN_COUNT, Strategy, bin_top_label
+from ._chance import LEVEL, RESAMPLES, STRATEGY, RandomState
+from ._null import bin_rows
+from ._resampling import absolute_sum, bin_residuals, error_bounds, resample_residuals
+from ._top_label import TopLabel, read_top_label
+
+__all__ = ["CalibrationInterval", "calibration_interval"]
+
+
+class CalibrationInterval(NamedTuple):
+    """Result of :func:`calibration_interval`.
+
+    Attributes
+    ----------
+    estimate : float
+        The number itself.
+
+    low : float
+        Lower end of the interval for the true value.
+
+    high : float
+        Upper end.
+    """
+
+    estimate: float
+    low: float
+    high: float
+
+
+@validate_params(
+    {
+        **BIN_COUNT,
+        **STRATEGY,
+        **RESAMPLES,
+        **LEVEL,
+        "metric": [StrOptions({"ece", "gap"})],
+        "method": [StrOptions({"inversion", "basic"})],
+    }
+)
+def calibration_interval(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    metric: Literal["ece", "gap"] = "ece",
+    n_bins: int = 15,
+    strategy: Strategy = "uniform",
+    confidence_level: float = 0.95,
+    method: Literal["inversion", "basic"] = "inversion",
+    n_resamples: int = 1000,
+    random_state: RandomState = None,
+) -> CalibrationInterval:
+    """Compute a confidence interval for a calibration error or for the mean confidence gap.
+
+    Resampling alone misleads here: each resample adds the upward bias of binned errors once more, so that
+    percentile intervals miss small true errors almost always. The default method inverts bounds that hold
+    wherever the error sits among the bins.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True labels. A label that is not in `labels` counts as a wrong prediction.
+
+    y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+        Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
+
+    labels : array-like of shape (n_classes,), default=None
+        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
+        of `y_true`, provided that there are as many as columns.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights, finite and non-negative. A row of weight 2 is one row that counts twice, not two rows.
+
+    metric : {"ece", "gap"}, default="ece"
+        The binned error, or :func:`mean_confidence_gap`. The gap has a normal interval, for which `n_bins`,
+        `strategy`, `method`, `n_resamples` and `random_state` do not matter.
+
+    n_bins : int, default=15
+        Number of bins, at least 1. Their edges stay as they are in all resamples.
+
+    strategy : {"uniform", "quantile"}, default="uniform"
+        Bins of equal width, or of equal weight.
+
+    confidence_level : float, default=0.95
+        Wanted probability of covering the true value, in (0, 1).
+
+    method : {"inversion", "basic"}, default="inversion"
+        How the interval of the binned error is made; see Notes.
+
+    n_resamples : int, default=1000
+        Number of draws, at least 99.
+
+    random_state : int, RandomState instance or None, default=None
+        Seed of the draws.
+
+    Returns
+    -------
+    interval : CalibrationInterval
+        A named tuple ``(estimate, low, high)``. The interval always includes the estimate; the true value
+        mostly lies in its lower part, since binned errors are biased upwards.
+
+    Raises
+    ------
+    ValueError
+        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+
+    See Also
+    --------
+    calibration_test : Whether the error exceeds what chance gives a calibrated model.
+    compare_calibration : An interval for the difference of two models.
+
+    Notes
+    -----
+    The true value is the error of these bins for infinitely many rows.
+
+    ``"inversion"``: the error shown exceeds the true one by no more than the summed absolute noise of the
+    bins (bins further from zero than 2.5 standard deviations count with signed noise), which gives the lower
+    end. Of all ways to spread a given true error over the bins, gaps in proportion to each bin's noise show
+    the least; the upper end is the largest error for which even they would seldom show so little. Bins
+    without a single exception vary as if two rows of each kind had been added.
+
+    ``"basic"`` is the bootstrap interval that is mirrored at the estimate and clipped at 0. It is narrower,
+    and too optimistic where the true error is small. Above 20,000 rows the resampled bin sums are drawn
+    from their normal limit.
+
+    Share of 95 % intervals that held the true value, for ten-class rows whose confidences are all too high
+    by the true error. Each number stands for 200 replicates (100 for 10,000 rows, there 50 for
+    ``"basic"``), so it is good to about 0.02 (0.03 to 0.04).
+
+    ===========  ======  =====  =====  =====  =====  =====
+    method         rows   0.00   0.01   0.02   0.05   0.10
+    ===========  ======  =====  =====  =====  =====  =====
+    inversion       200   0.95   0.99   0.99   0.99   0.95
+    inversion      1000   0.98   0.99   0.99   0.96   0.96
+    inversion     10000   0.96   0.98   0.99   0.99   0.97
+    basic           200   0.57   0.69   0.84   0.88   0.89
+    basic          1000   0.52   0.85   0.94   0.89   0.93
+    basic         10000   0.50   0.92   0.90   0.94   1.00
+    gap             200   0.94   0.96   0.92   0.93   0.96
+    gap            1000   0.95   0.94   0.94   0.94   0.96
+    gap           10000   0.95   0.97   0.94   0.98   0.97
+    ===========  ======  =====  =====  =====  =====  =====
+
+    With true errors of alternating sign, or all of it in the last bin, ``"inversion"`` covered 0.94 to 1.00
+    in each setting. Rows of both kinds are added before the gap gets its normal interval, so that it also
+    holds for few rows and rare exceptions: it covered 0.96 to 0.98 where all confidences are 0.99, of 20 to
+    200 rows, and accuracies are 0.95 to 0.995 (3000 replicates).
+
+    References
+    ----------
+    .. [1] B. Efron, R. J. Tibshirani. "An introduction to the bootstrap", 1993.
+       :doi:`10.1201/9780429246593`
+    .. [2] A. Agresti, B. A. Coull. "Approximate is better than 'exact' for interval estimation of binomial
+       proportions", The American Statistician 52, 1998. :doi:`10.1080/00031305.1998.10480550`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from clipcal.metrics import calibration_interval
+    >>> rng = np.random.default_rng(0)
+    >>> y_prob = rng.uniform(0.5, 1, size=1000)
+    >>> y_true = rng.uniform(size=1000) < y_prob - 0.1
+    >>> estimate, low, high = calibration_interval(y_true, y_prob, random_state=0)
+    >>> low < 0.1 < high
+    True
+    >>> estimate, low, high = calibration_interval(y_true, y_prob, metric="gap")
+    >>> low < 0.1 < high
+    True
+    """
+    top_label = read_top_label(y_true, y_prob, labels=labels, sample_weight=sample_weight)
+    if metric == "gap":
+        return _gap_interval(top_label, confidence_level)
+    rows = bin_rows(top_label, n_bins=n_bins, strategy=strategy)
+    estimate = bin_top_label(top_label, n_bins=n_bins, strategy=strategy).error
+    generator = check_random_state(random_state)
+    if method == "inversion":
+        bins = bin_residuals(rows, top_label.correct)
+        low, high = error_bounds(bins, confidence_level, n_resamples, generator)
+    else:
+        models = [(rows, top_label.correct)]
+        drawn = np.concatenate([absolute_sum(d) for d in resample_residuals(models, n_resamples, generator)])
+        tails = [(1.0 + confidence_level) / 2.0, (1.0 - confidence_level) / 2.0]
+        low, high = np.clip(2.0 * estimate - np.quantile(drawn, tails), 0.0, 1.0)
+    return CalibrationInterval(estimate, min(float(low), estimate), max(float(high), estimate))
+
+
+def _gap_interval(top_label: TopLabel, level: float) -> CalibrationInterval:
+    """Compute a normal interval after adding rows of both kinds, as Agresti and Coull do."""
+    confidence, correct, weight = top_label
+    residual, whole = confidence - correct, float(weight.sum())
+    z = float(ndtri((1.0 + level) / 2.0))
+    mean_confidence = float(weight @ confidence) / whole
+    added = np.array([mean_confidence, mean_confidence - 1.0])
+    one = float(weight @ weight) / whole
+    extra = one * z**2 / 2.0
+    total = whole + 2.0 * extra
+    centre = (float(weight @ residual) + extra * float(added.sum())) / total
+    variance = weight**2 @ (residual - centre) ** 2 + extra * one * ((added - centre) ** 2).sum()
+    half = z * float(np.sqrt(variance)) / total
+    estimate = float(weight @ residual) / whole
+    low, high = min(centre - half, estimate), max(centre + half, estimate)
+    return CalibrationInterval(estimate, max(low, -1.0), min(high, 1.0))

@@ -1,0 +1,188 @@
+"""What rows show by chance alone if every confidence is the probability of being right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
+
+from ._bins import Strategy, bin_top_label
+from ._top_label import TopLabel
+
+__all__ = ["BinnedRows", "PerfectBin", "bin_rows", "no_truth", "perfect_bins", "perfect_residuals"]
+
+Floats = NDArray[np.float64]
+
+# From this variance (in rows squared) on, the normal law misses E|S| by less than 1 / (24 * 1000) of it.
+_NORMAL_FROM = 1000.0
+# Bernstein's inequality leaves less than 2 exp(-35), about 1e-15, outside of the window of counts.
+_LOG_TAIL = 35.0
+# Below this probability, 16 terms of the logarithm's series are exact to double precision.
+_RARE = 0.05
+_TERMS = 16
+_BLOCK = 2**21
+
+
+class BinnedRows(NamedTuple):
+    """Rows and the bin of each; bins depend on confidences and weights, never on the truth."""
+
+    confidence: Floats
+    weight: Floats
+    bin_of: NDArray[np.intp]
+    n_bins: int
+
+    @property
+    def equal_weights(self) -> bool:
+        """Whether all rows weigh the same."""
+        return bool((self.weight == self.weight[0]).all())
+
+
+class PerfectBin(NamedTuple):
+    """Distribution of the number of correct rows in one bin: ``probability[j]`` is that of ``first + j``."""
+
+    bin: int
+    n_rows: int
+    expected: float
+    first: int
+    probability: Floats
+
+    @property
+    def residuals(self) -> Floats:
+        """Sum of confidences minus number of correct rows, for each possible number."""
+        return self.expected - np.arange(self.first, self.first + len(self.probability), dtype=np.float64)
+
+
+def no_truth(y_prob: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return labels of rows and columns that let `read_top_label` read probabilities alone."""
+    shape = np.shape(y_prob)
+    return np.zeros(shape[0] if shape else 1, dtype=np.intp), np.arange(shape[1] if len(shape) == 2 else 2)
+
+
+def bin_rows(top_label: TopLabel, *, n_bins: int, strategy: Strategy = "uniform") -> BinnedRows:
+    """Find the bin of each row, with the edges of `bin_top_label`."""
+    edges = bin_top_label(top_label, n_bins=n_bins, strategy=strategy).edges
+    index = np.searchsorted(edges[1:-1], top_label.confidence, side="left")
+    return BinnedRows(top_label.confidence, top_label.weight, index, len(edges) - 1)
+
+
+def perfect_bins(rows: BinnedRows) -> Iterator[PerfectBin]:
+    """Give the exact distribution of each filled bin, for rows of equal weight."""
+    order = np.argsort(rows.bin_of, kind="stable")
+    bins, starts = np.unique(rows.bin_of[order], return_index=True)
+    for bin_, confidence in zip(bins, np.split(rows.confidence[order], starts[1:]), strict=True):
+        first, probability = _count_correct(confidence)
+        yield PerfectBin(int(bin_), len(confidence), float(confidence.sum()), first, probability)
+
+
+def perfect_residuals(rows: BinnedRows, n_draws: int, generator: np.random.RandomState) -> Iterator[Floats]:
+    """Draw what each bin's residual, as a share of all weight, would be; blocks of shape (?, n_bins)."""
+    if not rows.equal_weights:
+        yield from _weighted_residuals(rows, n_draws, generator)
+        return
+    n_rows = len(rows.weight)
+    laws = [(law.bin, law.residuals / n_rows, np.cumsum(law.probability)) for law in perfect_bins(rows)]
+    for size in _block_sizes(n_draws, rows.n_bins):
+        drawn = np.zeros((size, rows.n_bins))
+        for bin_, residuals, cumulative in laws:
+            place = np.searchsorted(cumulative, generator.random_sample(size) * cumulative[-1], side="right")
+            drawn[:, bin_] = residuals[np.minimum(place, len(residuals) - 1)]
+        yield drawn
+
+
+def _block_sizes(n_draws: int, width: int) -> list[int]:
+    block = max(1, _BLOCK // max(1, width))
+    return [min(block, n_draws - start) for start in range(0, n_draws, block)]
+
+
+def _weighted_residuals(rows: BinnedRows, n_draws: int, generator: np.random.RandomState) -> Iterator[Floats]:
+    confidence, weight, bin_of, n_bins = rows
+    variance = np.bincount(bin_of, weights=weight**2 * confidence * (1 - confidence), minlength=n_bins)
+    largest = np.zeros(n_bins)
+    np.maximum.at(largest, bin_of, weight)
+    normal = variance > _NORMAL_FROM * largest**2
+    deviation = np.sqrt(variance[normal])
+
+    # One draw for each row would be wasted on those that are all but certain.
+    one_by_one = ~normal[bin_of]
+    surprise = np.minimum(confidence, 1.0 - confidence)
+    rare = np.flatnonzero(one_by_one & (surprise <= _RARE))
+    common = np.flatnonzero(one_by_one & (surprise > _RARE))
+    common = common[np.argsort(bin_of[common], kind="stable")]
+    common_bins, starts = np.unique(bin_of[common], return_index=True)
+    step = np.where(confidence[rare] >= 0.5, weight[rare], -weight[rare])
+    expected = weight[rare] * (confidence[rare] - (confidence[rare] >= 0.5))
+    at_rest = np.bincount(bin_of[rare], weights=expected, minlength=n_bins).astype(np.float64)
+    rates = np.cumsum(-np.log1p(-surprise[rare]))
+
+    total_rate = float(rates[-1]) if rare.size else 0.0
+    for size in _block_sizes(n_draws, n_bins + len(common) + int(total_rate)):
+        drawn = np.tile(at_rest, (size, 1))
+        drawn[:, normal] = generator.standard_normal((size, len(deviation))) * deviation
+        if total_rate > 0:
+            draw, row = _surprises(rates, size, generator)
+            drawn += np.bincount(
+                draw * n_bins + bin_of[rare[row]], weights=step[row], minlength=size * n_bins
+            ).reshape(size, n_bins)
+        if common.size:
+            correct = generator.random_sample((size, len(common))) < confidence[common]
+            gaps = weight[common] * (confidence[common] - correct)
+            drawn[:, common_bins] += np.add.reduceat(gaps, starts, axis=1)
+        yield drawn / weight.sum()
+
+
+def _surprises(
+    rates: Floats, size: int, generator: np.random.RandomState
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Draw which rows surprise in which of `size` draws, in time proportional to their number.
+
+    Events fall on rows as a Poisson process; a row with rate -log(1 - p) is hit at all with probability p.
+    """
+    n_events = generator.poisson(size * rates[-1])
+    draw = generator.randint(0, size, size=n_events)
+    row = np.searchsorted(rates, generator.random_sample(n_events) * rates[-1], side="right")
+    return np.divmod(np.unique(draw * len(rates) + np.minimum(row, len(rates) - 1)), len(rates))
+
+
+def _count_correct(confidence: Floats) -> tuple[int, Floats]:
+    """Compute the Poisson-binomial law: the least number of correct rows, and the probabilities from it on.
+
+    Rows are counted as surprises (a confident row that is wrong, another that is right), so that the
+    window of counts is as narrow as the noise, however many certain rows there are.
+    """
+    sure = confidence >= 0.5
+    surprise = np.where(sure, 1.0 - confidence, confidence)
+    variance = float((surprise * (1.0 - surprise)).sum())
+    mean = float(surprise[~sure].sum() - surprise[sure].sum())
+    reach = _LOG_TAIL / 3 + np.sqrt((_LOG_TAIL / 3) ** 2 + 2 * _LOG_TAIL * variance)
+    least = max(int(np.floor(mean - reach)), -int((surprise[sure] > 0).sum()))
+    most = min(int(np.ceil(mean + reach)), int((surprise[~sure] > 0).sum()))
+    counts = np.arange(least, most + 1)
+    if variance > _NORMAL_FROM:
+        edges = (np.append(counts, most + 1) - 0.5 - mean) / np.sqrt(variance)
+        probability = np.diff(ndtr(edges))
+    else:
+        z = np.exp(2j * np.pi * np.arange(len(counts) // 2 + 1) / len(counts))
+        transform = _generating(surprise[~sure], z) * np.conj(_generating(surprise[sure], z))
+        probability = np.roll(np.fft.hfft(transform, n=len(counts)) / len(counts), -least)
+    probability = np.maximum(probability, 0.0)
+    return int(sure.sum()) + least, probability / probability.sum()
+
+
+def _generating(surprise: Floats, z: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """Compute the probability generating function of the number of surprises, at each `z`."""
+    rare = surprise[surprise <= _RARE]
+    step = z - 1.0
+    logarithm = np.zeros_like(z)
+    for power in range(_TERMS, 0, -1):
+        # Horner's scheme for sum_j (-1)^(j+1) step^j sum_i surprise_i^j / j.
+        sign = 1.0 if power % 2 else -1.0
+        logarithm = step * (logarithm + sign * float((rare**power).sum()) / power)
+    out: NDArray[np.complex128] = np.exp(logarithm)
+    common = surprise[surprise > _RARE]
+    size = max(1, _BLOCK // (8 * len(z)))
+    for start in range(0, len(common), size):
+        out *= np.prod(1.0 + common[start : start + size, np.newaxis] * step, axis=0)
+    return out

@@ -1,0 +1,343 @@
+"""Whether confidence can be trusted as much for unusual inputs as for usual ones."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
+
+from .._compat import Interval, StrOptions, validate_params
+from ._bins import BIN_COUNT, Closed, cut_index, equal_weight_edges, uniform_index
+from ._top_label import TopLabel, read_top_label
+
+__all__ = ["ProximityBias", "proximity", "proximity_bias", "proximity_informed_calibration_error"]
+
+Floats = NDArray[np.float64]
+
+# Similarities to the reference, and neighbours' features, are held for about so many numbers at a time.
+_BLOCK_ENTRIES = 2**22
+
+_PROXIMITY_BINS = {
+    **BIN_COUNT,
+    "n_proximity_bins": [Interval(Integral, 1, None, closed="left")],
+    "closed": [StrOptions({"right", "left"})],
+}
+
+
+class ProximityBias(NamedTuple):
+    """The proximity-informed error beside what it would be if proximity did not matter."""
+
+    error: float
+    baseline: float
+    excess: float
+    p_value: float
+
+
+@validate_params({"n_neighbors": [Interval(Integral, 1, None, closed="left")], "exclude_self": ["boolean"]})
+def proximity(
+    features: ArrayLike, reference: ArrayLike, *, n_neighbors: int = 5, exclude_self: bool = False
+) -> Floats:
+    """Compute how close each row lies to its nearest neighbours in a reference set.
+
+    The proximity of a row is ``exp(-d)``, where ``d`` is its mean Euclidean distance to its nearest rows
+    of the reference, all of them brought to unit length. It is 1 in a dense region and smaller the more
+    unusual a row is.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+        Features of the inputs, such as image embeddings.
+
+    reference : array-like of shape (n_reference, n_features)
+        Features of the set that neighbours come from, such as validation images of the classes that the
+        model was tuned on.
+
+    n_neighbors : int, default=5
+        Number of neighbours, at least 1. All of them, if there are fewer.
+
+    exclude_self : bool, default=False
+        Set it where `reference` holds the same rows in the same order as `features`: a row is then no
+        neighbour of its own.
+
+    Returns
+    -------
+    proximity : ndarray of shape (n_samples,)
+        Between ``exp(-2)`` and 1.
+
+    Raises
+    ------
+    ValueError
+        If features hold NaN, infinity or a row of zeros, do not fit together, or if no neighbour is left.
+
+    References
+    ----------
+    .. [1] M. Xiong, A. Deng, P. W. Koh, J. Wu, S. Li, J. Xu, B. Hooi. "Proximity-informed calibration for
+       deep neural networks", NeurIPS 2023. :arxiv:`2306.04590`
+
+    Examples
+    --------
+    >>> from clipcal.metrics import proximity
+    >>> proximity([[1, 0], [0, 1]], [[2, 0], [3, 0], [0, -1]], n_neighbors=2).round(4)
+    array([1.    , 0.2431])
+    """
+    rows = _unit_rows(features, "features")
+    others = _unit_rows(reference, "reference")
+    if rows.shape[1] != others.shape[1]:
+        raise ValueError(
+            f"features have {rows.shape[1]} columns but reference has {others.shape[1]}. "
+            "Pass embeddings of the same model."
+        )
+    if exclude_self and len(rows) != len(others):
+        raise ValueError(
+            f"exclude_self=True needs the same rows twice, but features have {len(rows)} and reference has "
+            f"{len(others)}. Leave it out where the reference is another set."
+        )
+    n_neighbors = min(n_neighbors, len(others) - exclude_self)
+    if n_neighbors == 0:
+        raise ValueError("A single row has no neighbour but itself. Pass more rows, or another reference.")
+    distance = np.empty(len(rows))
+    step = max(1, _BLOCK_ENTRIES // max(len(others), n_neighbors * rows.shape[1]))
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step]
+        likeness = block @ others.T
+        if exclude_self:
+            own = np.arange(len(block))
+            likeness[own, start + own] = -np.inf
+        nearest = np.argpartition(likeness, len(others) - n_neighbors, axis=1)[:, -n_neighbors:]
+        # The product finds the neighbours; it would round small distances away.
+        apart = others[nearest] - block[:, None].astype(np.float64)
+        distance[start : start + step] = np.sqrt(np.einsum("ijk,ijk->ij", apart, apart)).mean(axis=1)
+    return np.exp(-distance)
+
+
+@validate_params(_PROXIMITY_BINS)
+def proximity_informed_calibration_error(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    proximity: ArrayLike,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    n_bins: int = 15,
+    n_proximity_bins: int = 10,
+    closed: Closed = "right",
+) -> float:
+    """Compute the calibration error over bins of confidence within bins of proximity (PIECE).
+
+    A model can be over-confident on unusual inputs and under-confident on usual ones of the same
+    confidence; :func:`expected_calibration_error` lets the two cancel. Here rows are first shared out
+    by proximity into bins of equal weight, and the expected calibration errors of these are averaged.
+    It is never below the expected calibration error with the same bins.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True labels. A label that is not in `labels` counts as a wrong prediction.
+
+    y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+        Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
+
+    proximity : array-like of shape (n_samples,)
+        How usual each row is, such as :func:`proximity` returns it. Only the order of its values counts.
+
+    labels : array-like of shape (n_classes,), default=None
+        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
+        of `y_true`, provided that there are as many as columns.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights, finite and non-negative.
+
+    n_bins : int, default=15
+        Number of bins of confidence, of equal width, at least 1.
+
+    n_proximity_bins : int, default=10
+        Number of bins of proximity, of equal weight, at least 1. Fewer are made if rows are few or tied.
+
+    closed : {"right", "left"}, default="right"
+        The side on which a bin of confidence includes its edge.
+
+    Returns
+    -------
+    error : float
+        A fraction in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+
+    See Also
+    --------
+    proximity_bias : The part of this number that chance does not explain.
+
+    Notes
+    -----
+    With so many cells the number is large by chance alone: with 1000 rows, random proximities give nearly
+    the same value as real ones. Report :func:`proximity_bias` beside it.
+
+    References
+    ----------
+    .. [1] M. Xiong, A. Deng, P. W. Koh, J. Wu, S. Li, J. Xu, B. Hooi. "Proximity-informed calibration for
+       deep neural networks", NeurIPS 2023. :arxiv:`2306.04590`
+
+    Examples
+    --------
+    >>> from clipcal.metrics import (
+    ...     expected_calibration_error, proximity_informed_calibration_error
+    ... )
+    >>> y_true, y_prob = [1, 1, 0, 0], [0.75, 0.75, 0.75, 0.75]
+    >>> expected_calibration_error(y_true, y_prob)
+    0.25
+    >>> proximity_informed_calibration_error(
+    ...     y_true, y_prob, proximity=[0.9, 0.8, 0.4, 0.3], n_proximity_bins=2
+    ... )
+    0.5
+    """
+    top_label = read_top_label(y_true, y_prob, labels=labels, sample_weight=sample_weight)
+    closeness = _read_proximity(proximity, y_true, sample_weight)
+    cells = _sort_into_cells(top_label, closeness, n_bins, n_proximity_bins, closed)
+    return cells.error(cells.group)
+
+
+@validate_params(
+    {
+        **_PROXIMITY_BINS,
+        "n_permutations": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+)
+def proximity_bias(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    proximity: ArrayLike,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    n_bins: int = 15,
+    n_proximity_bins: int = 10,
+    closed: Closed = "right",
+    n_permutations: int = 100,
+    random_state: int | np.random.RandomState | None = None,
+) -> ProximityBias:
+    """Compare the proximity-informed calibration error with its value under shuffled proximity.
+
+    Rows are handed to the bins of proximity at random, many times. The mean error over these is what the
+    number of cells and rows alone brings about; what exceeds it is due to proximity.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True labels. A label that is not in `labels` counts as a wrong prediction.
+
+    y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+        Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
+
+    proximity : array-like of shape (n_samples,)
+        How usual each row is, such as :func:`proximity` returns it. Only the order of its values counts.
+
+    labels : array-like of shape (n_classes,), default=None
+        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
+        of `y_true`, provided that there are as many as columns.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights, finite and non-negative. They stay with their rows when proximity is shuffled.
+
+    n_bins : int, default=15
+        Number of bins of confidence, of equal width, at least 1.
+
+    n_proximity_bins : int, default=10
+        Number of bins of proximity, of equal weight, at least 1. Fewer are made if rows are few or tied.
+
+    closed : {"right", "left"}, default="right"
+        The side on which a bin of confidence includes its edge.
+
+    n_permutations : int, default=100
+        Number of shuffles, at least 1.
+
+    random_state : int, RandomState or None, default=None
+        Seed of the shuffles.
+
+    Returns
+    -------
+    bias : ProximityBias
+        A named tuple ``(error, baseline, excess, p_value)``: the proximity-informed calibration error,
+        its mean under shuffled proximity, the difference, and the share of shuffles (the given order
+        counted as one) that reach the error.
+
+    Raises
+    ------
+    ValueError
+        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from clipcal.metrics import proximity_bias
+    >>> y_true = np.repeat([1, 0], 50)
+    >>> bias = proximity_bias(
+    ...     y_true, np.full(100, 0.75), proximity=np.linspace(1, 0, 100), n_proximity_bins=2, random_state=0
+    ... )
+    >>> bias.error, round(bias.p_value, 2)
+    (0.5, 0.01)
+    """
+    top_label = read_top_label(y_true, y_prob, labels=labels, sample_weight=sample_weight)
+    closeness = _read_proximity(proximity, y_true, sample_weight)
+    cells = _sort_into_cells(top_label, closeness, n_bins, n_proximity_bins, closed)
+    random = check_random_state(random_state)
+    error = cells.error(cells.group)
+    shuffled = np.array([cells.error(random.permutation(cells.group)) for _ in range(n_permutations)])
+    # Cells are summed in another order, so equal errors may differ in the last digit.
+    reached = int(np.count_nonzero(shuffled >= error - 1e-12))
+    baseline = float(shuffled.mean())
+    return ProximityBias(error, baseline, error - baseline, (1 + reached) / (1 + n_permutations))
+
+
+class _Cells(NamedTuple):
+    """Rows sorted by confidence and by proximity."""
+
+    residual: Floats  # times the weight
+    confidence_bin: NDArray[np.intp]
+    group: NDArray[np.intp]
+    total_weight: float
+
+    def error(self, group: NDArray[np.intp]) -> float:
+        """Compute the error with the given group of each row."""
+        cell = group * (self.confidence_bin.max() + 1) + self.confidence_bin
+        return float(np.abs(np.bincount(cell, weights=self.residual)).sum() / self.total_weight)
+
+
+def _read_proximity(proximity: ArrayLike, y_true: ArrayLike, sample_weight: ArrayLike | None) -> Floats:
+    """Check proximities, and drop those of rows of weight zero."""
+    closeness = column_or_1d(proximity, dtype=np.float64)
+    check_consistent_length(column_or_1d(y_true), closeness)
+    if not np.isfinite(closeness).all():
+        raise ValueError("proximity contains NaN or infinity. Drop those rows, or mend the features.")
+    if sample_weight is None:
+        return closeness
+    return closeness[np.broadcast_to(np.asarray(sample_weight) > 0, closeness.shape)]
+
+
+def _sort_into_cells(
+    top_label: TopLabel, closeness: Floats, n_bins: int, n_proximity_bins: int, closed: Closed
+) -> _Cells:
+    confidence, correct, weight = top_label
+    edges = equal_weight_edges(closeness, weight, n_proximity_bins)
+    return _Cells(
+        residual=weight * (confidence - correct),
+        confidence_bin=uniform_index(confidence, np.linspace(0.0, 1.0, n_bins + 1), closed=closed),
+        group=cut_index(closeness, edges[1:-1]),
+        total_weight=float(weight.sum()),
+    )
+
+
+def _unit_rows(features: ArrayLike, name: str) -> NDArray[np.floating]:
+    rows = check_array(features, dtype=[np.float64, np.float32], input_name=name)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not length.all():
+        raise ValueError(
+            f"Row {int(np.argmin(length))} of {name} holds zeros only, so it has no direction. Leave it out."
+        )
+    return rows / length

@@ -1,0 +1,149 @@
+"""Everything about one model's probabilities in one flat record."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import check_random_state
+
+from .._compat import Interval, validate_params
+from ._bins import BIN_COUNT, bin_top_label
+from ._brier import brier_score
+from ._chance import calibration_test
+from ._classwise import classwise_calibration_error
+from ._intervals import calibration_interval
+from ._log_loss import negative_log_likelihood
+from ._selective import area_under_risk_coverage
+from ._smooth import smooth_calibration_error
+from ._top_label import read_top_label
+
+__all__ = ["summary"]
+
+
+@validate_params(
+    {
+        **BIN_COUNT,
+        "n_resamples": [Interval(Integral, 99, None, closed="left")],
+        "random_state": ["random_state"],
+        "name": [str, None],
+    }
+)
+def summary(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    n_bins: int = 15,
+    n_resamples: int = 1000,
+    random_state: int | np.random.RandomState | None = None,
+    name: str | None = None,
+) -> dict[str, Any]:
+    """Compute the usual numbers about one model's probabilities, and how sure they are.
+
+    The record is flat, so a list of them, one a model, is a table: ``pandas.DataFrame(records)``.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True labels.
+
+    y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+        Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
+
+    labels : array-like of shape (n_classes,), default=None
+        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
+        of `y_true`, provided that there are as many as columns.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights, finite and non-negative.
+
+    n_bins : int, default=15
+        Number of bins of equal width, at least 1.
+
+    n_resamples : int, default=1000
+        Number of draws for the interval and the test, at least 99.
+
+    random_state : int, RandomState instance or None, default=None
+        Seed of the draws.
+
+    name : str, default=None
+        What the model is called; it becomes the first entry.
+
+    Returns
+    -------
+    record : dict
+        Numbers by name. About the rows: ``n_samples``. About the first choice: ``accuracy``, ``confidence``
+        (its mean), ``gap`` (confidence minus accuracy) with ``gap_low`` and ``gap_high``, ``ece`` with
+        ``ece_low`` and ``ece_high`` (95 % intervals), ``ece_floor`` (what chance alone gives a calibrated
+        model), ``ece_pvalue`` (small if the model is not calibrated), ``over`` and ``under`` (the two parts
+        of the error), ``mce``, ``ace``, ``smooth_ece`` and ``aurc``. About all classes: ``classwise_ece``,
+        ``brier`` and ``nll``; these three are None if `y_true` holds a label without a column.
+
+    Raises
+    ------
+    ValueError
+        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+
+    See Also
+    --------
+    calibration_interval : How the intervals are made.
+    compare_calibration : Whether two models differ.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> from clipcal.metrics import summary
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = GaussianNB().fit(X[::2], y[::2])
+    >>> record = summary(y[1::2], model.predict_proba(X[1::2]), random_state=0, name="Gaussian NB")
+    >>> record["name"], record["n_samples"], round(record["accuracy"], 3), round(record["ece"], 3)
+    ('Gaussian NB', 75, 0.96, 0.034)
+    """
+    generator = check_random_state(random_state)
+    data: dict[str, Any] = {"labels": labels, "sample_weight": sample_weight}
+    top_label = read_top_label(y_true, y_prob, **data)
+    weight = top_label.weight / top_label.weight.sum()
+    bins = bin_top_label(top_label, n_bins=n_bins)
+    drawn = {"n_bins": n_bins, "n_resamples": n_resamples, "random_state": generator}
+    gap = calibration_interval(y_true, y_prob, metric="gap", **data)
+    ece = calibration_interval(y_true, y_prob, **data, **drawn)
+    test = calibration_test(y_true, y_prob, **data, **drawn)
+    return {
+        **({} if name is None else {"name": name}),
+        "n_samples": bins.n_samples,
+        "accuracy": float(weight @ top_label.correct),
+        "confidence": float(weight @ top_label.confidence),
+        "gap": gap.estimate,
+        "gap_low": gap.low,
+        "gap_high": gap.high,
+        "ece": ece.estimate,
+        "ece_low": ece.low,
+        "ece_high": ece.high,
+        "ece_floor": test.floor,
+        "ece_pvalue": test.pvalue,
+        "over": bins.over,
+        "under": bins.under,
+        "mce": float(np.nanmax(np.abs(bins.gaps))),
+        "ace": bin_top_label(top_label, n_bins=n_bins, strategy="quantile").error,
+        "smooth_ece": smooth_calibration_error(y_true, y_prob, **data),
+        "aurc": area_under_risk_coverage(y_true, y_prob, **data),
+        **_about_all_classes(y_true, y_prob, data, n_bins),
+    }
+
+
+def _about_all_classes(
+    y_true: ArrayLike, y_prob: ArrayLike, data: dict[str, Any], n_bins: int
+) -> dict[str, float | None]:
+    labels = data["labels"]
+    if labels is not None and not np.isin(np.asarray(y_true), np.asarray(labels)).all():
+        return dict.fromkeys(("classwise_ece", "brier", "nll"))
+    return {
+        "classwise_ece": float(classwise_calibration_error(y_true, y_prob, n_bins=n_bins, **data)),
+        "brier": brier_score(y_true, y_prob, **data),
+        "nll": negative_log_likelihood(y_true, y_prob, **data),
+    }

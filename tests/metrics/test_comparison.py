@@ -1,0 +1,134 @@
+"""Two models on the same rows: t intervals by SciPy, size, coverage, and symmetry."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy.stats import ttest_rel
+from sklearn.metrics import brier_score_loss, log_loss
+
+from clipcal.metrics import calibration_interval, compare_calibration, expected_calibration_error
+
+
+def case(seed, n, n_classes=3):
+    """Labels, and the probabilities of two models that agree to a degree."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, n_classes)) * 2
+    prob = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    y = (rng.random(n)[:, None] > prob.cumsum(axis=1)).sum(axis=1).clip(0, n_classes - 1)
+    other = np.exp(1.6 * logits + rng.normal(size=logits.shape) * 0.3)
+    return y, prob, other / other.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("metric", ["brier", "log_loss"])
+def test_losses_have_the_paired_t_interval(metric):
+    y, a, b = case(0, 200)
+    found = compare_calibration(y, a, b, metric=metric, confidence_level=0.9)
+    if metric == "brier":
+        assert_allclose([found.value_a, found.value_b], [brier_score_loss(y, a), brier_score_loss(y, b)])
+        loss_a, loss_b = (((p - np.eye(3)[y]) ** 2).sum(axis=1) for p in (a, b))
+    else:
+        assert_allclose([found.value_a, found.value_b], [log_loss(y, a), log_loss(y, b)])
+        loss_a, loss_b = (-np.log(p[np.arange(200), y]) for p in (a, b))
+    theirs = ttest_rel(loss_a, loss_b)
+    assert_allclose(found.pvalue, theirs.pvalue)
+    assert_allclose([found.low, found.high], list(theirs.confidence_interval(0.9)))
+
+
+def test_errors_are_those_of_the_metric():
+    y, a, b = case(1, 150)
+    weight = np.random.default_rng(0).uniform(0.5, 2, 150)
+    found = compare_calibration(y, a, b, sample_weight=weight, n_bins=10, random_state=0)
+    values = [expected_calibration_error(y, p, sample_weight=weight, n_bins=10) for p in (a, b)]
+    assert_allclose([found.value_a, found.value_b, found.difference], [*values, values[0] - values[1]])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 2**16),
+    st.integers(2, 40),
+    st.sampled_from(["ece", "brier", "log_loss"]),
+    st.sampled_from(["uniform", "quantile"]),
+    st.booleans(),
+    st.booleans(),
+)
+@pytest.mark.filterwarnings("error")
+def test_swapping_the_models_swaps_the_signs(seed, n, metric, strategy, saturate, weigh):
+    y, a, b = case(seed, n)
+    if saturate:
+        a = np.eye(3)[a.argmax(axis=1)]
+    weight = np.random.default_rng(seed).integers(0, 4, n) + np.eye(n)[0] + np.eye(n)[1] if weigh else None
+    options = {"labels": [0, 1, 2], "metric": metric, "strategy": strategy, "sample_weight": weight}
+    options |= {"n_resamples": 99, "random_state": 0}
+    one, two = compare_calibration(y, a, b, **options), compare_calibration(y, b, a, **options)
+    assert one.low <= one.difference <= one.high
+    assert 0 <= one.pvalue <= 1
+    assert_allclose([one.difference, one.low, one.high], [-two.difference, -two.high, -two.low], atol=1e-9)
+    assert_allclose(one.pvalue, two.pvalue, atol=1e-9)
+
+
+def test_a_model_equals_itself():
+    y, a, _ = case(2, 100)
+    for metric in ("ece", "brier", "log_loss"):
+        found = compare_calibration(y, a, a, metric=metric, random_state=0)
+        assert found.difference == 0
+        assert found.low <= 0 <= found.high
+        assert found.pvalue > 0.5
+
+
+def test_interval_and_pvalue_agree():
+    for seed in range(20):
+        y, a, b = case(seed, 300)
+        b = 0.5 * b + 0.5 * np.eye(3)[b.argmax(axis=1)]
+        found = compare_calibration(y, a, b, n_resamples=199, random_state=seed)
+        if not 0.02 < found.pvalue < 0.08:
+            assert (found.pvalue < 0.05) == (not found.low <= 0 <= found.high)
+
+
+def two_columns(confidence, correct):
+    """Rows whose true class is 0, predicted with confidences of at least one half."""
+    of_truth = np.where(correct, confidence, 1 - confidence)
+    return np.column_stack([of_truth, 1 - of_truth])
+
+
+@pytest.mark.parametrize(("off_a", "off_b"), [(0.0, 0.0), (0.1, 0.1), (0.15, 0.0)])
+def test_size_and_coverage_of_the_error(off_a, off_b):
+    rng = np.random.default_rng(0)
+    inside = rejected = 0
+    for _ in range(60):
+        a, chance = rng.uniform(0.5, 1, 400), rng.random(400)
+        b = np.where(rng.random(400) < 0.6, a, rng.uniform(0.7, 1, 400))
+        prob_a, prob_b = two_columns(a, chance < a - off_a), two_columns(b, chance < b - off_b)
+        y = np.zeros(400, dtype=int)
+        options = {"labels": [0, 1], "n_resamples": 199, "random_state": rng.integers(99)}
+        found = compare_calibration(y, prob_a, prob_b, **options)
+        inside += found.low <= off_a - off_b <= found.high
+        rejected += found.pvalue <= 0.05
+    assert inside >= 60 * (0.95 - 4 * np.sqrt(0.95 * 0.05 / 60))
+    if off_a == off_b:
+        assert rejected <= 60 * (0.05 + 4 * np.sqrt(0.95 * 0.05 / 60))
+    else:
+        assert rejected > 45
+
+
+def test_more_rows_and_the_normal_limit_narrow_the_interval():
+    rng = np.random.default_rng(0)
+    widths = []
+    for n in (2000, 25_000):
+        a = rng.uniform(0.5, 1, n)
+        y = np.where(rng.random(n) < a - 0.05, 1, 0)
+        found = compare_calibration(y, a, np.clip(a - 0.04, 0.5, 1), labels=[0, 1], random_state=0)
+        assert found.low <= found.difference <= found.high
+        widths.append(found.high - found.low)
+    assert widths[1] < widths[0] / 2
+    assert found.low > 0
+
+
+def test_two_rows_are_the_least():
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        compare_calibration([0, 1], [0.2, 0.3], [0.2, 0.3], sample_weight=[1, 0])
+    with pytest.raises(ValueError, match="without a column"):
+        compare_calibration([0, 5], [0.2, 0.3], [0.2, 0.3], labels=[0, 1], metric="brier")
+    # The interval of a single model takes one.
+    assert calibration_interval([1], [0.8], labels=[0, 1], random_state=0).estimate == pytest.approx(0.2)
