@@ -28,7 +28,7 @@ from clipcal.benchmark._base_to_new import (
 from clipcal.benchmark._claims import check_claims
 from clipcal.benchmark._tables import format_claims, format_table, write_csv
 from clipcal.metrics import calibration_bins
-from clipcal.plots import ReliabilityDisplay, save_reliability_grid
+from clipcal.plots import ReliabilityDisplay, ReliabilityGridDisplay
 
 __all__ = ["run_demo"]
 
@@ -112,19 +112,15 @@ def _prepare_outliers(memory: Memory) -> None:
 
 def _draw(results: Sequence[CellResult], path: Path) -> None:
     """Draw reliability diagrams of all methods side by side, base above new, all runs pooled."""
-    save_reliability_grid(
-        [
-            [
-                ReliabilityDisplay(
-                    _pooled_bins([r for r in results if r.method == method and r.half == half]),
-                    name=f"{method}\n{half} classes",
-                )
-                for method in METHODS
-            ]
-            for half in ("base", "new")
-        ],
-        path,
-    )
+    displays = [
+        ReliabilityDisplay(
+            _pooled_bins([r for r in results if r.method == method and r.half == half]),
+            name=f"{method}\n{half} classes",
+        )
+        for half in ("base", "new")
+        for method in METHODS
+    ]
+    ReliabilityGridDisplay(displays, n_columns=len(METHODS)).plot().figure_.savefig(path)
 
 
 def _pooled_bins(results: Sequence[CellResult]) -> Any:

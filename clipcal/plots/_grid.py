@@ -2,39 +2,287 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from .._optional import import_optional
+from ._measure import measure
 from ._reliability import ReliabilityDisplay
 
-__all__ = ["save_reliability_grid"]
+__all__ = ["ReliabilityGridDisplay"]
+
+_CALLER = "ReliabilityGridDisplay.plot"
 
 
-def save_reliability_grid(rows: Sequence[Sequence[ReliabilityDisplay]], path: str | Path) -> None:
-    """Draw reliability diagrams in rows of equal length, and save the picture.
+class ReliabilityGridDisplay:
+    """Reliability diagrams side by side: of several models, or of each class of one model.
+
+    :meth:`from_estimators` compares models, :meth:`from_predictions` shows every class. Panels that are
+    already at hand, of any kind, go into the constructor.
 
     Parameters
     ----------
-    rows : sequence of sequences of ReliabilityDisplay
-        The diagrams; their names are the titles.
-    path : str or Path
-        Where to write; the ending decides the format.
+    displays : sequence of ReliabilityDisplay
+        The diagrams, row by row; their names are the titles.
 
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
+    n_columns : int, default=None
+        Panels in a row; by default at most 4, and as even as can be.
+
+    Attributes
+    ----------
+    figure_ : matplotlib.figure.Figure
+        The figure drawn on.
+
+    axes_ : ndarray of shape (n_rows, n_columns) of matplotlib.axes.Axes
+        The axes of the panels; those that hold no diagram are invisible.
+
+    See Also
+    --------
+    ReliabilityDisplay : One diagram.
+
+    Examples
+    --------
+    >>> from clipcal.plots import ReliabilityGridDisplay
+    >>> y_true = ["cat", "dog", "cow", "cat"]
+    >>> y_prob = [[0.7, 0.1, 0.2], [0.3, 0.1, 0.6], [0.2, 0.6, 0.2], [0.6, 0.3, 0.1]]
+    >>> grid = ReliabilityGridDisplay.from_predictions(y_true, y_prob, labels=["cat", "cow", "dog"], n_bins=2)
+    >>> [ax.get_title() for ax in grid.axes_.flat]
+    ['cat', 'cow', 'dog']
     """
-    matplotlib_figure = import_optional("matplotlib.figure", extra="plot", caller="save_reliability_grid")
-    n_columns = len(rows[0])
-    # A Figure of its own, so that neither pyplot's state nor a display is needed.
-    figure = matplotlib_figure.Figure(
-        figsize=(2.6 * n_columns, 3.2 * len(rows)), layout="constrained", dpi=110
-    )
-    axes = figure.subplots(len(rows), n_columns, sharex=True, sharey=True, squeeze=False)
-    for displays, row_axes in zip(rows, axes, strict=True):
-        for display, ax in zip(displays, row_axes, strict=True):
-            display.plot(ax=ax)
-            ax.label_outer()
-    figure.savefig(path)
+
+    def __init__(self, displays: Sequence[ReliabilityDisplay], *, n_columns: int | None = None) -> None:
+        self.displays = displays
+        self.n_columns = n_columns
+
+    @classmethod
+    def from_estimators(
+        cls,
+        estimators: Mapping[str, Any],
+        X: Any,
+        y: ArrayLike,
+        *,
+        class_label: Any = None,
+        sample_weight: ArrayLike | None = None,
+        n_bins: int = 15,
+        strategy: Literal["uniform", "quantile"] = "uniform",
+        band: float | None = None,
+        random_state: Any = None,
+        n_columns: int | None = None,
+        figure: Any = None,
+        **plot_kwargs: Any,
+    ) -> ReliabilityGridDisplay:
+        """Draw one diagram a fitted classifier, all on the same data.
+
+        Parameters
+        ----------
+        estimators : dict of str to fitted classifier
+            With ``predict_proba`` and ``classes_``; the keys are the titles.
+
+        X : object
+            Whatever they predict for.
+
+        y : array-like of shape (n_samples,)
+            True labels.
+
+        class_label : label, default=None
+            Show the probabilities of this class; by default those of the predicted one.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, finite and non-negative.
+
+        n_bins : int, default=15
+            Number of bins.
+
+        strategy : {"uniform", "quantile"}, default="uniform"
+            Bins of equal width, or of equal weight.
+
+        band : float, default=None
+            Coverage, between 0 and 1, of a band around the diagonals, such as 0.95.
+
+        random_state : int, RandomState instance or None, default=None
+            Used only for the band, and where weights are unequal.
+
+        n_columns : int, default=None
+            Panels in a row.
+
+        figure : matplotlib.figure.Figure or SubFigure, default=None
+            Where to draw; by default a new figure is made.
+
+        **plot_kwargs : dict
+            Further arguments of :meth:`ReliabilityDisplay.plot`.
+
+        Returns
+        -------
+        display : ReliabilityGridDisplay
+            The display, already drawn.
+        """
+        displays = [
+            ReliabilityDisplay(
+                **measure(
+                    y,
+                    estimator.predict_proba(X),
+                    class_label=class_label,
+                    labels=estimator.classes_,
+                    sample_weight=sample_weight,
+                    n_bins=n_bins,
+                    strategy=strategy,
+                    band=band,
+                    with_floor=plot_kwargs.get("show_details", False),
+                    random_state=random_state,
+                ),
+                name=name,
+            )
+            for name, estimator in estimators.items()
+        ]
+        return cls(displays, n_columns=n_columns).plot(figure, **plot_kwargs)
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_prob: ArrayLike,
+        *,
+        labels: ArrayLike,
+        class_labels: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        n_bins: int = 15,
+        strategy: Literal["uniform", "quantile"] = "uniform",
+        band: float | None = None,
+        random_state: Any = None,
+        n_columns: int | None = None,
+        figure: Any = None,
+        **plot_kwargs: Any,
+    ) -> ReliabilityGridDisplay:
+        """Draw one diagram a class: its column of probabilities against how often it is the true class.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            True labels.
+
+        y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+            Predicted probabilities. A 1-D array holds those of the second of two classes.
+
+        labels : array-like of shape (n_classes,)
+            The label of each column, usually ``estimator.classes_``.
+
+        class_labels : array-like, default=None
+            The classes to show; by default all.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, finite and non-negative.
+
+        n_bins : int, default=15
+            Number of bins.
+
+        strategy : {"uniform", "quantile"}, default="uniform"
+            Bins of equal width, or of equal weight.
+
+        band : float, default=None
+            Coverage, between 0 and 1, of a band around the diagonals, such as 0.95.
+
+        random_state : int, RandomState instance or None, default=None
+            Used only for the band, and where weights are unequal.
+
+        n_columns : int, default=None
+            Panels in a row.
+
+        figure : matplotlib.figure.Figure or SubFigure, default=None
+            Where to draw; by default a new figure is made.
+
+        **plot_kwargs : dict
+            Further arguments of :meth:`ReliabilityDisplay.plot`.
+
+        Returns
+        -------
+        display : ReliabilityGridDisplay
+            The display, already drawn.
+        """
+        displays = [
+            ReliabilityDisplay(
+                **measure(
+                    y_true,
+                    y_prob,
+                    class_label=class_label,
+                    labels=labels,
+                    sample_weight=sample_weight,
+                    n_bins=n_bins,
+                    strategy=strategy,
+                    band=band,
+                    random_state=random_state,
+                ),
+                name=str(class_label),
+            )
+            for class_label in np.asarray(labels if class_labels is None else class_labels)
+        ]
+        return cls(displays, n_columns=n_columns).plot(figure, **plot_kwargs)
+
+    def plot(self, figure: Any = None, **plot_kwargs: Any) -> ReliabilityGridDisplay:
+        """Draw the diagrams.
+
+        Parameters
+        ----------
+        figure : matplotlib.figure.Figure or SubFigure, default=None
+            Where to draw; by default a new figure is made, large enough for all panels.
+
+        **plot_kwargs : dict
+            Further arguments of :meth:`ReliabilityDisplay.plot`, the same for all.
+
+        Returns
+        -------
+        display : ReliabilityGridDisplay
+            This object.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+
+        ValueError
+            If there are no diagrams, or `n_columns` is not a positive number.
+        """
+        n_columns = self._columns()
+        n_rows = -(-len(self.displays) // n_columns)
+        matplotlib_figure = import_optional("matplotlib.figure", extra="plot", caller=_CALLER)
+        if figure is None:
+            # A figure of its own, so that neither pyplot's state nor a display is needed.
+            size = (2.6 * n_columns, 3.2 * n_rows)
+            figure = matplotlib_figure.Figure(figsize=size, layout="constrained", dpi=110)
+        self.figure_ = figure
+        self.axes_ = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
+        panels = list(self.axes_.flat)
+        for display, ax in zip(self.displays, panels, strict=False):
+            display.plot(ax, **plot_kwargs)
+            ax.set_title(ax.get_title(), fontsize="medium")
+        self._label_rim(panels, n_columns)
+        return self
+
+    def _label_rim(self, panels: Sequence[Any], n_columns: int) -> None:
+        """Give scales to the panels on the rim alone, and labels to the whole figure."""
+        n_panels = len(self.displays)
+        if len({str(display.class_label) for display in self.displays}) > 1:
+            # The titles name the classes.
+            labels = ("Probability of the class", "Share of the class")
+        else:
+            labels = (panels[0].get_xlabel(), panels[0].get_ylabel())
+        self.figure_.supxlabel(labels[0], fontsize="medium")
+        self.figure_.supylabel(labels[1], fontsize="medium")
+        for position, ax in enumerate(panels):
+            ax.set_visible(position < n_panels)
+            ax.set(xlabel="", ylabel="")
+            # The last row may be short, so a panel above a gap is on the rim too.
+            ax.tick_params(labelbottom=position + n_columns >= n_panels, labelleft=position % n_columns == 0)
+
+    def _columns(self) -> int:
+        n_panels = len(self.displays)
+        if not n_panels:
+            raise ValueError("displays is empty; pass at least one ReliabilityDisplay.")
+        if self.n_columns is None:
+            n_rows = -(-n_panels // 4)
+            return -(-n_panels // n_rows)
+        if self.n_columns < 1:
+            raise ValueError(f"n_columns must be at least 1; got {self.n_columns!r}.")
+        return min(self.n_columns, n_panels)

@@ -5,30 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
+from numpy.typing import ArrayLike
 
-from .._optional import import_optional
-from ..metrics import CalibrationBins, calibration_bins
+from ..metrics import CalibrationBins
+from ._measure import measure
+from ._reliability_parts import (
+    draw_accuracy,
+    draw_band,
+    draw_gaps,
+    draw_histogram,
+    draw_intervals,
+    frame,
+    write_text,
+)
+from ._style import INK, axes_of
 
 __all__ = ["ReliabilityDisplay"]
 
-# Okabe and Ito's vermillion and blue stay apart for every common kind of colour blindness; the hatches
-# keep the two apart in grey print.
-_OVER = "#D55E00"
-_UNDER = "#0072B2"
-_ACCURACY = "#C4CAD1"
-_INK = "#2B2F36"
-_QUIET = "#6F7680"
-
-# The histogram lives below 0 on the same axis, so that panels of a grid cannot run into each other.
-_HISTOGRAM_TOP = -0.13
-_HISTOGRAM_BOTTOM = -0.42
-
 
 class ReliabilityDisplay:
-    """Reliability diagram of top-label confidences, with a histogram below it.
+    """Reliability diagram of top-label confidences or of one class, with a histogram below it.
 
     It is best made by :meth:`from_estimator` or :meth:`from_predictions`. Grey bars show the accuracy of
     each bin of confidence. Where a model claims more than it delivers, an orange gap stands on the bar up
@@ -38,10 +34,25 @@ class ReliabilityDisplay:
     Parameters
     ----------
     bins : CalibrationBins
-        The table to draw, from :func:`clipcal.metrics.calibration_bins`.
+        The table to draw, from :func:`clipcal.metrics.calibration_bins` or, for a class,
+        :func:`clipcal.metrics.class_calibration_bins`.
 
     name : str, default=None
         Title of the diagram.
+
+    class_label : label, default=None
+        The class that the table is of, for the axis labels; by default the predicted one.
+
+    band : tuple of two ndarrays of shape (n_bins,), default=None
+        Lowest and highest accuracy of each bin that calibrated predictions would show by chance, from
+        :func:`clipcal.metrics.consistency_band`.
+
+    interval : tuple of two floats, default=None
+        Interval of the expected calibration error, written below it; from
+        :func:`clipcal.metrics.calibration_interval`.
+
+    floor : float, default=None
+        Mean error of calibrated predictions, from :func:`clipcal.metrics.calibration_error_floor`.
 
     Attributes
     ----------
@@ -59,6 +70,9 @@ class ReliabilityDisplay:
 
     line_ : matplotlib.lines.Line2D or None
         The diagonal of perfect calibration.
+
+    band_ : matplotlib.container.BarContainer or None
+        What calibrated predictions would show by chance.
 
     errorbar_ : matplotlib.container.ErrorbarContainer or None
         Intervals of the accuracies.
@@ -92,9 +106,22 @@ class ReliabilityDisplay:
     'A model'
     """
 
-    def __init__(self, bins: CalibrationBins, *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        bins: CalibrationBins,
+        *,
+        name: str | None = None,
+        class_label: Any = None,
+        band: tuple[ArrayLike, ArrayLike] | None = None,
+        interval: tuple[float, float] | None = None,
+        floor: float | None = None,
+    ) -> None:
         self.bins = bins
         self.name = name
+        self.class_label = class_label
+        self.band = band
+        self.interval = interval
+        self.floor = floor
 
     @classmethod
     def from_estimator(
@@ -103,9 +130,13 @@ class ReliabilityDisplay:
         X: Any,
         y: ArrayLike,
         *,
+        class_label: Any = None,
         sample_weight: ArrayLike | None = None,
         n_bins: int = 15,
         strategy: Literal["uniform", "quantile"] = "uniform",
+        band: float | None = None,
+        interval: float | None = None,
+        random_state: Any = None,
         name: str | None = None,
         ax: Any = None,
         **plot_kwargs: Any,
@@ -123,6 +154,10 @@ class ReliabilityDisplay:
         y : array-like of shape (n_samples,)
             True labels.
 
+        class_label : label, default=None
+            Show the probabilities of this class against how often it is the true one; by default those
+            of the predicted class against how often it is right.
+
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, finite and non-negative.
 
@@ -132,8 +167,19 @@ class ReliabilityDisplay:
         strategy : {"uniform", "quantile"}, default="uniform"
             Bins of equal width, or of equal weight.
 
+        band : float, default=None
+            Coverage, between 0 and 1, of a band around the diagonal, such as 0.95: the accuracies that
+            calibrated predictions would show by chance, bin by bin.
+
+        interval : float, default=None
+            Confidence level, between 0 and 1, of an interval written below the expected calibration
+            error. Not for a class.
+
+        random_state : int, RandomState instance or None, default=None
+            For the interval, and where weights are unequal.
+
         name : str, default=None
-            Title; by default the name of the estimator's class.
+            Title; by default the name of the estimator's class, and `class_label`.
 
         ax : matplotlib.axes.Axes, default=None
             Axes to draw on; by default a new figure is made.
@@ -146,14 +192,20 @@ class ReliabilityDisplay:
         display : ReliabilityDisplay
             The display, already drawn.
         """
+        kind = type(estimator).__name__
+        title = kind if class_label is None else f"{kind}, {class_label}"
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),
+            class_label=class_label,
             labels=estimator.classes_,
             sample_weight=sample_weight,
             n_bins=n_bins,
             strategy=strategy,
-            name=type(estimator).__name__ if name is None else name,
+            band=band,
+            interval=interval,
+            random_state=random_state,
+            name=title if name is None else name,
             ax=ax,
             **plot_kwargs,
         )
@@ -164,10 +216,14 @@ class ReliabilityDisplay:
         y_true: ArrayLike,
         y_prob: ArrayLike,
         *,
+        class_label: Any = None,
         labels: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         n_bins: int = 15,
         strategy: Literal["uniform", "quantile"] = "uniform",
+        band: float | None = None,
+        interval: float | None = None,
+        random_state: Any = None,
         name: str | None = None,
         ax: Any = None,
         **plot_kwargs: Any,
@@ -182,6 +238,10 @@ class ReliabilityDisplay:
         y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
             Predicted probabilities. A 1-D array holds those of the second of two classes.
 
+        class_label : label, default=None
+            Show the probabilities of this class against how often it is the true one; by default those
+            of the predicted class against how often it is right.
+
         labels : array-like of shape (n_classes,), default=None
             The label of each column, usually ``estimator.classes_``.
 
@@ -194,8 +254,19 @@ class ReliabilityDisplay:
         strategy : {"uniform", "quantile"}, default="uniform"
             Bins of equal width, or of equal weight.
 
+        band : float, default=None
+            Coverage, between 0 and 1, of a band around the diagonal, such as 0.95: the accuracies that
+            calibrated predictions would show by chance, bin by bin.
+
+        interval : float, default=None
+            Confidence level, between 0 and 1, of an interval written below the expected calibration
+            error. Not for a class.
+
+        random_state : int, RandomState instance or None, default=None
+            For the interval, and where weights are unequal.
+
         name : str, default=None
-            Title; by default there is none.
+            Title; by default `class_label`, if there is one.
 
         ax : matplotlib.axes.Axes, default=None
             Axes to draw on; by default a new figure is made.
@@ -208,10 +279,22 @@ class ReliabilityDisplay:
         display : ReliabilityDisplay
             The display, already drawn.
         """
-        bins = calibration_bins(
-            y_true, y_prob, labels=labels, sample_weight=sample_weight, n_bins=n_bins, strategy=strategy
+        found = measure(
+            y_true,
+            y_prob,
+            class_label=class_label,
+            labels=labels,
+            sample_weight=sample_weight,
+            n_bins=n_bins,
+            strategy=strategy,
+            band=band,
+            interval=interval,
+            with_floor=plot_kwargs.get("show_details", False),
+            random_state=random_state,
         )
-        return cls(bins, name=name).plot(ax, **plot_kwargs)
+        if name is None and class_label is not None:
+            name = str(class_label)
+        return cls(**found, name=name).plot(ax, **plot_kwargs)
 
     def plot(
         self,
@@ -222,6 +305,7 @@ class ReliabilityDisplay:
         show_gap: bool = True,
         show_histogram: bool = True,
         show_text: bool = True,
+        show_details: bool = False,
         ci: float | None = None,
         bar_kwargs: Mapping[str, Any] | None = None,
         gap_kwargs: Mapping[str, Any] | None = None,
@@ -250,6 +334,10 @@ class ReliabilityDisplay:
             Whether to write the expected calibration error, and how much of it is over- and
             under-confidence.
 
+        show_details : bool, default=False
+            Whether to add to the text the number of rows and, where it is known, the error that
+            calibrated predictions with these confidences would show on average ("floor").
+
         ci : float, default=None
             Coverage, between 0 and 1, of Wilson intervals drawn around the accuracies, such as 0.95.
 
@@ -271,121 +359,31 @@ class ReliabilityDisplay:
         """
         if ci is not None and not 0 < ci < 1:
             raise ValueError(f"ci must lie between 0 and 1, such as ci=0.95; got {ci!r}.")
-        pyplot = import_optional("matplotlib.pyplot", extra="plot", caller="ReliabilityDisplay.plot")
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(4.2, 5.0 if show_histogram else 4.2), layout="constrained")
-        self.ax_, self.figure_ = ax, ax.figure
-
-        filled = self.bins.count > 0
-        self.bars_ = self._draw_bars(filled, bar_kwargs)
-        self.gap_bars_ = self._draw_gaps(filled, gap_kwargs) if show_gap else None
-        style = {"color": _INK, "linestyle": (0, (4, 3)), "linewidth": 1.0, "zorder": 3}
+        size = (4.2, 5.0 if show_histogram else 4.2)
+        ax, self.figure_ = axes_of(ax, size, "ReliabilityDisplay.plot")
+        self.ax_, bins = ax, self.bins
+        self.bars_ = draw_accuracy(ax, bins, bar_kwargs)
+        self.gap_bars_ = draw_gaps(ax, bins, gap_kwargs) if show_gap else None
+        self.band_ = draw_band(ax, bins, *self.band) if self.band is not None else None
+        style = {"color": INK, "linestyle": (0, (4, 3)), "linewidth": 1.0, "zorder": 3}
         self.line_ = ax.plot([0, 1], [0, 1], **{**style, **(ref_kwargs or {})})[0] if ref_line else None
-        self.errorbar_ = self._draw_intervals(filled, ci) if ci is not None else None
+        self.errorbar_ = draw_intervals(ax, bins, ci) if ci is not None else None
+        filled = bins.count > 0
         ax.plot(
-            self.bins.confidence[filled], self.bins.accuracy[filled],
-            linestyle="none", marker="o", markersize=3, color=_INK, zorder=4, clip_on=False,
+            bins.confidence[filled], bins.accuracy[filled],
+            linestyle="none", marker="o", markersize=3, color=INK, zorder=4, clip_on=False,
         )  # fmt: skip
-        self._frame(name if name is not None else self.name, show_histogram)
-        self.hist_ax_ = self._draw_histogram() if show_histogram else None
-        self.text_ = self._write_text() if show_text else None
+        frame(ax, *self._axis_labels(), show_histogram)
+        if (title := name if name is not None else self.name) is not None:
+            ax.set_title(title)
+        self.hist_ax_ = draw_histogram(ax, bins) if show_histogram else None
+        details = {"n": f"{bins.n_samples}"} if show_details else {}
+        if show_details and self.floor is not None:
+            details["floor"] = f"{self.floor:.3f}"
+        self.text_ = write_text(ax, bins, self.interval, details) if show_text else None
         return self
 
-    def _draw_bars(self, filled: NDArray[np.bool_], kwargs: Mapping[str, Any] | None) -> Any:
-        edges = self.bins.edges
-        style = {"color": _ACCURACY, "edgecolor": "white", "linewidth": 0.6, "zorder": 1}
-        return self.ax_.bar(
-            edges[:-1][filled],
-            self.bins.accuracy[filled],
-            width=np.diff(edges)[filled],
-            align="edge",
-            **{**style, **(kwargs or {})},
-        )
-
-    def _draw_gaps(self, filled: NDArray[np.bool_], kwargs: Mapping[str, Any] | None) -> Any:
-        edges, gaps = self.bins.edges, self.bins.gaps[filled]
-        colors = np.where(gaps > 0, _OVER, _UNDER)
-        style = {"linewidth": 0.6, "zorder": 2}
-        bars = self.ax_.bar(
-            edges[:-1][filled],
-            gaps,
-            bottom=self.bins.accuracy[filled],
-            width=np.diff(edges)[filled],
-            align="edge",
-            **{**style, **(kwargs or {})},
-        )
-        for bar, color, over in zip(bars, colors, gaps > 0, strict=True):
-            bar.set(facecolor=(color, 0.35), edgecolor=color, hatch="///" if over else "\\\\\\")
-        return bars
-
-    def _draw_intervals(self, filled: NDArray[np.bool_], ci: float) -> Any:
-        low, high = _wilson(self.bins.accuracy[filled], self.bins.effective_count[filled], ci)
-        accuracy = self.bins.accuracy[filled]
-        return self.ax_.errorbar(
-            self.bins.confidence[filled], accuracy, yerr=[accuracy - low, high - accuracy],
-            fmt="none", ecolor=_INK, elinewidth=0.9, capsize=1.5, zorder=4,
-        )  # fmt: skip
-
-    def _frame(self, name: str | None, show_histogram: bool) -> None:
-        ax = self.ax_
-        ax.set(xlim=(0, 1), ylim=(_HISTOGRAM_BOTTOM if show_histogram else 0, 1), aspect="equal")
-        ticks = np.linspace(0, 1, 6)
-        ax.set_xticks(ticks, [f"{tick:.1f}".rstrip("0").rstrip(".") for tick in ticks])
-        ax.set_yticks(ticks, [f"{tick:.1f}".rstrip("0").rstrip(".") for tick in ticks])
-        ax.set_xlabel("Confidence")
-        ax.set_ylabel("Accuracy")
-        ax.spines[["top", "right"]].set_visible(False)
-        if name is not None:
-            ax.set_title(name)
-
-    def _draw_histogram(self) -> Any:
-        bins = self.bins
-        share, width = bins.weight / bins.weight.sum(), np.diff(bins.edges)
-        equal_width = np.allclose(width, width[0])
-        # Bars of unequal width must show density, or the wide ones would seem to hold the most.
-        heights = share if equal_width else share / width
-        drop = _HISTOGRAM_TOP - _HISTOGRAM_BOTTOM
-        inset = self.ax_.inset_axes([0, _HISTOGRAM_BOTTOM, 1, drop], transform=self.ax_.transData)
-        inset.bar(bins.edges[:-1], heights, width=width, align="edge", color=_QUIET, linewidth=0)
-        inset.set(xlim=(0, 1), ylim=(0, heights.max()), xticks=[], yticks=[])
-        if equal_width:
-            inset.set_yticks([share.max()], [f"{share.max():.0%}"], fontsize="small", color=_QUIET)
-        inset.tick_params(length=0)
-        inset.patch.set_visible(False)
-        inset.spines[:].set_visible(False)
-        self.ax_.axhline(0, color=_INK, linewidth=0.8, zorder=3)
-        return inset
-
-    def _write_text(self) -> Any:
-        offsetbox = import_optional("matplotlib.offsetbox", extra="plot", caller="ReliabilityDisplay.plot")
-        rows = [
-            (f"ECE {self.bins.error:.3f}", {"color": _INK, "weight": "bold"}),
-            (f"over {self.bins.over:.3f}", {"color": _OVER}),
-            (f"under {self.bins.under:.3f}", {"color": _UNDER}),
-        ]
-        lines = [offsetbox.TextArea(text, textprops={"size": "small", **style}) for text, style in rows]
-        # The upper left is free unless bars rise far above the diagonal; the lower ends of bars, which the
-        # box covers then, carry no information.
-        corner = ("upper left", (0, 1)) if self.bins.mean_gap > -0.1 else ("lower right", (1, 0))
-        box = offsetbox.AnchoredOffsetbox(
-            corner[0],
-            child=offsetbox.VPacker(children=lines, pad=0, sep=2),
-            pad=0.2,
-            borderpad=0.15,
-            bbox_to_anchor=corner[1],
-            bbox_transform=self.ax_.transData,
-        )
-        box.patch.set(facecolor="white", edgecolor="none", alpha=0.85)
-        box.set_zorder(5)
-        self.ax_.add_artist(box)
-        return box
-
-
-def _wilson(
-    share: NDArray[np.float64], count: NDArray[np.float64], ci: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return Wilson's interval of a binomial share, which stays inside [0, 1]."""
-    z = ndtri(0.5 + ci / 2)
-    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return np.minimum(center - half, share), np.maximum(center + half, share)
+    def _axis_labels(self) -> tuple[str, str]:
+        if self.class_label is None:
+            return "Confidence", "Accuracy"
+        return f"Probability of {self.class_label}", f"Share of {self.class_label}"

@@ -5,25 +5,25 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib import pyplot
 from numpy.testing import assert_allclose
+from scipy.stats import binom
 from sklearn.datasets import load_iris
 from sklearn.naive_bayes import GaussianNB
 
-from clipcal.metrics import calibration_bins, expected_calibration_error
+from clipcal.metrics import (
+    calibration_bins,
+    calibration_error_floor,
+    calibration_interval,
+    class_calibration_bins,
+    consistency_band,
+    expected_calibration_error,
+)
 from clipcal.plots import ReliabilityDisplay
-
-matplotlib.use("Agg")
-pyplot = pytest.importorskip("matplotlib.pyplot")
 
 # With four bins: the third is over-confident, the fourth under-confident, and heavier by one row.
 Y = np.array([1, 0, 0, 1, 0, 0, 1, 0, 1])
 PROB = np.array([0.9, 0.3, 0.6, 0.8, 0.7, 0.1, 0.95, 0.55, 0.98])
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    pyplot.close("all")
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
@@ -123,3 +123,84 @@ def test_missing_matplotlib_is_named_only_when_drawing(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r'ReliabilityDisplay.plot needs.*pip install "clipcal\[plot\]"'):
         display.plot()
+
+
+def test_a_class_is_shown_by_its_column():
+    labels, y_true = ["a", "b", "c"], np.array(["a", "c", "b", "a"])
+    y_prob = [[0.7, 0.1, 0.2], [0.3, 0.1, 0.6], [0.2, 0.6, 0.2], [0.45, 0.5, 0.05]]
+    display = ReliabilityDisplay.from_predictions(y_true, y_prob, class_label="a", labels=labels, n_bins=2)
+    assert_allclose([bar.get_height() for bar in display.bars_], [1 / 3, 1])
+    assert_allclose(display.bins.confidence, [0.95 / 3, 0.7])
+    expected = class_calibration_bins(y_true, y_prob, "a", labels=labels, n_bins=2)
+    assert_allclose(display.bins.residual, expected.residual)
+    assert display.ax_.get_title() == "a"
+    assert display.ax_.get_xlabel() == "Probability of a" and display.ax_.get_ylabel() == "Share of a"
+
+
+def test_details_are_the_number_of_rows_and_the_floor():
+    display = ReliabilityDisplay.from_predictions(Y, PROB, show_details=True)
+    lines = [area.get_text() for area in display.text_.get_child().get_children()]
+    assert lines[-2:] == ["n 9", f"floor {calibration_error_floor(PROB):.3f}"]
+    bare = ReliabilityDisplay(display.bins).plot(show_details=True)
+    assert bare.text_.get_child().get_children()[-1].get_text() == "n 9"
+
+
+def test_the_interval_is_the_metric():
+    display = ReliabilityDisplay.from_predictions(Y, PROB, n_bins=4, interval=0.8, random_state=0)
+    expected = calibration_interval(Y, PROB, n_bins=4, confidence_level=0.8, random_state=0)
+    assert display.interval == (expected.low, expected.high)
+    with pytest.raises(ValueError, match="leave out class_label"):
+        ReliabilityDisplay.from_predictions(Y, PROB, interval=0.8, class_label=1)
+
+
+def test_the_interval_is_written_below_the_error():
+    display = ReliabilityDisplay(calibration_bins(Y, PROB), interval=(0.01234, 0.2)).plot()
+    assert display.text_.get_child().get_children()[1].get_text() == "0.012 to 0.200"
+
+
+def test_text_stands_where_it_covers_no_gap():
+    under = ReliabilityDisplay.from_predictions([1] * 10 + [0], [0.7] * 10 + [0.1]).text_
+    over = ReliabilityDisplay.from_predictions([0] * 5 + [1], [0.9] * 6).text_
+    assert under.loc == over.loc == 2  # upper left
+    far_below = ReliabilityDisplay(class_calibration_bins([1] * 9 + [0], [0.3] * 9 + [0.2], 1)).plot()
+    assert far_below.text_.loc == 4  # lower right
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+def test_the_band_is_the_metric(strategy):
+    display = ReliabilityDisplay.from_predictions(Y, PROB, n_bins=4, strategy=strategy, band=0.9)
+    band = consistency_band(display.bins, PROB, confidence_level=0.9)
+    filled = display.bins.count > 0
+    assert_allclose([bar.get_y() for bar in display.band_], band.low[filled])
+    assert_allclose([bar.get_y() + bar.get_height() for bar in display.band_], band.high[filled])
+    assert_allclose([bar.get_x() for bar in display.band_], display.bins.edges[:-1][filled])
+    assert ReliabilityDisplay.from_predictions(Y, PROB).band_ is None
+    with pytest.raises(ValueError, match=r"band=0\.95"):
+        ReliabilityDisplay.from_predictions(Y, PROB, band=1)
+
+
+def test_the_band_of_a_class_holds_binomial_quantiles():
+    y_prob = [0.9] * 100 + [0.3] * 50
+    display = ReliabilityDisplay.from_predictions(
+        [1] * 150, y_prob, n_bins=5, labels=[0, 1], class_label=1, band=0.95
+    )
+    low = [bar.get_y() for bar in display.band_]
+    high = [bar.get_y() + bar.get_height() for bar in display.band_]
+    assert_allclose(low, [binom.ppf(0.025, 50, 0.3) / 50, 0.84])
+    assert_allclose(high, [binom.ppf(0.975, 50, 0.3) / 50, 0.95])
+
+
+def test_the_band_of_a_class_of_weighted_rows_is_as_wide_as_their_effective_number_says():
+    weight = np.repeat([1.0, 3.0], 50)
+    display = ReliabilityDisplay.from_predictions(
+        [1] * 100, [0.9] * 100, labels=[0, 1], class_label=1, sample_weight=weight, band=0.95
+    )
+    # Kish: 200 ** 2 / (50 * 1 + 50 * 9) = 80 rows.
+    (bar,) = display.band_
+    assert_allclose(bar.get_height(), 2 * 1.959964 * np.sqrt(0.09 / 80), rtol=1e-6)
+
+
+def test_bands_of_certain_rows_have_no_width():
+    display = ReliabilityDisplay.from_predictions([1, 0, 1], [1.0, 0.0, 1.0], band=0.95, show_details=True)
+    assert [bar.get_height() for bar in display.band_] == [0]
+    assert display.text_.get_child().get_children()[-1].get_text() == "floor 0.000"

@@ -1,0 +1,288 @@
+"""What a method does to classes that it was tuned on, against what it does to others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .._optional import import_optional
+from ._style import PALE, QUIET, axes_of, bare_spines, legend_below, series_style
+
+__all__ = ["BaseToNewDisplay"]
+
+_MEANS = ("harmonic", "arithmetic")
+
+
+class BaseToNewDisplay:
+    """Scatter plot of one number on new classes against the same on base classes.
+
+    Each method is one large marker at the mean of its runs; the runs themselves are small and faint. A
+    method above the diagonal has the larger value on new classes.
+
+    Parameters
+    ----------
+    method : array-like of shape (n_runs,)
+        Name of the method of each run; methods keep the order in which they come first.
+
+    base, new : array-like of shape (n_runs,)
+        The number on base and on new classes, such as accuracy or calibration error.
+
+    metric_name : str, default=None
+        What the number is, for the axis labels.
+
+    name : str, default=None
+        Title.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes drawn on.
+
+    figure_ : matplotlib.figure.Figure
+        The figure that holds them.
+
+    points_ : dict of str to matplotlib.lines.Line2D
+        The large marker of each method.
+
+    run_points_ : dict of str to matplotlib.lines.Line2D
+        The small markers of each method of several runs.
+
+    line_ : matplotlib.lines.Line2D or None
+        The diagonal.
+
+    mean_lines_ : matplotlib.contour.ContourSet or None
+        Lines of equal mean of base and new.
+
+    legend_ : matplotlib.legend.Legend
+        Names of the methods.
+
+    Examples
+    --------
+    >>> from clipcal.plots import BaseToNewDisplay
+    >>> records = [
+    ...     {"method": "zero-shot", "base": 0.03, "new": 0.03},
+    ...     {"method": "CoOp", "base": 0.02, "new": 0.12},
+    ...     {"method": "CoOp", "base": 0.04, "new": 0.18},
+    ... ]
+    >>> display = BaseToNewDisplay.from_records(records, metric_name="ECE")
+    >>> [round(float(value[0]), 2) for value in display.points_["CoOp"].get_data()]
+    [0.03, 0.15]
+    """
+
+    def __init__(
+        self,
+        method: ArrayLike,
+        base: ArrayLike,
+        new: ArrayLike,
+        *,
+        metric_name: str | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.method = method
+        self.base = base
+        self.new = new
+        self.metric_name = metric_name
+        self.name = name
+
+    @classmethod
+    def from_records(
+        cls,
+        records: Iterable[Mapping[str, Any]],
+        *,
+        metric_name: str | None = None,
+        name: str | None = None,
+        ax: Any = None,
+        **plot_kwargs: Any,
+    ) -> BaseToNewDisplay:
+        """Draw runs that come as records.
+
+        Parameters
+        ----------
+        records : iterable of dict
+            One a run, with the keys ``method``, ``base`` and ``new``; others are ignored.
+
+        metric_name : str, default=None
+            What the number is, for the axis labels.
+
+        name : str, default=None
+            Title; by default there is none.
+
+        ax : matplotlib.axes.Axes, default=None
+            Axes to draw on; by default a new figure is made.
+
+        **plot_kwargs : dict
+            Further arguments of :meth:`plot`.
+
+        Returns
+        -------
+        display : BaseToNewDisplay
+            The display, already drawn.
+
+        Raises
+        ------
+        ValueError
+            If a record lacks a key.
+        """
+        columns: dict[str, list[Any]] = {"method": [], "base": [], "new": []}
+        for position, record in enumerate(records):
+            if missing := [key for key in columns if key not in record]:
+                raise ValueError(
+                    f"Record {position} lacks {missing}; it holds {list(record)}. "
+                    "Each record needs 'method', 'base' and 'new'."
+                )
+            for key, values in columns.items():
+                values.append(record[key])
+        return cls(**columns, metric_name=metric_name, name=name).plot(ax, **plot_kwargs)
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        name: str | None = None,
+        ref_line: bool = True,
+        show_runs: bool = True,
+        mean_lines: Literal["harmonic", "arithmetic"] | None = None,
+        equal_scale: bool = True,
+        marker_kwargs: Mapping[str, Any] | None = None,
+        ref_kwargs: Mapping[str, Any] | None = None,
+        legend_kwargs: Mapping[str, Any] | None = None,
+    ) -> BaseToNewDisplay:
+        """Draw the scatter plot.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Axes to draw on; by default a new figure is made.
+
+        name : str, default=None
+            Title; by default the one given at construction.
+
+        ref_line : bool, default=True
+            Whether to draw the diagonal.
+
+        show_runs : bool, default=True
+            Whether to draw the runs of methods that have several.
+
+        mean_lines : {"harmonic", "arithmetic"}, default=None
+            Draw lines along which this mean of base and new is the same. The harmonic mean, usual for
+            accuracies, needs positive numbers.
+
+        equal_scale : bool, default=True
+            Whether both axes have the same limits, so that the diagonal runs from corner to corner.
+            Otherwise each fits its own values, which shows more where one half varies little.
+
+        marker_kwargs, ref_kwargs : dict, default=None
+            Further arguments for ``Axes.plot`` (large markers, diagonal).
+
+        legend_kwargs : dict, default=None
+            Further arguments for ``Axes.legend``.
+
+        Returns
+        -------
+        display : BaseToNewDisplay
+            This object.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+
+        ValueError
+            If the arrays are empty, differ in length or hold NaN, or `mean_lines` does not fit.
+        """
+        runs = self._runs()
+        everything = np.concatenate([pair.ravel() for pair in runs.values()])
+        _check_mean_lines(mean_lines, everything)
+        ax, self.figure_ = axes_of(ax, (4.2, 4.6), "BaseToNewDisplay.plot")
+        self.ax_ = ax
+        low, high = _padded(everything)
+        if equal_scale:
+            ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        else:
+            pairs = np.concatenate(list(runs.values()), axis=1)
+            ax.set(xlim=_padded(pairs[0]), ylim=_padded(pairs[1]))
+        style = {"color": QUIET, "linestyle": (0, (4, 3)), "linewidth": 1.0, "zorder": 1}
+        ends = [low, high]
+        self.line_ = ax.plot(ends, ends, **{**style, **(ref_kwargs or {})})[0] if ref_line else None
+        self.mean_lines_ = self._draw_mean_lines(mean_lines, low, high) if mean_lines else None
+        self.points_: dict[str, Any] = {}
+        self.run_points_: dict[str, Any] = {}
+        for position, (method, pair) in enumerate(runs.items()):
+            self._draw_method(method, pair, series_style(position, markersize=8), show_runs, marker_kwargs)
+        what = f"{self.metric_name}, " if self.metric_name else ""
+        ax.set(xlabel=f"{what}base classes", ylabel=f"{what}new classes")
+        bare_spines(ax)
+        if (title := name if name is not None else self.name) is not None:
+            ax.set_title(title)
+        self.legend_ = legend_below(ax, list(self.points_.values()), list(self.points_), legend_kwargs)
+        return self
+
+    def _runs(self) -> dict[str, NDArray[np.float64]]:
+        """Return an array of shape (2, n_runs_of_method) for each method."""
+        method = np.asarray(self.method).astype(str)
+        base, new = (np.asarray(values, dtype=float) for values in (self.base, self.new))
+        if method.ndim != 1 or not base.shape == new.shape == method.shape or not len(method):
+            raise ValueError(
+                "method, base and new must be of one and the same length, at least 1; "
+                f"got the shapes {method.shape}, {base.shape} and {new.shape}."
+            )
+        pairs = np.array([base, new])
+        if not np.isfinite(pairs).all():
+            run = int(np.flatnonzero(~np.isfinite(pairs).all(axis=0))[0])
+            raise ValueError(f"base and new must be finite; run {run} ({method[run]}) is not. Leave it out.")
+        return {name: pairs[:, method == name] for name in dict.fromkeys(method.tolist())}
+
+    def _draw_method(
+        self,
+        method: str,
+        pair: NDArray[np.float64],
+        style: dict[str, Any],
+        show_runs: bool,
+        kwargs: Mapping[str, Any] | None,
+    ) -> None:
+        look = {**style, "linestyle": "none"}
+        if show_runs and pair.shape[1] > 1:
+            (self.run_points_[method],) = self.ax_.plot(
+                *pair,
+                **{**look, "markersize": look["markersize"] * 0.45},
+                alpha=0.4,
+                markeredgewidth=0,
+                zorder=2,
+            )
+        big = {**look, "markeredgecolor": "white", "markeredgewidth": 0.9, "zorder": 4, "clip_on": False}
+        (self.points_[method],) = self.ax_.plot(*pair.mean(axis=1)[:, None], **{**big, **(kwargs or {})})
+
+    def _draw_mean_lines(self, kind: str, low: float, high: float) -> Any:
+        ticker = import_optional("matplotlib.ticker", extra="plot", caller="BaseToNewDisplay.plot")
+        start = max(low, 1e-9) if kind == "harmonic" else low
+        base, new = np.meshgrid(*[np.linspace(start, high, 100)] * 2)
+        mean = 2 * base * new / (base + new) if kind == "harmonic" else (base + new) / 2
+        levels = [level for level in ticker.MaxNLocator(6).tick_values(low, high) if low < level < high]
+        drawn = self.ax_.contour(base, new, mean, levels=levels, colors=PALE, linewidths=0.8, zorder=0.5)
+        # Labels sit where the lines meet the diagonal: there the mean is the coordinate, and the lines are
+        # furthest apart.
+        places = [(level, level) for level in levels]
+        self.ax_.clabel(drawn, fmt="%.3g", fontsize="x-small", colors=QUIET, manual=places, zorder=1.5)
+        for text in drawn.labelTexts:
+            text.set(rotation=0, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
+        return drawn
+
+
+def _check_mean_lines(kind: str | None, values: NDArray[np.float64]) -> None:
+    if kind is not None and kind not in _MEANS:
+        raise ValueError(f"mean_lines must be 'harmonic', 'arithmetic' or None; got {kind!r}.")
+    if kind == "harmonic" and values.min() <= 0:
+        raise ValueError(
+            f"The harmonic mean needs positive numbers; the smallest is {values.min():.3g}. "
+            "Use mean_lines='arithmetic'."
+        )
+
+
+def _padded(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    pad = 0.08 * (high - low) or 0.1 * abs(high) or 0.1
+    # Numbers that cannot be negative get an axis that is not either.
+    return (max(low - pad, 0.0) if low >= 0 else low - pad), high + pad

@@ -1,0 +1,281 @@
+"""How sure a model was where it was right, and where it was wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..metrics import CalibrationBins, calibration_bins
+from ._style import INK, PALE, VERMILLION, axes_of, bare_spines, legend_below
+
+__all__ = ["ConfidenceHistogramDisplay"]
+
+
+class ConfidenceHistogramDisplay:
+    """Histogram of top-label confidences, split into correct and wrong predictions.
+
+    It is best made by :meth:`from_estimator` or :meth:`from_predictions`. A solid line stands at the mean
+    confidence, a dashed one at the accuracy; a model claims too much where the solid one is further right.
+
+    Parameters
+    ----------
+    bins : CalibrationBins
+        The table to draw, from :func:`clipcal.metrics.calibration_bins`.
+
+    name : str, default=None
+        Title of the histogram.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes drawn on.
+
+    figure_ : matplotlib.figure.Figure
+        The figure that holds them.
+
+    correct_bars_, wrong_bars_ : matplotlib.container.BarContainer
+        Bars of the two outcomes.
+
+    confidence_line_, accuracy_line_ : matplotlib.lines.Line2D
+        The vertical lines.
+
+    legend_ : matplotlib.legend.Legend
+        The legend, which holds the two means.
+
+    See Also
+    --------
+    ReliabilityDisplay : Confidence against accuracy, bin by bin.
+
+    Examples
+    --------
+    >>> from clipcal.plots import ConfidenceHistogramDisplay
+    >>> y_true = [1, 0, 1, 1, 0, 0]
+    >>> y_prob = [0.9, 0.3, 0.6, 0.8, 0.7, 0.1]
+    >>> display = ConfidenceHistogramDisplay.from_predictions(y_true, y_prob, n_bins=5)
+    >>> [text.get_text() for text in display.legend_.get_texts()]
+    ['correct', 'wrong', 'mean confidence 0.767', 'accuracy 0.833']
+    """
+
+    def __init__(self, bins: CalibrationBins, *, name: str | None = None) -> None:
+        self.bins = bins
+        self.name = name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        n_bins: int = 20,
+        strategy: Literal["uniform", "quantile"] = "uniform",
+        name: str | None = None,
+        ax: Any = None,
+        **plot_kwargs: Any,
+    ) -> ConfidenceHistogramDisplay:
+        """Draw the histogram of a fitted classifier.
+
+        Parameters
+        ----------
+        estimator : fitted classifier
+            With ``predict_proba`` and ``classes_``.
+
+        X : object
+            Whatever `estimator` predicts for.
+
+        y : array-like of shape (n_samples,)
+            True labels.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, finite and non-negative.
+
+        n_bins : int, default=20
+            Number of bins.
+
+        strategy : {"uniform", "quantile"}, default="uniform"
+            Bins of equal width, or of equal weight.
+
+        name : str, default=None
+            Title; by default the name of the estimator's class.
+
+        ax : matplotlib.axes.Axes, default=None
+            Axes to draw on; by default a new figure is made.
+
+        **plot_kwargs : dict
+            Further arguments of :meth:`plot`.
+
+        Returns
+        -------
+        display : ConfidenceHistogramDisplay
+            The display, already drawn.
+        """
+        return cls.from_predictions(
+            y,
+            estimator.predict_proba(X),
+            labels=estimator.classes_,
+            sample_weight=sample_weight,
+            n_bins=n_bins,
+            strategy=strategy,
+            name=type(estimator).__name__ if name is None else name,
+            ax=ax,
+            **plot_kwargs,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_prob: ArrayLike,
+        *,
+        labels: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        n_bins: int = 20,
+        strategy: Literal["uniform", "quantile"] = "uniform",
+        name: str | None = None,
+        ax: Any = None,
+        **plot_kwargs: Any,
+    ) -> ConfidenceHistogramDisplay:
+        """Draw the histogram of given probabilities.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            True labels.
+
+        y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
+            Predicted probabilities. A 1-D array holds those of the second of two classes.
+
+        labels : array-like of shape (n_classes,), default=None
+            The label of each column, usually ``estimator.classes_``.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, finite and non-negative.
+
+        n_bins : int, default=20
+            Number of bins.
+
+        strategy : {"uniform", "quantile"}, default="uniform"
+            Bins of equal width, or of equal weight.
+
+        name : str, default=None
+            Title; by default there is none.
+
+        ax : matplotlib.axes.Axes, default=None
+            Axes to draw on; by default a new figure is made.
+
+        **plot_kwargs : dict
+            Further arguments of :meth:`plot`.
+
+        Returns
+        -------
+        display : ConfidenceHistogramDisplay
+            The display, already drawn.
+        """
+        bins = calibration_bins(
+            y_true, y_prob, labels=labels, sample_weight=sample_weight, n_bins=n_bins, strategy=strategy
+        )
+        return cls(bins, name=name).plot(ax, **plot_kwargs)
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        name: str | None = None,
+        stacked: bool = True,
+        density: bool | None = None,
+        correct_kwargs: Mapping[str, Any] | None = None,
+        wrong_kwargs: Mapping[str, Any] | None = None,
+        legend_kwargs: Mapping[str, Any] | None = None,
+    ) -> ConfidenceHistogramDisplay:
+        """Draw the histogram.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Axes to draw on; by default a new figure is made.
+
+        name : str, default=None
+            Title; by default the one given at construction.
+
+        stacked : bool, default=True
+            Whether wrong predictions stand on the correct ones, as shares of all rows. Otherwise the two
+            are laid over each other, each as shares of its own rows: this compares their shapes even where
+            mistakes are few.
+
+        density : bool, default=None
+            Whether to divide shares by the width of the bin. By default only if widths differ, where wide
+            bars would otherwise seem to hold the most.
+
+        correct_kwargs, wrong_kwargs : dict, default=None
+            Further arguments for ``Axes.bar``.
+
+        legend_kwargs : dict, default=None
+            Further arguments for ``Axes.legend``.
+
+        Returns
+        -------
+        display : ConfidenceHistogramDisplay
+            This object.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        ax, self.figure_ = axes_of(ax, (4.5, 3.6), "ConfidenceHistogramDisplay.plot")
+        self.ax_, edges = ax, self.bins.edges
+        width = np.diff(edges)
+        density = not np.allclose(width, width[0]) if density is None else density
+        correct, wrong = self._heights(stacked)
+        if density:
+            correct, wrong = correct / width, wrong / width
+        place = {"width": width, "align": "edge", "linewidth": 0.6}
+        self.correct_bars_ = ax.bar(
+            edges[:-1], correct, **{**place, "color": PALE, "edgecolor": "white", **(correct_kwargs or {})}
+        )
+        style = {"facecolor": (VERMILLION, 0.45), "edgecolor": VERMILLION, "hatch": "////"}
+        bottom = correct if stacked else 0.0
+        self.wrong_bars_ = ax.bar(
+            edges[:-1], wrong, bottom=bottom, **{**place, **style, **(wrong_kwargs or {})}
+        )
+        self._mark_means()
+        ax.set(xlim=(0, 1), xlabel="Confidence", ylabel=_height_label(stacked, density))
+        bare_spines(ax)
+        if (title := name if name is not None else self.name) is not None:
+            ax.set_title(title)
+        self.legend_ = self._explain(legend_kwargs)
+        return self
+
+    def _heights(self, stacked: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        weight = self.bins.weight
+        correct = weight * np.where(weight > 0, self.bins.accuracy, 0.0)
+        wrong = weight - correct
+        if stacked:
+            return correct / weight.sum(), wrong / weight.sum()
+        # A model without mistakes has a flat line of them, not NaN.
+        return correct / (correct.sum() or 1.0), wrong / (wrong.sum() or 1.0)
+
+    def _mark_means(self) -> None:
+        bins = self.bins
+        share = bins.weight / bins.weight.sum()
+        filled = bins.weight > 0
+        accuracy = float((share * bins.accuracy)[filled].sum())
+        style: dict[str, Any] = {"color": INK, "linewidth": 1.3, "zorder": 3}
+        self.confidence_line_ = self.ax_.axvline(accuracy + bins.mean_gap, linestyle="-", **style)
+        self.accuracy_line_ = self.ax_.axvline(accuracy, linestyle=(0, (4, 2)), **style)
+
+    def _explain(self, kwargs: Mapping[str, Any] | None) -> Any:
+        confidence, accuracy = (line.get_xdata()[0] for line in (self.confidence_line_, self.accuracy_line_))
+        handles = [self.correct_bars_, self.wrong_bars_, self.confidence_line_, self.accuracy_line_]
+        labels = ["correct", "wrong", f"mean confidence {confidence:.3f}", f"accuracy {accuracy:.3f}"]
+        return legend_below(self.ax_, handles, labels, kwargs)
+
+
+def _height_label(stacked: bool, density: bool) -> str:
+    if density:
+        return "Density"
+    return "Share of rows" if stacked else "Share of outcome"

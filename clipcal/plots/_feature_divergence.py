@@ -1,0 +1,228 @@
+"""How far text features moved apart when a model was tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from .._optional import import_optional
+from ..metrics import feature_divergence
+from ._style import INK, axes_of, bare_spines, legend_below, series_style
+
+__all__ = ["FeatureDivergenceDisplay"]
+
+
+class FeatureDivergenceDisplay:
+    """Feature divergence before and after tuning, one row a method, one line a group of classes.
+
+    A hollow marker stands at the zero-shot value, a filled one at the tuned value. Overconfidence goes with
+    filled markers far to the right of their hollow ones; underconfidence with the opposite.
+
+    Parameters
+    ----------
+    before : dict of str to float
+        Zero-shot divergence of each group of classes, such as ``{"base": 0.51, "new": 0.55}``.
+
+    after : dict of str to dict of str to float
+        The same for each tuned method, such as ``{"CoOp": {"base": 0.78, "new": 0.83}}``. The groups are
+        those of `before`.
+
+    name : str, default=None
+        Title.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes drawn on.
+
+    figure_ : matplotlib.figure.Figure
+        The figure that holds them.
+
+    lines_ : dict of (str, str) to matplotlib.lines.Line2D
+        The line of each method and group, from before to after.
+
+    legend_ : matplotlib.legend.Legend
+        Names of the groups, and what hollow and filled mean.
+
+    See Also
+    --------
+    clipcal.metrics.feature_divergence : The number in the plot.
+
+    References
+    ----------
+    .. [1] S. Wang, Y. Li, H. Wei, "Understanding and Mitigating Miscalibration in Prompt Tuning for
+       Vision-Language Models", ICML 2025, arXiv:2410.02681.
+
+    Examples
+    --------
+    >>> from clipcal.plots import FeatureDivergenceDisplay
+    >>> before = {"base": [[1, 0.2], [1, 0.4]], "new": [[1, 0.5], [1, 0.6]]}
+    >>> after = {"CoOp": {"base": [[1, 0], [0, 1]], "new": [[1, 0.1], [0.2, 1]]}}
+    >>> display = FeatureDivergenceDisplay.from_text_features(before, after)
+    >>> round(display.after["CoOp"]["base"], 3)
+    1.414
+    """
+
+    def __init__(
+        self,
+        before: Mapping[str, float],
+        after: Mapping[str, Mapping[str, float]],
+        *,
+        name: str | None = None,
+    ) -> None:
+        self.before = before
+        self.after = after
+        self.name = name
+
+    @classmethod
+    def from_text_features(
+        cls,
+        before: Mapping[str, ArrayLike],
+        after: Mapping[str, Mapping[str, ArrayLike]],
+        *,
+        n_neighbors: int = 5,
+        metric: str = "euclidean",
+        name: str | None = None,
+        ax: Any = None,
+        **plot_kwargs: Any,
+    ) -> FeatureDivergenceDisplay:
+        """Compute the divergence of text features, and draw it.
+
+        Parameters
+        ----------
+        before : dict of str to array-like of shape (n_classes, n_features)
+            Zero-shot text features of each group of classes, such as
+            ``{"base": clf.text_features_, "new": clf.with_classes(new).text_features_}``.
+
+        after : dict of str to dict of str to array-like of shape (n_classes, n_features)
+            The same for each tuned method.
+
+        n_neighbors : int, default=5
+            Neighbours a class; see :func:`clipcal.metrics.feature_divergence`.
+
+        metric : {"euclidean", "cosine"}, default="euclidean"
+            Distance between unit vectors.
+
+        name : str, default=None
+            Title; by default there is none.
+
+        ax : matplotlib.axes.Axes, default=None
+            Axes to draw on; by default a new figure is made.
+
+        **plot_kwargs : dict
+            Further arguments of :meth:`plot`.
+
+        Returns
+        -------
+        display : FeatureDivergenceDisplay
+            The display, already drawn.
+        """
+
+        def divergences(features: Mapping[str, ArrayLike]) -> dict[str, float]:
+            return {
+                group: feature_divergence(rows, n_neighbors=n_neighbors, metric=metric)
+                for group, rows in features.items()
+            }
+
+        values = {method: divergences(features) for method, features in after.items()}
+        return cls(divergences(before), values, name=name).plot(ax, **plot_kwargs)
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        name: str | None = None,
+        line_kwargs: Mapping[str, Any] | None = None,
+        legend_kwargs: Mapping[str, Any] | None = None,
+    ) -> FeatureDivergenceDisplay:
+        """Draw the plot.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Axes to draw on; by default a new figure is made, as high as the methods need.
+
+        name : str, default=None
+            Title; by default the one given at construction.
+
+        line_kwargs : dict, default=None
+            Further arguments for ``Axes.plot``.
+
+        legend_kwargs : dict, default=None
+            Further arguments for ``Axes.legend``.
+
+        Returns
+        -------
+        display : FeatureDivergenceDisplay
+            This object.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+
+        ValueError
+            If there is no method, or a method has other groups than `before`.
+        """
+        self._check()
+        n_lines = len(self.after) * len(self.before)
+        size = (4.5, 1.5 + 0.22 * n_lines + 0.12 * len(self.after))
+        ax, self.figure_ = axes_of(ax, size, "FeatureDivergenceDisplay.plot")
+        self.ax_ = ax
+        self.lines_: dict[tuple[str, str], Any] = {}
+        for row, method in enumerate(self.after):
+            for position, group in enumerate(self.before):
+                self._draw(row, method, position, group, line_kwargs)
+        ax.set_yticks(range(len(self.after)), list(self.after))
+        ax.set_ylim(len(self.after) - 0.5, -0.5)
+        # Between rows, so that the two lines of a method are seen as one.
+        for edge in range(len(self.after) - 1):
+            ax.axhline(edge + 0.5, color="0.88", linewidth=0.8, zorder=0.5)
+        ax.tick_params(axis="y", length=0)
+        ax.set_xlabel("Feature divergence")
+        ax.margins(x=0.06)
+        bare_spines(ax)
+        ax.spines["left"].set_visible(False)
+        if (title := name if name is not None else self.name) is not None:
+            ax.set_title(title)
+        self.legend_ = self._explain(legend_kwargs)
+        return self
+
+    def _check(self) -> None:
+        if not self.after or not self.before:
+            raise ValueError(
+                "There is nothing to draw: pass before={'base': ...} and after={'a method': {'base': ...}}."
+            )
+        for method, values in self.after.items():
+            if set(values) != set(self.before):
+                raise ValueError(
+                    f"after[{method!r}] has the groups {sorted(values)}, "
+                    f"but before has {sorted(self.before)}. Pass the same groups in both."
+                )
+
+    def _draw(
+        self, row: int, method: str, position: int, group: str, kwargs: Mapping[str, Any] | None
+    ) -> None:
+        n_groups = len(self.before)
+        height = row + 0.56 * ((position + 0.5) / n_groups - 0.5) * (n_groups > 1)
+        values = [self.before[group], self.after[method][group]]
+        style = _group_style(position)
+        (line,) = self.ax_.plot(values, [height] * 2, **{**style, "markevery": [1], **(kwargs or {})})
+        self.lines_[method, group] = line
+        # White on top of the line's end: hollow, and found in grey print.
+        self.ax_.plot(values[:1], [height], **{**style, "markerfacecolor": "white", "linestyle": "none"})
+
+    def _explain(self, kwargs: Mapping[str, Any] | None) -> Any:
+        lines = import_optional("matplotlib.lines", extra="plot", caller="FeatureDivergenceDisplay.plot")
+        first = next(iter(self.after))
+        handles = [self.lines_[first, group] for group in self.before]
+        plain = {"color": INK, "marker": "o", "linestyle": "none", "markersize": 6}
+        handles += [lines.Line2D([], [], **plain, markerfacecolor="white"), lines.Line2D([], [], **plain)]
+        labels = [*self.before, "zero-shot", "tuned"]
+        return legend_below(self.ax_, handles, labels, kwargs)
+
+
+def _group_style(position: int) -> dict[str, Any]:
+    return {**series_style(position), "linestyle": "-", "linewidth": 2.0}

@@ -1,0 +1,183 @@
+"""The parts of a reliability diagram, each drawn on given axes from a table of bins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
+
+from .._optional import import_optional
+from ..metrics import CalibrationBins
+from ._style import BLUE, INK, PALE, QUIET, VERMILLION, bare_spines
+
+__all__ = [
+    "draw_accuracy",
+    "draw_band",
+    "draw_gaps",
+    "draw_histogram",
+    "draw_intervals",
+    "frame",
+    "write_text",
+]
+
+Floats = NDArray[np.float64]
+Styles = Mapping[str, Any] | None
+
+# Orange where a model claims too much, blue where it claims too little.
+_OVER = VERMILLION
+_UNDER = BLUE
+# The histogram lives below 0 on the same axis, so that panels of a grid cannot run into each other.
+_HISTOGRAM_TOP = -0.13
+_HISTOGRAM_BOTTOM = -0.42
+# Width of a small panel in inches.
+_SMALL = 1.2
+
+
+def draw_accuracy(ax: Any, bins: CalibrationBins, kwargs: Styles) -> Any:
+    """Draw a bar up to the accuracy of each bin that is not empty."""
+    filled, width = bins.count > 0, np.diff(bins.edges)
+    style = {"color": PALE, "edgecolor": "white", "linewidth": 0.6, "zorder": 1}
+    return ax.bar(
+        bins.edges[:-1][filled],
+        bins.accuracy[filled],
+        width=width[filled],
+        align="edge",
+        **{**style, **(kwargs or {})},
+    )
+
+
+def draw_gaps(ax: Any, bins: CalibrationBins, kwargs: Styles) -> Any:
+    """Draw a hatched bar between accuracy and mean confidence."""
+    filled = bins.count > 0
+    over = bins.gaps[filled] > 0
+    style = {"linewidth": 0.6, "zorder": 2}
+    bars = ax.bar(
+        bins.edges[:-1][filled],
+        bins.gaps[filled],
+        bottom=bins.accuracy[filled],
+        width=np.diff(bins.edges)[filled],
+        align="edge",
+        **{**style, **(kwargs or {})},
+    )
+    for bar, is_over in zip(bars, over, strict=True):
+        color = _OVER if is_over else _UNDER
+        bar.set(facecolor=(color, 0.35), edgecolor=color, hatch="///" if is_over else "\\\\\\")
+    return bars
+
+
+def draw_band(ax: Any, bins: CalibrationBins, low: ArrayLike, high: ArrayLike) -> Any:
+    """Mark the accuracies that calibrated predictions would show by chance, bin by bin."""
+    low, high = np.asarray(low), np.asarray(high)
+    filled = bins.count > 0
+    left, right = bins.edges[:-1][filled], bins.edges[1:][filled]
+    # Two lines with a faint shade between them: a full box would be taken for a bar.
+    style = {"color": INK, "linewidth": 1.1, "zorder": 2.6}
+    ax.hlines([*low[filled], *high[filled]], [*left] * 2, [*right] * 2, **style)
+    return ax.bar(
+        left,
+        (high - low)[filled],
+        bottom=low[filled],
+        width=right - left,
+        align="edge",
+        color=INK,
+        alpha=0.1,
+        linewidth=0,
+        zorder=2.5,
+    )
+
+
+def draw_intervals(ax: Any, bins: CalibrationBins, ci: float) -> Any:
+    """Draw Wilson intervals of the accuracies."""
+    filled = bins.count > 0
+    accuracy = bins.accuracy[filled]
+    low, high = _wilson(accuracy, bins.effective_count[filled], ci)
+    return ax.errorbar(
+        bins.confidence[filled], accuracy, yerr=[accuracy - low, high - accuracy],
+        fmt="none", ecolor=INK, elinewidth=0.9, capsize=1.5, zorder=4,
+    )  # fmt: skip
+
+
+def frame(ax: Any, xlabel: str, ylabel: str, show_histogram: bool) -> None:
+    """Set limits, ticks and labels."""
+    ax.set(xlim=(0, 1), ylim=(_HISTOGRAM_BOTTOM if show_histogram else 0, 1), aspect="equal")
+    ticks = np.linspace(0, 1, 3 if _is_small(ax) else 6)
+    names = [f"{tick:.1f}".rstrip("0").rstrip(".") for tick in ticks]
+    ax.set_xticks(ticks, names)
+    ax.set_yticks(ticks, names)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    bare_spines(ax)
+
+
+def draw_histogram(ax: Any, bins: CalibrationBins) -> Any:
+    """Draw the share of rows in each bin below the diagram."""
+    share, width = bins.weight / bins.weight.sum(), np.diff(bins.edges)
+    equal_width = np.allclose(width, width[0])
+    # Bars of unequal width must show density, or the wide ones would seem to hold the most.
+    heights = share if equal_width else share / width
+    drop = _HISTOGRAM_TOP - _HISTOGRAM_BOTTOM
+    inset = ax.inset_axes([0, _HISTOGRAM_BOTTOM, 1, drop], transform=ax.transData)
+    inset.bar(bins.edges[:-1], heights, width=width, align="edge", color=QUIET, linewidth=0)
+    inset.set(xlim=(0, 1), ylim=(0, heights.max()), xticks=[], yticks=[])
+    if equal_width and not _is_small(ax):
+        inset.set_yticks([share.max()], [f"{share.max():.0%}"], fontsize="small", color=QUIET)
+    inset.tick_params(length=0)
+    inset.patch.set_visible(False)
+    inset.spines[:].set_visible(False)
+    ax.axhline(0, color=INK, linewidth=0.8, zorder=3)
+    return inset
+
+
+def write_text(
+    ax: Any, bins: CalibrationBins, interval: tuple[float, float] | None, details: Mapping[str, str]
+) -> Any:
+    """Write the error, its two parts, and further lines into a free corner."""
+    offsetbox = import_optional("matplotlib.offsetbox", extra="plot", caller="ReliabilityDisplay.plot")
+    rows: list[tuple[str, dict[str, Any]]] = [(f"ECE {bins.error:.3f}", {"color": INK, "weight": "bold"})]
+    if interval is not None:
+        rows.append((f"{interval[0]:.3f} to {interval[1]:.3f}", {"color": INK}))
+    rows += [(f"over {bins.over:.3f}", {"color": _OVER}), (f"under {bins.under:.3f}", {"color": _UNDER})]
+    rows += [(f"{name} {value}", {"color": QUIET}) for name, value in details.items()]
+    lines = [offsetbox.TextArea(text, textprops={"size": "small", **style}) for text, style in rows]
+    corner = _free_corner(bins)
+    box = offsetbox.AnchoredOffsetbox(
+        corner[0],
+        child=offsetbox.VPacker(children=lines, pad=0, sep=2),
+        pad=0.2,
+        borderpad=0.15,
+        bbox_to_anchor=corner[1],
+        bbox_transform=ax.transData,
+    )
+    box.patch.set(facecolor="white", edgecolor="none", alpha=0.85)
+    box.set_zorder(5)
+    ax.add_artist(box)
+    return box
+
+
+def _is_small(ax: Any) -> bool:
+    """Whether tick labels for every fifth would run into each other."""
+    return bool(ax.get_position().width * ax.figure.bbox.width / ax.figure.dpi < _SMALL)
+
+
+def _free_corner(bins: CalibrationBins) -> tuple[str, tuple[int, int]]:
+    """Return the corner where text covers fewer gaps; the lower ends of bars carry no information."""
+    filled = bins.count > 0
+    left, right = bins.edges[:-1][filled], bins.edges[1:][filled]
+    top = np.fmax(bins.accuracy, bins.confidence)[filled]
+    bottom = np.fmin(bins.accuracy, bins.confidence)[filled]
+    in_upper_left = ((left < 0.55) & (top > 0.65)).sum()
+    in_lower_right = ((right > 0.45) & (bottom < 0.35)).sum()
+    if in_upper_left <= in_lower_right:
+        return "upper left", (0, 1)
+    return "lower right", (1, 0)
+
+
+def _wilson(share: Floats, count: Floats, ci: float) -> tuple[Floats, Floats]:
+    """Return Wilson's interval of a binomial share, which stays inside [0, 1]."""
+    z = ndtri(0.5 + ci / 2)
+    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return np.minimum(center - half, share), np.maximum(center + half, share)

@@ -1,0 +1,215 @@
+"""What went on while a model was tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._optional import import_optional
+from ._style import INK, PALE, QUIET, axes_of, bare_spines, legend_below, series_style
+
+__all__ = ["TrainingHistoryDisplay"]
+
+_NO_TERMS = {"epoch", "learning_rate", "accuracy"}
+_TOTAL = "loss"
+# The learning rate runs in a strip at the top of the same axes, so that one axes is enough and no second
+# scale is laid over the losses.
+_STRIP = 0.17
+
+
+class TrainingHistoryDisplay:
+    """Terms of the training loss and the learning rate, epoch by epoch.
+
+    Parameters
+    ----------
+    history : sequence of dict
+        One record an epoch, such as ``history_`` of a fitted
+        :class:`~clipcal.classifiers.PromptTunedCLIPClassifier`. Every entry except ``epoch``,
+        ``learning_rate`` and ``accuracy`` is a term of the loss, and ``loss`` is their sum.
+
+    name : str, default=None
+        Title.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes drawn on.
+
+    figure_ : matplotlib.figure.Figure
+        The figure that holds them.
+
+    lines_ : dict of str to matplotlib.lines.Line2D
+        One curve a term.
+
+    rate_ax_ : matplotlib.axes.Axes or None
+        Inset axes at the top with the learning rate.
+
+    rate_line_ : matplotlib.lines.Line2D or None
+        The learning rate.
+
+    legend_ : matplotlib.legend.Legend
+        Names of the curves.
+
+    Examples
+    --------
+    >>> from clipcal.plots import TrainingHistoryDisplay
+    >>> history = [
+    ...     {"epoch": 0, "learning_rate": 1e-5, "loss": 1.9, "cross_entropy": 1.5, "dor": 0.4},
+    ...     {"epoch": 1, "learning_rate": 2e-3, "loss": 1.1, "cross_entropy": 0.9, "dor": 0.2},
+    ... ]
+    >>> sorted(TrainingHistoryDisplay(history).plot().lines_)
+    ['cross_entropy', 'dor', 'loss']
+    """
+
+    def __init__(self, history: Sequence[Mapping[str, float]], *, name: str | None = None) -> None:
+        self.history = history
+        self.name = name
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, *, name: str | None = None, ax: Any = None, **plot_kwargs: Any
+    ) -> TrainingHistoryDisplay:
+        """Draw the history of a fitted classifier.
+
+        Parameters
+        ----------
+        estimator : fitted classifier
+            With ``history_``.
+
+        name : str, default=None
+            Title; by default the name of the estimator's class.
+
+        ax : matplotlib.axes.Axes, default=None
+            Axes to draw on; by default a new figure is made.
+
+        **plot_kwargs : dict
+            Further arguments of :meth:`plot`.
+
+        Returns
+        -------
+        display : TrainingHistoryDisplay
+            The display, already drawn.
+
+        Raises
+        ------
+        ValueError
+            If `estimator` has no ``history_``.
+        """
+        kind = type(estimator).__name__
+        history = getattr(estimator, "history_", None)
+        if history is None:
+            raise ValueError(
+                f"This {kind} has no history_: it is not fitted yet, or its fit does not train. "
+                "Call fit of a PromptTunedCLIPClassifier first."
+            )
+        return cls(history, name=kind if name is None else name).plot(ax, **plot_kwargs)
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        name: str | None = None,
+        terms: Sequence[str] | None = None,
+        show_learning_rate: bool = True,
+        line_kwargs: Mapping[str, Any] | None = None,
+        rate_kwargs: Mapping[str, Any] | None = None,
+        legend_kwargs: Mapping[str, Any] | None = None,
+    ) -> TrainingHistoryDisplay:
+        """Draw the history.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Axes to draw on; by default a new figure is made.
+
+        name : str, default=None
+            Title; by default the one given at construction.
+
+        terms : sequence of str, default=None
+            Entries of the records to draw; by default all terms of the loss.
+
+        show_learning_rate : bool, default=True
+            Whether to draw the learning rate in a strip at the top.
+
+        line_kwargs, rate_kwargs : dict, default=None
+            Further arguments for ``Axes.plot`` (terms, learning rate).
+
+        legend_kwargs : dict, default=None
+            Further arguments for ``Axes.legend``.
+
+        Returns
+        -------
+        display : TrainingHistoryDisplay
+            This object.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+
+        ValueError
+            If there are no records, or none of the terms is in them.
+        """
+        terms = self._terms(terms)
+        ax, self.figure_ = axes_of(ax, (4.5, 3.6), "TrainingHistoryDisplay.plot")
+        self.ax_ = ax
+        epochs = [record["epoch"] for record in self.history]
+        self.lines_: dict[str, Any] = {}
+        for position, term in enumerate(term for term in terms if term != _TOTAL):
+            self._draw(term, epochs, series_style(position), line_kwargs)
+        if _TOTAL in terms:
+            self._draw(_TOTAL, epochs, {"color": INK, "linewidth": 2.0, "zorder": 1.9}, line_kwargs)
+        ax.set(xlabel="Epoch", ylabel="Loss")
+        ticker = import_optional("matplotlib.ticker", extra="plot", caller="TrainingHistoryDisplay.plot")
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=7))
+        bare_spines(ax)
+        if (title := name if name is not None else self.name) is not None:
+            ax.set_title(title)
+        self.rate_ax_, self.rate_line_ = None, None
+        if show_learning_rate and all("learning_rate" in record for record in self.history):
+            self._draw_rate(epochs, rate_kwargs)
+        shown = {term: self.lines_[term] for term in terms}
+        if self.rate_line_ is not None:
+            shown["learning rate"] = self.rate_line_
+        labels = ["cross-entropy" if label == "cross_entropy" else label for label in shown]
+        self.legend_ = legend_below(ax, list(shown.values()), labels, legend_kwargs)
+        return self
+
+    def _terms(self, terms: Sequence[str] | None) -> list[str]:
+        if not self.history:
+            raise ValueError("history holds no records; train for at least one epoch.")
+        there = [key for key in self.history[0] if key not in _NO_TERMS]
+        wanted = there if terms is None else list(terms)
+        if not wanted or not all(term in record for record in self.history for term in wanted):
+            raise ValueError(f"terms={terms!r} are not in the records, which hold {there}.")
+        return wanted
+
+    def _draw(
+        self, term: str, epochs: Sequence[float], style: dict[str, Any], kwargs: Mapping[str, Any] | None
+    ) -> None:
+        # A curve of one epoch is a point, which only a marker shows.
+        style = {"linewidth": 1.5, **style, "marker": "o" if len(epochs) == 1 else None}
+        values = [record[term] for record in self.history]
+        (self.lines_[term],) = self.ax_.plot(epochs, values, **{**style, **(kwargs or {})})
+
+    def _draw_rate(self, epochs: Sequence[float], kwargs: Mapping[str, Any] | None) -> None:
+        low, high = self.ax_.get_ylim()
+        ticks = [tick for tick in self.ax_.get_yticks() if low <= tick <= high]
+        self.ax_.set_ylim(low, low + (high - low) / (1 - _STRIP))
+        self.ax_.set_yticks(ticks)
+        strip = self.ax_.inset_axes([0, 1 - _STRIP, 1, _STRIP], sharex=self.ax_)
+        rates = np.array([record["learning_rate"] for record in self.history])
+        style = {"color": QUIET, "linewidth": 1.2, "linestyle": (0, (3, 1.5))}
+        if len(epochs) == 1:
+            style["marker"] = "o"
+        (self.rate_line_,) = strip.plot(epochs, rates, **{**style, **(kwargs or {})})
+        top = rates.max()
+        strip.set_ylim(0, top * 1.1 or 1.0)
+        strip.set_yticks([top], [f"{top:.2g}"], fontsize="small", color=QUIET)
+        strip.tick_params(length=0, labelbottom=False)
+        strip.patch.set_visible(False)
+        strip.spines[["left", "right", "top"]].set_visible(False)
+        strip.spines["bottom"].set(color=PALE, linewidth=0.8)
+        self.rate_ax_ = strip
