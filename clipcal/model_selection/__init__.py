@@ -1,0 +1,12 @@
+"""Hyper-parameters and estimates for classes that come later, from the pictures at hand."""
+
+from ._leave_classes_out import LeaveClassesOut
+from ._open_vocabulary import open_vocabulary
+from ._predictions import OpenVocabularyPredictions, open_vocabulary_predictions
+
+__all__ = [
+    "LeaveClassesOut",
+    "OpenVocabularyPredictions",
+    "open_vocabulary",
+    "open_vocabulary_predictions",
+]

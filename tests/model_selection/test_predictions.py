@@ -1,0 +1,157 @@
+"""Pooled predictions on classes that were left out, and the same machinery around the embedded CLIP."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from nearest_text import NAMES, TEXTS, NearestText
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from clipcal import (
+    CLIPImageEncoder,
+    DynamicOutlierRegularizer,
+    LeaveClassesOut,
+    PromptTunedCLIPClassifier,
+    ece_scorer,
+    expected_calibration_error,
+    make_shapes,
+    open_vocabulary,
+)
+from clipcal.model_selection import open_vocabulary_predictions
+
+rng = np.random.RandomState(0)
+Y = rng.permutation(np.repeat(NAMES, 12))
+X = np.array([TEXTS[name] for name in Y]) + 3 + 0.7 * rng.standard_normal((len(Y), 2))
+CV = LeaveClassesOut(3, random_state=0)
+
+
+@pytest.mark.parametrize("classes", ["unseen", "fold", "seen"])
+def test_against_a_loop(classes):
+    cv = LeaveClassesOut(3, seen_size=0.25, random_state=0)
+    said = open_vocabulary_predictions(NearestText(), X, Y, cv=cv, classes=classes)
+    position = 0
+    for number, (train, test) in enumerate(cv.split(X, Y)):
+        known = np.isin(Y[test], Y[train])
+        rows = {"unseen": test[~known], "fold": test, "seen": test[known]}[classes]
+        clf = NearestText().fit(X[train], Y[train]).with_classes(np.unique(Y[rows]).tolist())
+        prob = clf.predict_proba(X[rows])
+        here = slice(position, position + len(rows))
+        assert_array_equal(said.row[here], rows)
+        assert_array_equal(said.fold[here], number)
+        assert_array_equal(said.y_true[here], Y[rows])
+        assert_array_equal(said.y_prob[here][:, np.isin(NAMES, clf.classes_)], prob)
+        assert_array_equal(said.y_pred[here], clf.predict(X[rows]))
+        assert_array_equal(said.confidence[here], prob.max(axis=1))
+        assert_array_equal(said.correct[here], clf.predict(X[rows]) == Y[rows])
+        position += len(rows)
+    assert len(said.row) == position
+    assert said.labels.tolist() == NAMES
+    assert_allclose(said.y_prob.sum(axis=1), 1)
+
+
+def test_metrics_of_the_pool():
+    # Confidences below one half, which a pair of probabilities could not express.
+    said = open_vocabulary_predictions(NearestText(sharpness=0.05), X, Y, cv=CV)
+    assert (said.confidence < 0.5).all()
+    # All confidences lie in two of the bins.
+    edge = 6 / 15
+    parts = [said.confidence <= edge, said.confidence > edge]
+    by_hand = sum(abs((said.confidence - said.correct)[part].sum()) for part in parts) / len(said.row)
+    assert said.confidence.min() > 5 / 15 and said.confidence.max() <= 7 / 15
+    error = expected_calibration_error(said.y_true, said.y_prob, labels=said.labels)
+    assert_allclose(error, by_hand)
+    # Classes that were not offered leave the proper scores as they are.
+    folds = []
+    for train, test in CV.split(X, Y):
+        clf = NearestText(sharpness=0.05).fit(X[train], Y[train])
+        clf = clf.with_classes(np.unique(Y[test]).tolist())
+        folds.append(log_loss(Y[test], clf.predict_proba(X[test]), labels=clf.classes_))
+    assert_allclose(log_loss(said.y_true, said.y_prob, labels=said.labels), np.mean(folds))
+
+
+def test_processes_pipelines_masks_and_numbers():
+    said = open_vocabulary_predictions(NearestText(), X, Y, cv=CV, n_jobs=2)
+    masks = []
+    for _, test in CV.split(X, Y):
+        mask = np.zeros(len(Y), bool)
+        mask[test] = True
+        masks.append((~mask, mask))
+    numbers = np.array([NAMES.index(name) - 2 for name in Y])
+    names = {number - 2: name for number, name in enumerate(NAMES)}
+    pipeline = make_pipeline(StandardScaler(with_std=False), NearestText())
+    for clf, data, y, cv in [
+        (NearestText(), X, Y, masks),
+        (NearestText(class_names=names), list(X), numbers.tolist(), CV),
+        (pipeline, X, Y, CV),
+    ]:
+        other = open_vocabulary_predictions(clf, data, y, cv=cv)
+        assert_allclose(other.y_prob, said.y_prob, rtol=1e-12)
+        assert_array_equal(other.row, said.row)
+        assert not hasattr(clf, "classes_")
+    assert other.labels.tolist() == NAMES
+
+
+def test_the_default_splits_leave_half_of_the_classes_out():
+    said = open_vocabulary_predictions(NearestText(), X, Y)
+    assert np.unique(said.fold).tolist() == [0, 1, 2, 3, 4]
+    assert (np.bincount(said.fold) == 36).all()
+
+
+def test_the_result_is_frozen():
+    said = open_vocabulary_predictions(NearestText(), X, Y, cv=CV)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        said.labels = said.labels[:2]
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match=r"classes='unseen' .* 0 of the 24 rows .* LeaveClassesOut"):
+        open_vocabulary_predictions(NearestText(), X, Y, cv=3)
+    with pytest.raises(TypeError, match="GaussianNB has no with_classes"):
+        open_vocabulary_predictions(GaussianNB(), X, Y, cv=CV)
+    with pytest.raises(ValueError, match="'classes' parameter"):
+        open_vocabulary_predictions(NearestText(), X, Y, classes="new")
+    with pytest.raises(ValueError, match="'n_jobs' parameter"):
+        open_vocabulary_predictions(NearestText(), X, Y, n_jobs=1.5)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        open_vocabulary_predictions(NearestText(), X[:5], Y)
+
+
+def test_search_for_a_weight_on_the_embedded_clip():
+    images, names = make_shapes("textures", n_per_class=3, random_state=0, return_X_y=True)
+    chosen = np.unique(names)[:6]
+    rows = np.isin(names, chosen)
+    y = np.searchsorted(chosen, names[rows])
+    embeddings = CLIPImageEncoder("mini", device="cpu").transform(images[rows])
+    dor = DynamicOutlierRegularizer(lexicon=["denim", "river", "violin", "hammer", "brick"], batch_size=4)
+    clf = PromptTunedCLIPClassifier(
+        "mini",
+        regularizer=dor,
+        class_names=dict(enumerate(chosen.tolist())),
+        max_epochs=2,
+        random_state=0,
+        device="cpu",
+    )
+    cv = LeaveClassesOut(2, random_state=0)
+    scorer = open_vocabulary(ece_scorer)
+    search = GridSearchCV(
+        clf, {"regularizer__weight": [0.0, 8.0]}, cv=cv, scoring=scorer, error_score="raise"
+    )
+    search.fit(embeddings, y)
+    for number, (train, test) in enumerate(cv.split(embeddings, y)):
+        fitted = clone(search.best_estimator_).fit(embeddings[train], y[train])
+        fitted = fitted.with_classes(np.unique(y[test]))
+        by_hand = expected_calibration_error(y[test], fitted.predict_proba(embeddings[test]))
+        assert_allclose(
+            search.cv_results_[f"split{number}_test_score"][search.best_index_], -by_hand, rtol=1e-9
+        )
+    # Names, not numbers, stand in the prompts of the fold's classes.
+    assert set(fitted.class_names_.values()) <= set(chosen)
+    assert scorer(search, embeddings, y) == ece_scorer(search, embeddings, y)
+    said = open_vocabulary_predictions(search.best_estimator_, embeddings, y, cv=cv)
+    assert len(said.row) == len(y)
