@@ -13,11 +13,13 @@ except PackageNotFoundError:  # a source tree that is not installed
 
 _HOMES = {
     "CLIPImageEncoder": "clipcal.images",
+    "CalibratedCLIPClassifier": "clipcal.calibration",
     "CoOp": "clipcal.methods",
     "DynamicOutlierRegularizer": "clipcal.regularizers",
     "FeatureCache": "clipcal.caching",
     "ImagePaths": "clipcal.images",
     "KgCoOp": "clipcal.methods",
+    "LeaveClassesOut": "clipcal.model_selection",
     "PromptTunedCLIPClassifier": "clipcal.classifiers",
     "ReliabilityDisplay": "clipcal.plots",
     "TemperatureScaling": "clipcal.calibration",
@@ -29,10 +31,11 @@ _HOMES = {
     "make_shapes": "clipcal.datasets",
     "maximum_calibration_error": "clipcal.metrics",
     "mce_scorer": "clipcal.metrics",
+    "open_vocabulary": "clipcal.model_selection",
 }
 _PACKAGES = (
     "backbones", "caching", "calibration", "classifiers", "datasets", "exceptions", "images", "methods",
-    "metrics", "plots", "regularizers", "text", "training",
+    "metrics", "model_selection", "plots", "regularizers", "text", "training",
 )  # fmt: skip
 
 __all__ = [*_HOMES, "__version__"]

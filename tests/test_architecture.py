@@ -26,7 +26,8 @@ ARROWS: dict[str, set[str]] = {
     "_shards": set(),
     "caching": {"_shards"},
     "metrics": set(),
-    "calibration": set(),
+    "model_selection": set(),
+    "calibration": {"metrics", "model_selection"},
     "plots": {"metrics"},
     "text": set(),
     "backbones": set(),
@@ -37,7 +38,16 @@ ARROWS: dict[str, set[str]] = {
     "training": {"methods", "regularizers"},
     "classifiers": {"images", "metrics", "text"},
     "persistence": {"calibration", "classifiers"},
-    "benchmark": {"calibration", "classifiers", "datasets", "images", "metrics", "plots", "text"},
+    "benchmark": {
+        "calibration",
+        "classifiers",
+        "datasets",
+        "images",
+        "metrics",
+        "model_selection",
+        "plots",
+        "text",
+    },
     "cli": {"clipcal"},
 }
 # Allowed only where nothing is loaded at import: inside functions and under TYPE_CHECKING.
@@ -50,7 +60,7 @@ DEFERRED_ARROWS: dict[str, set[str]] = {
 }
 
 TORCH_PACKAGES = {"backbones", "methods", "regularizers", "training"}
-TORCH_FREE_PACKAGES = {"calibration", "datasets", "metrics", "plots", "text"}
+TORCH_FREE_PACKAGES = {"calibration", "datasets", "metrics", "model_selection", "plots", "text"}
 TORCH = {"torch", "torchvision"}
 # The only place of each foreign package.
 OWNERS = {

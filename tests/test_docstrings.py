@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import clipcal
-from clipcal import PromptTunedCLIPClassifier, TemperatureScaling, ZeroShotCLIPClassifier, make_shapes
+from clipcal import CalibratedCLIPClassifier, PromptTunedCLIPClassifier, ZeroShotCLIPClassifier, make_shapes
 
 numpydoc_validate = pytest.importorskip("numpydoc.validate")
 docscrape = pytest.importorskip("numpydoc.docscrape")
@@ -93,7 +93,7 @@ def test_the_shop_window_shows_by_example(name):
 FITTED = {
     ZeroShotCLIPClassifier: ZeroShotCLIPClassifier("mini"),
     PromptTunedCLIPClassifier: PromptTunedCLIPClassifier("mini", max_epochs=1, random_state=0),
-    TemperatureScaling: TemperatureScaling(ZeroShotCLIPClassifier("mini"), cv=2),
+    CalibratedCLIPClassifier: CalibratedCLIPClassifier(ZeroShotCLIPClassifier("mini"), cv=2),
 }
 
 

@@ -14,13 +14,13 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import clipcal
 from clipcal import (
+    CalibratedCLIPClassifier,
     CLIPImageEncoder,
     CoOp,
     DynamicOutlierRegularizer,
     ImagePaths,
     PromptTunedCLIPClassifier,
     ReliabilityDisplay,
-    TemperatureScaling,
     ZeroShotCLIPClassifier,
     ece_scorer,
     expected_calibration_error,
@@ -228,10 +228,10 @@ def test_grids_reach_into_the_method(embedded):
 
 def test_temperature_changes_confidence_not_predictions(fitted, embedded):
     X, y = embedded
-    scaled = TemperatureScaling(tuned(), cv=2).fit(X, y)
+    scaled = CalibratedCLIPClassifier(tuned(), cv=2).fit(X, y)
     assert_array_equal(scaled.predict(X), scaled.estimator_.predict(X))
     other = scaled.with_classes(OTHER_NAMES)
-    assert other.temperature_ == scaled.temperature_
+    assert other.calibrator_.temperature_ == scaled.calibrator_.temperature_
     assert other.predict_proba(X).shape == (len(X), 3)
 
 

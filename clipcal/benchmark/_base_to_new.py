@@ -11,7 +11,7 @@ from joblib import Memory
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from clipcal.calibration import TemperatureScaling
+from clipcal.calibration import CalibratedCLIPClassifier
 from clipcal.classifiers import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
 from clipcal.datasets import make_shapes
 from clipcal.images import CLIPImageEncoder
@@ -150,7 +150,7 @@ def run_cell(cell: Cell, method: str, memory: Memory | None = None) -> list[Cell
     results = _measure(cell, method, classifier, test, halves)
     if method == COOP:
         validation = _embedded(cell, "validation", N_VALIDATION).of(halves["base"])
-        scaled = TemperatureScaling(classifier, cv="prefit").fit(validation.X, validation.y)
+        scaled = CalibratedCLIPClassifier(classifier, cv="prefit").fit(validation.X, validation.y)
         results += _measure(cell, COOP_TEMPERATURE, scaled, test, halves)
     return results
 

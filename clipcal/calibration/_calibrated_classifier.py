@@ -1,17 +1,15 @@
-"""Temperature scaling around a classifier: confidences change, predictions do not."""
+"""Calibration around a classifier, which its new classes inherit where that is possible."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import check_cv
 from sklearn.utils import column_or_1d, get_tags, indexable
@@ -23,32 +21,41 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from .._compat import (
     HasMethods,
     StrOptions,
-    _check_method_params,
     _check_sample_weight,
     _fit_context,
     _num_samples,
     _routing_enabled,
-    _safe_indexing,
 )
-from ._logits import class_logits
-from ._temperature import solve_temperature
+from ..metrics import proximity
+from ._base import Calibrator
+from ._calibrators import CALIBRATORS, named_calibrator
+from ._held_out import (
+    HeldOut,
+    check_prefit,
+    class_splitter,
+    held_out_classes,
+    held_out_rows,
+    holds_out_classes,
+    limit_folds,
+)
+from ._logits import ZERO_LOGIT, class_logits, zero_logit
+from ._side_inputs import image_features, side_inputs, text_side_inputs
 
-__all__ = ["TemperatureScaling"]
+__all__ = ["CalibratedCLIPClassifier"]
+
+Floats = NDArray[np.float64]
 
 
-def _wrapped_has(attribute: str) -> Any:
-    def check(self: TemperatureScaling) -> bool:
-        getattr(getattr(self, "estimator_", self.estimator), attribute)
-        return True
-
-    return check
+def _wrapped_has_classes(self: CalibratedCLIPClassifier) -> bool:
+    return hasattr(getattr(self, "estimator_", self.estimator), "with_classes")
 
 
-class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    """Divide the logits of a classifier by a temperature that is fitted on held-out rows.
+class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """Fit a calibrator on rows that the classifier was not trained on, and apply it to all predictions.
 
-    Predictions stay the same; only confidences change. With a single parameter it needs few rows, and it
-    can be carried over to classes that were not there when it was fitted.
+    It works around any classifier of scikit-learn. Around one that can be asked about other classes, such
+    as :class:`~clipcal.classifiers.PromptTunedCLIPClassifier`, it carries over to these what can be carried
+    over.
 
     Parameters
     ----------
@@ -56,30 +63,48 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         The classifier to calibrate. Its ``decision_function`` must return logits (of two classes: their
         difference); without that method the logarithm of ``predict_proba`` is used.
 
-    cv : int, cross-validation generator, iterable or "prefit", default=5
+    method : str or Calibrator, default="temperature"
+        What maps logits to probabilities: a calibrator of :mod:`clipcal.calibration`, or one of the names in
+        ``clipcal.calibration.CALIBRATORS``, such as ``"temperature"``, ``"vector"`` or ``"isotonic"``.
+
+    cv : int, cross-validation generator, iterable, "prefit" or "classes", default=5
         Where the held-out logits come from.
 
         - int: at most so many stratified folds, and no more than the smallest class has members. Clones
           of `estimator` are fitted on the training parts; then one is fitted on all rows.
         - generator or iterable of splits: the same with these splits. Rows whose class is missing from a
-          training part do not take part in fitting the temperature.
+          training part do not take part in fitting the calibrator.
         - "prefit": `estimator` is already fitted and left as it is. All rows are used to fit the
-          temperature, so they must be none that `estimator` was fitted on. A
+          calibrator, so they must be none that `estimator` was fitted on. A
           :class:`~sklearn.frozen.FrozenEstimator` is always treated this way.
+        - "classes", or a :class:`~clipcal.model_selection.LeaveClassesOut`: whole classes are held out as
+          well, and two calibrators are fitted, one on pictures of trained classes and one on classes that
+          the models had not seen. Each prediction uses the one that its predicted class belongs to.
+          "classes" stands for ``LeaveClassesOut(seen_size=0.2, random_state=0)``.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Sorted class labels; columns of probabilities follow this order.
 
+    seen_classes_ : ndarray
+        Sorted labels of the classes in ``fit``; ``with_classes`` does not change them.
+
     estimator_ : classifier
         The fitted classifier; with ``cv="prefit"``, `estimator` itself.
 
-    temperature_ : float
-        The number that logits are divided by. Above 1 it lowers confidences.
+    calibrator_ : Calibrator
+        The fitted calibrator.
 
-    identified_ : bool
-        Whether the data determine a temperature. If not, `temperature_` is 1 and a warning was given.
+    unseen_calibrator_ : Calibrator or None
+        The one for classes outside `seen_classes_`, where classes were held out.
+
+    zero_logit_ : float
+        What stands for the logarithm of a probability of exactly 0, where the classifier gives probabilities
+        only: half of the smallest positive one among the held-out rows.
+
+    reference_features_ : ndarray of shape (n_held_out, n_features) or None
+        Features of the rows that the calibrator was fitted on, if it asks how near new rows are to them.
 
     n_features_in_ : int
         Number of features seen during fit. Only defined if the wrapped classifier exposes it.
@@ -89,8 +114,8 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     See Also
     --------
-    fit_temperature : The same fit for plain arrays of logits.
-    sklearn.calibration.CalibratedClassifierCV : Further methods, which do not carry over to new classes.
+    TemperatureScaling : The default calibrator, for plain arrays of logits.
+    sklearn.calibration.CalibratedClassifierCV : Fits similar maps, which do not carry over to new classes.
 
     References
     ----------
@@ -101,30 +126,32 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     --------
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-    >>> from clipcal.calibration import TemperatureScaling
+    >>> from clipcal.calibration import CalibratedCLIPClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> clf = TemperatureScaling(LinearDiscriminantAnalysis(), cv=3).fit(X, y)
-    >>> clf.predict(X[:2])
-    array([0, 0])
-    >>> clf.identified_
+    >>> clf = CalibratedCLIPClassifier(LinearDiscriminantAnalysis(), method="temperature", cv=3).fit(X, y)
+    >>> clf.calibrator_.identified_
     True
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [HasMethods(["fit", "decision_function"]), HasMethods(["fit", "predict_proba"])],
-        "cv": ["cv_object", StrOptions({"prefit"})],
+        "method": [StrOptions(set(CALIBRATORS)), HasMethods(["fit", "calibrate"])],
+        "cv": ["cv_object", StrOptions({"prefit", "classes"})],
     }
 
-    def __init__(self, estimator: BaseEstimator, *, cv: Any = 5) -> None:
+    def __init__(
+        self, estimator: BaseEstimator, *, method: str | Calibrator = "temperature", cv: Any = 5
+    ) -> None:
         self.estimator = estimator
+        self.method = method
         self.cv = cv
 
     # The wrapped estimator checks its own parameters when it is fitted.
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(
         self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, **fit_params: Any
-    ) -> TemperatureScaling:
-        """Fit the classifier, unless it is fitted already, and the temperature.
+    ) -> CalibratedCLIPClassifier:
+        """Fit the classifier, unless it is fitted already, and the calibrator.
 
         Parameters
         ----------
@@ -135,23 +162,27 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             True labels.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights. They enter the fit of the temperature, and that of `estimator` if it accepts them.
+            Weights. They enter the fit of the calibrator, and that of `estimator` if it accepts them.
 
         **fit_params : dict
             Further arguments for ``estimator.fit``, or with metadata routing for whoever requested them.
 
         Returns
         -------
-        self : TemperatureScaling
+        self : CalibratedCLIPClassifier
             The fitted object.
 
         Raises
         ------
         ValueError
-            If a class is too small to be split, or `y` holds labels that a fitted estimator lacks.
+            If a class is too small to be split, `y` holds labels that a fitted estimator lacks, or `method`
+            cannot do what `cv` asks for.
 
         NotFittedError
             If ``cv="prefit"`` and `estimator` is not fitted.
+
+        TypeError
+            If `method` needs features that `estimator` cannot give.
         """
         if _num_samples(X) == 0:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required by fit.")
@@ -159,47 +190,54 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_classification_targets(y)
         labels = column_or_1d(y, warn=True)
         weight = _check_sample_weight(sample_weight, labels, dtype=np.float64, ensure_non_negative=True)
+        calibrator = named_calibrator(self.method)
 
         if self._is_prefit():
-            fitted = self._check_prefit(labels)
+            fitted = check_prefit(self.estimator, labels)
             classes = np.unique(fitted.classes_)
-            logits = class_logits(fitted, X, classes)
+            seen, unseen = HeldOut(np.arange(len(labels)), class_logits(fitted, X, classes)), None
         else:
             classes = np.unique(labels)
-            estimator_params, split_params = self._route(sample_weight, fit_params)
-            rows, logits = self._held_out_logits(X, labels, estimator_params, split_params)
-            fitted = clone(self.estimator).fit(X, labels, **estimator_params)
-            labels, weight = labels[rows], weight[rows]
+            fit_params, split_params = self._route(sample_weight, fit_params)
+            seen, unseen = self._hold_out(X, labels, calibrator, fit_params, split_params)
+            fitted = clone(self.estimator).fit(X, labels, **fit_params)
 
-        solution = solve_temperature(logits, np.searchsorted(classes, labels), weight)
+        reference, side = side_inputs(calibrator, fitted, X, seen.rows)
+        log_of_zero = zero_logit(seen.logits)
+
+        def fit_calibrator(held_out: HeldOut) -> Calibrator:
+            rows = held_out.rows
+            logits = np.where(held_out.logits == ZERO_LOGIT, log_of_zero, held_out.logits)
+            return clone(calibrator).fit(logits, labels[rows], weight[rows], classes=classes, **side)
+
+        calibrators = fit_calibrator(seen), None if unseen is None else fit_calibrator(unseen)
         # Set together at the end, so that a failed fit changes nothing.
-        self.estimator_, self.classes_ = fitted, classes
-        self.temperature_ = 1.0 / solution.inverse_temperature
-        self.identified_ = solution.identified
+        self.calibrator_, self.unseen_calibrator_ = calibrators
+        self.estimator_, self.classes_, self.seen_classes_ = fitted, classes, classes
+        self.reference_features_, self.zero_logit_ = reference, log_of_zero
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
         return self
 
-    def _is_prefit(self) -> bool:
-        return isinstance(self.cv, str) or isinstance(self.estimator, FrozenEstimator)
+    def _hold_out(
+        self,
+        X: Any,
+        y: NDArray[Any],
+        calibrator: Calibrator,
+        fit_params: dict[str, Any],
+        split_params: dict[str, Any],
+    ) -> tuple[HeldOut, HeldOut | None]:
+        """Return logits of held-out rows, and of held-out classes if `cv` asks for them."""
+        if holds_out_classes(self.cv):
+            by_class = class_splitter(self.cv, self.estimator, calibrator).split(X, y)
+            return held_out_classes(self.estimator, X, y, by_class, fit_params)
+        splits = check_cv(limit_folds(self.cv, y), y, classifier=True).split(X, y, **split_params)
+        return held_out_rows(self.estimator, X, y, splits, fit_params), None
 
-    def _check_prefit(self, labels: NDArray[Any]) -> Any:
-        name = type(self.estimator).__name__
-        try:
-            check_is_fitted(self.estimator)
-        except NotFittedError as error:
-            raise NotFittedError(
-                f"cv='prefit' needs a fitted estimator, but this {name} is not fitted. "
-                "Call its fit first, or pass cv=5."
-            ) from error
-        unknown = np.setdiff1d(labels, self.estimator.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"y contains labels that the fitted {name} does not know: {unknown[:5].tolist()!r}. "
-                "Leave these rows out, or pass cv=5 to fit it again."
-            )
-        return self.estimator
+    def _is_prefit(self) -> bool:
+        by_name = isinstance(self.cv, str) and self.cv == "prefit"
+        return by_name or isinstance(self.estimator, FrozenEstimator)
 
     def _route(
         self, sample_weight: ArrayLike | None, fit_params: dict[str, Any]
@@ -214,51 +252,33 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             return {**fit_params, "sample_weight": sample_weight}, {}
         warnings.warn(
             f"{type(self.estimator).__name__}.fit does not accept sample_weight, so the weights are used "
-            "for the temperature only.",
+            "for the calibrator only.",
             UserWarning,
             stacklevel=4,
         )
         return fit_params, {}
 
-    def _held_out_logits(
-        self, X: Any, y: NDArray[Any], estimator_params: dict[str, Any], split_params: dict[str, Any]
-    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Return the rows that a fold's model could score, and their logits."""
-        classes = np.unique(y)
-        splitter = check_cv(self._limit_folds(y), y, classifier=True)
-        all_rows, all_logits = [], []
-        for train, test in splitter.split(X, y, **split_params):
-            params = _check_method_params(X, params=estimator_params, indices=train)
-            fitted = clone(self.estimator).fit(_safe_indexing(X, train), y[train], **params)
-            rows = np.arange(len(y))[test]
-            rows = rows[np.isin(y[rows], fitted.classes_)]
-            if len(rows):
-                all_rows.append(rows)
-                all_logits.append(class_logits(fitted, _safe_indexing(X, rows), classes))
-        if not all_rows:
-            raise ValueError(
-                "No row has its class in the training part of its fold, so no temperature can be fitted. "
-                "Use stratified splits, or fit the estimator on other rows and pass cv='prefit'."
-            )
-        return np.concatenate(all_rows), np.concatenate(all_logits)
-
-    def _limit_folds(self, y: NDArray[Any]) -> Any:
-        if self.cv is not None and not isinstance(self.cv, Integral):
-            return self.cv
-        classes, counts = np.unique(y, return_counts=True)
-        if counts.min() < 2:
-            raise ValueError(
-                f"The class {classes.tolist()[counts.argmin()]!r} has only one sample, which cannot be both "
-                "fitted and held out. Add samples, or fit the estimator on other rows and pass cv='prefit'."
-            )
-        return min(5 if self.cv is None else int(self.cv), int(counts.min()))
-
-    def _scaled_logits(self, X: Any) -> NDArray[np.float64]:
+    def _logits(self, X: Any) -> Floats:
         check_is_fitted(self)
-        return class_logits(self.estimator_, X, self.classes_) / self.temperature_
+        return class_logits(self.estimator_, X, self.classes_, log_of_zero=self.zero_logit_)
 
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Return the logits divided by the temperature.
+    def _calibrated(self, X: Any, form: str) -> Floats:
+        """Return what the calibrators' method `form` makes of the logits."""
+        logits = self._logits(X)
+        if self.reference_features_ is not None:
+            nearness = proximity(image_features(self.estimator_, X), self.reference_features_)
+            return getattr(self.calibrator_, form)(logits, proximity=nearness)
+        if self.unseen_calibrator_ is None:
+            return getattr(self.calibrator_, form)(logits)
+        seen = np.isin(self.classes_, self.seen_classes_)[logits.argmax(axis=1)]
+        out = np.empty_like(logits)
+        for rows, calibrator in ((seen, self.calibrator_), (~seen, self.unseen_calibrator_)):
+            if rows.any():
+                out[rows] = getattr(calibrator, form)(logits[rows])
+        return out
+
+    def decision_function(self, X: Any) -> Floats:
+        """Return calibrated logits, whose softmax is the probabilities.
 
         Parameters
         ----------
@@ -270,10 +290,10 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         logits : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
             For two classes the difference between the second and the first.
         """
-        logits = self._scaled_logits(X)
+        logits = self._calibrated(X, "transform")
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+    def predict_proba(self, X: Any) -> Floats:
         """Return calibrated probabilities.
 
         Parameters
@@ -286,10 +306,10 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         y_prob : ndarray of shape (n_samples, n_classes)
             Columns follow `classes_`.
         """
-        return softmax(self._scaled_logits(X), axis=1)
+        return self._calibrated(X, "calibrate")
 
-    def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return the logarithm of calibrated probabilities, exact where they are tiny.
+    def predict_log_proba(self, X: Any) -> Floats:
+        """Return the logarithm of calibrated probabilities.
 
         Parameters
         ----------
@@ -301,7 +321,7 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         log_prob : ndarray of shape (n_samples, n_classes)
             Columns follow `classes_`.
         """
-        return log_softmax(self._scaled_logits(X), axis=1)
+        return log_softmax(self._calibrated(X, "transform"), axis=1)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most likely label of each row.
@@ -316,12 +336,15 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         y_pred : ndarray of shape (n_samples,)
             Labels; of equally likely ones the first in `classes_`.
         """
-        column = self._scaled_logits(X).argmax(axis=1)
+        check_is_fitted(self)
+        # Where the order of the classes is kept, rounding to equal probabilities must not change it.
+        kept = self.calibrator_.preserves_argmax
+        column = (self._logits(X) if kept else self._calibrated(X, "calibrate")).argmax(axis=1)
         return self.classes_[column]
 
-    @available_if(_wrapped_has("with_classes"))
-    def with_classes(self, labels: Any) -> TemperatureScaling:
-        """Return a fitted copy for other classes, at the same temperature.
+    @available_if(_wrapped_has_classes)
+    def with_classes(self, labels: Any) -> CalibratedCLIPClassifier:
+        """Return a fitted copy for other classes, with what the calibrator can carry over.
 
         Only available if the wrapped classifier has this method.
 
@@ -332,13 +355,23 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
         Returns
         -------
-        other : TemperatureScaling
-            A copy whose `estimator_` and `classes_` are new. This object stays as it is.
+        other : CalibratedCLIPClassifier
+            A copy whose `estimator_`, `classes_` and calibrators are new. This object stays as it is.
+
+        Raises
+        ------
+        ValueError
+            If the calibrator has numbers of its own for each class.
         """
         check_is_fitted(self)
         other = copy.copy(self)
         other.estimator_ = self.estimator_.with_classes(labels)
         other.classes_ = np.unique(other.estimator_.classes_)
+        about_texts = "text_features" in self.calibrator_.side_inputs
+        side = text_side_inputs(other.estimator_) if about_texts else {}
+        other.calibrator_ = self.calibrator_.for_classes(other.classes_, **side)
+        if self.unseen_calibrator_ is not None:
+            other.unseen_calibrator_ = self.unseen_calibrator_.for_classes(other.classes_)
         return other
 
     def get_metadata_routing(self) -> MetadataRouter:
@@ -352,9 +385,9 @@ class TemperatureScaling(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         router = MetadataRouter(owner=self).add_self_request(self)
         if self._is_prefit():
             return router
-        return router.add(
-            estimator=self.estimator, method_mapping=MethodMapping().add(caller="fit", callee="fit")
-        ).add(splitter=self.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
+        router.add(estimator=self.estimator, method_mapping=MethodMapping().add(caller="fit", callee="fit"))
+        splitter = None if isinstance(self.cv, str) else self.cv
+        return router.add(splitter=splitter, method_mapping=MethodMapping().add(caller="fit", callee="split"))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -7,10 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["class_logits"]
+__all__ = ["ZERO_LOGIT", "class_logits", "zero_logit"]
+
+# Stands for a probability of 0 until the data say how small one may be.
+ZERO_LOGIT = float(np.log(np.finfo(np.float64).tiny))
 
 
-def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.float64]:
+def class_logits(
+    estimator: Any, X: Any, classes: NDArray[Any], *, log_of_zero: float = ZERO_LOGIT
+) -> NDArray[np.float64]:
     """Return the logits of a fitted classifier for `classes`.
 
     Parameters
@@ -24,6 +29,9 @@ def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.fl
 
     classes : ndarray of shape (n_classes,)
         Sorted labels, a superset of ``estimator.classes_``.
+
+    log_of_zero : float
+        What stands for the logarithm of a probability of 0.
 
     Returns
     -------
@@ -44,8 +52,9 @@ def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.fl
     else:
         method = "predict_proba"
         prob = np.asarray(estimator.predict_proba(X), dtype=np.float64)
-        # A floor as low as float64 allows: a higher one would change what a confident model said.
-        values = np.log(np.maximum(prob, np.finfo(np.float64).tiny))
+        # Positive values stay as they are, however small: a floor would change what a confident model said.
+        possible = prob >= np.finfo(np.float64).tiny
+        values = np.log(prob, where=possible, out=np.full(prob.shape, log_of_zero))
     if values.ndim != 2 or values.shape[1] != len(known):
         raise ValueError(
             f"{type(estimator).__name__}.{method} returned an array of shape {values.shape} for "
@@ -55,3 +64,23 @@ def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.fl
     logits = np.full((len(values), len(classes)), -np.inf)
     logits[:, np.searchsorted(classes, known)] = values
     return logits
+
+
+def zero_logit(logits: NDArray[np.float64]) -> float:
+    """Return the logit that suits a probability of 0: half of the smallest positive one.
+
+    Forests and neighbours answer 0 for whatever did not occur among a hundred trees or five neighbours. Taken
+    at its word, a single such answer about a true class would decide any fit by log loss.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n_samples, n_classes)
+        Logarithms of probabilities, `ZERO_LOGIT` where they are 0.
+
+    Returns
+    -------
+    log_of_zero : float
+        At most the logarithm of ``0.5 / n_classes``.
+    """
+    positive = logits[logits > ZERO_LOGIT]
+    return float(min(positive.min(), -np.log(logits.shape[1])) - np.log(2.0))

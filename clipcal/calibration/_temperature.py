@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
-from scipy.special import softmax
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
 from .._compat import _check_sample_weight
@@ -17,6 +16,11 @@ __all__ = ["TemperatureSolution", "fit_temperature", "solve_temperature"]
 
 # The search interval for ln(beta), after the logits have been brought to unit scale.
 _LOG_BETA_BOUND = 16.0
+# Enough rows to come within a few per cent of the solution.
+_PILOT_ROWS = 2048
+_BLOCK_ENTRIES = 2**16
+
+Floats = NDArray[np.float64]
 
 
 class TemperatureSolution(NamedTuple):
@@ -30,7 +34,7 @@ def fit_temperature(logits: ArrayLike, y_index: ArrayLike, sample_weight: ArrayL
     """Find the inverse temperature that makes the true classes most likely.
 
     The log loss of ``softmax(beta * logits)`` is convex in ``beta``, so its minimum is where the gradient
-    changes sign. The sign change is bracketed and found in ``log(beta)``, in float64.
+    changes sign. The sign change is bracketed and found in ``log(beta)`` by Newton steps, in float64.
 
     Parameters
     ----------
@@ -78,28 +82,30 @@ def fit_temperature(logits: ArrayLike, y_index: ArrayLike, sample_weight: ArrayL
 
 
 def solve_temperature(
-    logits: ArrayLike, y_index: ArrayLike, sample_weight: ArrayLike | None = None
+    logits: ArrayLike,
+    y_index: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    shrinkage: float = 0.0,
 ) -> TemperatureSolution:
     """Do what :func:`fit_temperature` documents, and also tell whether an optimum exists."""
     z, true_column, weight = _check_logits(logits, y_index, sample_weight)
-    z = z - z.max(axis=1, keepdims=True)
-    allowed = np.isfinite(z)
-    finite = np.where(allowed, z, 0.0)
-    true_logit = z[np.arange(len(z)), true_column]
+    total_weight = weight.sum()
+    problem = _TemperatureProblem(z, true_column, weight / total_weight)
+    pull = 2.0 * shrinkage / total_weight
+    if pull > 0 or problem.has_optimum():
+        start = 0.0
+        if len(z) > 4 * _PILOT_ROWS:
+            # A few rows find the neighbourhood; all of them then need two or three steps.
+            step = len(z) // _PILOT_ROWS
+            pilot = _TemperatureProblem(z[::step], true_column[::step], weight[::step] / weight[::step].sum())
+            if pilot.scale > 0 and pilot.has_optimum():
+                start = pilot.solve(0.0, pull) + np.log(problem.scale / pilot.scale)
+        log_beta = problem.solve(start, pull)
+        if abs(log_beta) < _LOG_BETA_BOUND - 1e-6:
+            return TemperatureSolution(float(np.exp(log_beta) / problem.scale), True)
 
-    # At unit scale one search interval serves raw cosines and logits in the hundreds alike.
-    scale = float(weight @ -(finite.sum(axis=1) / allowed.sum(axis=1)))
-    if scale > 0:
-
-        def gradient(log_beta: float) -> float:
-            prob = softmax(z * (np.exp(log_beta) / scale), axis=1)
-            return float(weight @ ((prob * finite).sum(axis=1) - true_logit) / scale)
-
-        if gradient(-_LOG_BETA_BOUND) < 0 < gradient(_LOG_BETA_BOUND):
-            root = brentq(gradient, -_LOG_BETA_BOUND, _LOG_BETA_BOUND, xtol=1e-13, rtol=1e-14)
-            return TemperatureSolution(float(np.exp(root) / scale), True)
-
-    if (true_logit == 0).all():
+    if (problem.true_logit == 0).all():
         reason = "every row is classified correctly, so the lower the temperature, the smaller the loss"
     else:
         reason = "the true classes score no higher than the average class"
@@ -112,10 +118,87 @@ def solve_temperature(
     return TemperatureSolution(1.0, False)
 
 
+class _TemperatureProblem:
+    """The derivative of the log loss by the inverse temperature, and where it is zero.
+
+    Logits are taken relative to the largest of their row. At unit scale one search interval serves raw
+    cosines and logits in the hundreds alike.
+    """
+
+    def __init__(self, logits: Floats, true_column: NDArray[np.intp], weight: Floats) -> None:
+        self.logits = logits
+        self.weight = weight
+        self.largest = logits.max(axis=1, keepdims=True)
+        self.true_logit = logits[np.arange(len(logits)), true_column] - self.largest[:, 0]
+        self.bounded = bool(np.isfinite(logits.min()))
+        self.mean_logit = np.empty(len(logits))
+        for rows, block, allowed in self._blocks():
+            self.mean_logit[rows] = block.sum(axis=1) / allowed
+        self.scale = float(weight @ -self.mean_logit)
+
+    def has_optimum(self) -> bool:
+        """Tell whether the loss falls from infinite temperature on, and rises again later."""
+        slope_at_zero = float(self.weight @ (self.mean_logit - self.true_logit))
+        return slope_at_zero < 0 and bool((self.true_logit < 0).any())
+
+    def solve(self, start: float, pull: float) -> float:
+        """Return the logarithm of the best inverse temperature at unit scale, by safeguarded Newton steps.
+
+        ``pull`` times the squared logarithm of the inverse temperature is half of what joins the loss.
+        """
+        if self.scale <= 0:  # logits that say nothing: only the pull is left
+            self.scale = 1.0
+            return 0.0
+        low, high = -_LOG_BETA_BOUND, _LOG_BETA_BOUND
+        position, origin = min(max(start, low), high), np.log(self.scale)
+        for _ in range(100):
+            beta = np.exp(position)
+            slope, curvature = self._derivatives(beta / self.scale)
+            slope += pull * (position - origin) / beta
+            curvature = beta * curvature + pull * (1.0 - position + origin) / beta
+            if slope == 0.0:
+                break
+            low, high = (low, position) if slope > 0 else (position, high)
+            step = -slope / curvature if curvature > 0 else np.inf
+            target = position + step if low < position + step < high else (low + high) / 2.0
+            moved, position = abs(target - position), target
+            if moved < 1e-12:
+                break
+        return float(position)
+
+    def _derivatives(self, beta: float) -> tuple[float, float]:
+        """Return first and second derivative of the mean log loss, at unit scale."""
+        slope = curvature = 0.0
+        for rows, block, _ in self._blocks(mask_with=-np.inf):
+            prob = np.exp(block * beta)
+            if not self.bounded:
+                np.copyto(block, 0.0, where=np.isneginf(block))
+            total = prob.sum(axis=1)
+            prob *= block
+            mean = prob.sum(axis=1) / total
+            spread = np.einsum("ij,ij->i", prob, block) / total - mean**2
+            slope += float(self.weight[rows] @ (mean - self.true_logit[rows]))
+            curvature += float(self.weight[rows] @ np.maximum(spread, 0.0))
+        return slope / self.scale, curvature / self.scale**2
+
+    def _blocks(self, mask_with: float = 0.0) -> Iterator[tuple[slice, Floats, Any]]:
+        """Walk the rows in blocks that stay in the cache; excluded classes hold `mask_with`."""
+        step = max(1, _BLOCK_ENTRIES // self.logits.shape[1])
+        for start in range(0, len(self.logits), step):
+            rows = slice(start, start + step)
+            block = self.logits[rows] - self.largest[rows]
+            allowed: Any = block.shape[1]
+            if not self.bounded:
+                excluded = np.isneginf(block)
+                allowed = (~excluded).sum(axis=1)
+                block[excluded] = mask_with
+            yield rows, block, allowed
+
+
 def _check_logits(
     logits: ArrayLike, y_index: ArrayLike, sample_weight: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.float64]]:
-    """Return float64 logits, true columns and weights that sum to 1, without rows of weight zero."""
+    """Return float64 logits, true columns and weights, without rows of weight zero."""
     z = check_array(logits, dtype=np.float64, ensure_all_finite=False, input_name="logits")
     if np.isnan(z).any() or np.isposinf(z).any():
         raise ValueError("logits contains NaN or plus infinity. Only finite values and -inf are allowed.")
@@ -137,4 +220,4 @@ def _check_logits(
             f"The logit of the true class is -inf in {len(excluded)} rows, which no temperature can "
             "mend. Leave these rows out."
         )
-    return z, columns.astype(np.intp), weight / weight.sum()
+    return z, columns.astype(np.intp), weight

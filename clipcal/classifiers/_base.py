@@ -176,6 +176,23 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "text_features_")
         return self._predict_embeddings(X), self.text_features_, self.logit_scale_
 
+    def image_features(self, X: Any) -> NDArray[np.float64]:
+        """Return embeddings of unit length, by which pictures can be told to be near or far.
+
+        Parameters
+        ----------
+        X : pictures or embeddings
+            See ``fit``.
+
+        Returns
+        -------
+        features : ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self, "text_features_")
+        features = np.asarray(self._predict_embeddings(X), dtype=np.float64)
+        length = np.linalg.norm(features, axis=1, keepdims=True)
+        return features / np.where(length > 0, length, 1.0)
+
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return the logits.
 

@@ -18,6 +18,7 @@ from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
 from clipcal.caching import FeatureCache, MemoryLike
 from clipcal.classifiers._base import CLIPClassifier, all_or_nothing
 from clipcal.classifiers._callbacks import FitReport
+from clipcal.classifiers._zero_shot import ZeroShotCLIPClassifier
 from clipcal.images import encode_images, input_kind
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
     See Also
     --------
     ZeroShotCLIPClassifier : The same without training.
-    clipcal.calibration.TemperatureScaling : Mends confidence after training.
+    clipcal.calibration.CalibratedCLIPClassifier : Mends confidence after training.
 
     Notes
     -----
@@ -358,6 +359,22 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
             targets=torch.as_tensor(targets, device=backbone.device),
             weights=torch.as_tensor(weights, dtype=torch.float32, device=backbone.device),
         )
+
+    def zero_shot(self) -> ZeroShotCLIPClassifier:
+        """Return the classifier as it was before tuning, for the same classes.
+
+        Returns
+        -------
+        classifier : ZeroShotCLIPClassifier
+            Fitted, with the default template.
+        """
+        check_is_fitted(self, "learned_")
+        names = ("backbone", "class_names", "batch_size", "device", "precision", "memory", "verbose")
+        other = ZeroShotCLIPClassifier(**{name: getattr(self, name) for name in names})
+        other.n_features_in_, other.logit_scale_ = self.n_features_in_, self.logit_scale_
+        other.classes_, other.class_names_ = self.classes_, dict(self.class_names_)
+        other.text_features_ = other._encode_classes()
+        return other
 
     def _encode_classes(self) -> NDArray[np.float32]:
         from clipcal.training import torch_generator

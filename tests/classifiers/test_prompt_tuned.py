@@ -15,11 +15,11 @@ from tiny_clip import make_tiny_model
 from toy_backbone import AnyWidthBackbone
 
 from clipcal import (
+    CalibratedCLIPClassifier,
     CLIPImageEncoder,
     CoOp,
     DynamicOutlierRegularizer,
     PromptTunedCLIPClassifier,
-    TemperatureScaling,
     ZeroShotCLIPClassifier,
     ece_scorer,
     make_shapes,
@@ -400,20 +400,20 @@ class TestInsideScikitLearn:
     @pytest.mark.parametrize("cv", [2, "prefit"])
     def test_temperature_scaling_around_it(self, cv):
         inner = make().fit(X, Y)
-        scaled = TemperatureScaling(inner, cv=cv).fit(X, Y)
+        scaled = CalibratedCLIPClassifier(inner, cv=cv).fit(X, Y)
         logits = scaled.estimator_.decision_function(X)
-        np.testing.assert_allclose(scaled.decision_function(X), logits / scaled.temperature_)
+        np.testing.assert_allclose(scaled.decision_function(X), logits / scaled.calibrator_.temperature_)
         other = scaled.with_classes({1: "owl", 2: "cow", 3: "emu"})
         assert other.classes_.tolist() == [1, 2, 3]
         plain = scaled.estimator_.with_classes({1: "owl", 2: "cow", 3: "emu"})
         np.testing.assert_allclose(
-            other.decision_function(X), plain.decision_function(X) / scaled.temperature_
+            other.decision_function(X), plain.decision_function(X) / scaled.calibrator_.temperature_
         )
         assert scaled.classes_.tolist() == LABELS.tolist()
 
     def test_sample_weight_reaches_the_folds(self):
         weights = (np.arange(len(X)) % 5 + 1).astype(float)
-        weighted = TemperatureScaling(make(), cv=2).fit(X, Y, sample_weight=weights)
+        weighted = CalibratedCLIPClassifier(make(), cv=2).fit(X, Y, sample_weight=weights)
         assert np.abs(
             weighted.estimator_.text_features_ - make().fit(X, Y, weights).text_features_
         ).max() == pytest.approx(0)

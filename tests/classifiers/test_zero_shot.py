@@ -8,7 +8,7 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 from toy_backbone import AnyWidthBackbone
 
-from clipcal import TemperatureScaling, ZeroShotCLIPClassifier, ece_scorer, make_shapes
+from clipcal import CalibratedCLIPClassifier, ZeroShotCLIPClassifier, ece_scorer, make_shapes
 from clipcal.methods import zero_shot_features
 from clipcal.text import SELECT_TEMPLATES
 
@@ -84,9 +84,9 @@ def test_pickle_and_clone():
 def test_inside_scikit_learn(tiny_backbone):
     clf = ZeroShotCLIPClassifier(tiny_backbone)
     assert np.isfinite(cross_val_score(clf, X, Y, cv=2, scoring=ece_scorer, error_score="raise")).all()
-    scaled = TemperatureScaling(clf, cv=2).fit(X, Y)
+    scaled = CalibratedCLIPClassifier(clf, cv=2).fit(X, Y)
     logits = clf.fit(X, Y).decision_function(X)
-    np.testing.assert_allclose(scaled.decision_function(X), logits / scaled.temperature_)
+    np.testing.assert_allclose(scaled.decision_function(X), logits / scaled.calibrator_.temperature_)
 
 
 class TestTables:

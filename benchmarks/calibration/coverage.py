@@ -1,0 +1,202 @@
+"""How often the intervals and tests of `clipcal.metrics` are right, on data whose truth is known.
+
+    python benchmarks/calibration/coverage.py --out benchmarks/calibration/results/coverage.json
+
+Confidences of ten-class rows are drawn anew for each replicate. The true error is the same everywhere
+("shift"), of alternating sign from bin to bin ("mixed"), or all in the last bin ("one bin"). True values
+are those of the 15 bins for infinitely many rows. Takes about five minutes with the default replicates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipcal.metrics import calibration_interval, calibration_test, compare_calibration
+
+ERRORS = [0.0, 0.01, 0.02, 0.05, 0.10]
+SIZES = [200, 1000, 10_000]
+N_CLASSES = 10
+LABELS = np.arange(N_CLASSES)
+LAST = 14 / 15
+POPULATION = 400_000
+
+
+def confidences(rng: np.random.Generator, n: int, sharp: float = 1.0) -> np.ndarray:
+    return 0.1 + 0.9 * rng.beta(4, 1.5, n) ** (1 / sharp)
+
+
+LAST_SHARE = float((confidences(np.random.default_rng(0), POPULATION) > LAST).mean())
+
+
+def truth(confidence: np.ndarray, error: float, pattern: str) -> np.ndarray:
+    """Probability of being right."""
+    if pattern == "shift":
+        off = np.full(len(confidence), error)
+    elif pattern == "mixed":
+        # Where under-confidence has no room the model is over-confident.
+        over = (np.ceil(confidence * 15) % 2 == 1) | (confidence > 1 - error)
+        off = np.where(over, error, -error)
+    else:
+        off = np.where(confidence > LAST, error / LAST_SHARE, 0.0)
+    return np.clip(confidence - off, 0, 1)
+
+
+def rows(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """Probabilities of rows whose true class is 0."""
+    prob = np.repeat((1 - confidence)[:, None] / (N_CLASSES - 1), N_CLASSES, axis=1)
+    prob[np.arange(len(prob)), np.where(correct, 0, 1)] = confidence
+    return prob
+
+
+@lru_cache
+def true_values(error: float, pattern: str) -> tuple[float, float]:
+    """Calibration error and mean gap."""
+    confidence = confidences(np.random.default_rng(1), POPULATION)
+    gap = confidence - truth(confidence, error, pattern)
+    true = float(np.abs(np.bincount(np.ceil(confidence * 15).astype(int), gap)).sum() / len(gap))
+    return true, float(gap.mean())
+
+
+def intervals(replicates: Callable[[int], int]) -> list[dict[str, Any]]:
+    records = []
+    for n in SIZES:
+        for pattern in ("shift", "mixed", "one bin"):
+            for error in ERRORS:
+                if error == 0 and pattern != "shift":
+                    continue
+                ways = ["inversion", "gap"] + (["basic"] if pattern == "shift" else [])
+                for way in ways:
+                    count = replicates(n) // (2 if way == "basic" and n > 1000 else 1)
+                    records.append(interval_record(n, pattern, error, way, count))
+    return records
+
+
+def interval_record(n: int, pattern: str, error: float, way: str, count: int) -> dict[str, Any]:
+    rng = np.random.default_rng([n, int(error * 100), len(pattern)])
+    true = true_values(error, pattern)[way == "gap"]
+    options = {"metric": "gap"} if way == "gap" else {"method": way, "n_resamples": 400}
+    above = below = 0
+    ends = np.zeros(3)
+    for _ in range(count):
+        confidence = confidences(rng, n)
+        prob = rows(confidence, rng.random(n) < truth(confidence, error, pattern))
+        seed = int(rng.integers(2**31))
+        found = calibration_interval(np.zeros(n, int), prob, labels=LABELS, random_state=seed, **options)
+        above += found.low > true + 1e-12
+        below += found.high < true - 1e-12
+        ends += np.array(found) / count
+    return {
+        "n": n, "pattern": pattern, "error": error, "method": way, "replicates": count,
+        "coverage": 1 - (above + below) / count, "low too high": above / count,
+        "high too low": below / count, "mean estimate": ends[0], "mean low": ends[1], "mean high": ends[2],
+    }  # fmt: skip
+
+
+def tests(replicates: Callable[[int], int]) -> list[dict[str, Any]]:
+    records = []
+    for n in SIZES:
+        for error in ERRORS:
+            rng = np.random.default_rng([n, int(error * 100)])
+            rejected, count = 0, replicates(n)
+            for _ in range(count):
+                confidence = confidences(rng, n)
+                prob = rows(confidence, rng.random(n) < truth(confidence, error, "shift"))
+                seed = int(rng.integers(2**31))
+                options = {"labels": LABELS, "n_resamples": 399, "random_state": seed}
+                rejected += calibration_test(np.zeros(n, int), prob, **options).pvalue <= 0.05
+            records.append({"n": n, "error": error, "replicates": count, "rejected": rejected / count})
+    return records
+
+
+# Error and pattern of two models, and how sharp the second is beside the first.
+PAIRS = {
+    "both calibrated": (0.0, "shift", 0.0, "shift", 1.0),
+    "both calibrated, one sharper": (0.0, "shift", 0.0, "shift", 4.0),
+    "both off by .05 everywhere": (0.05, "shift", 0.05, "shift", 1.0),
+    "both .05, one all in one bin": (0.05, "shift", 0.05, "one bin", 1.0),
+    ".05 and calibrated": (0.05, "shift", 0.0, "shift", 1.0),
+    ".10 and .05": (0.10, "shift", 0.05, "shift", 1.0),
+}
+
+
+def comparisons(replicates: Callable[[int], int]) -> list[dict[str, Any]]:
+    records = []
+    for n in SIZES:
+        for name, pair in PAIRS.items():
+            for metric in ("ece", "brier"):
+                count = replicates(n) // (2 if metric == "ece" and n > 1000 else 1)
+                records.append(comparison_record(n, name, pair, metric, count))
+    return records
+
+
+def draw_pair(rng: np.random.Generator, n: int, pair: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
+    error_a, pattern_a, error_b, pattern_b, sharp = pair
+    a, b = confidences(rng, n), confidences(rng, n, sharp)
+    alike = rng.random(n) < 0.7
+    b = np.where(alike, 0.1 + 0.9 * ((a - 0.1) / 0.9) ** (1 / sharp), b)
+    return a, b, truth(a, error_a, pattern_a), truth(b, error_b, pattern_b)
+
+
+def expected_brier(confidence: np.ndarray, right: np.ndarray) -> float:
+    rest = (1 - confidence) / (N_CLASSES - 1)
+    square = confidence**2 + (N_CLASSES - 1) * rest**2
+    return float((square + 1 - 2 * (right * confidence + (1 - right) * rest)).mean())
+
+
+def comparison_record(n: int, name: str, pair: tuple[Any, ...], metric: str, count: int) -> dict[str, Any]:
+    rng = np.random.default_rng([n, len(name)])
+    if metric == "ece":
+        true = true_values(*pair[:2])[0] - true_values(*pair[2:4])[0]
+    else:
+        a, b, right_a, right_b = draw_pair(np.random.default_rng(1), POPULATION, pair)
+        true = expected_brier(a, right_a) - expected_brier(b, right_b)
+    covered = rejected = 0
+    width = 0.0
+    for _ in range(count):
+        a, b, right_a, right_b = draw_pair(rng, n, pair)
+        chance = rng.random(n)
+        other = np.where(rng.random(n) < 0.7, chance, rng.random(n))
+        prob_a, prob_b = rows(a, chance < right_a), rows(b, other < right_b)
+        seed = int(rng.integers(2**31))
+        options = {"labels": LABELS, "metric": metric, "n_resamples": 300, "random_state": seed}
+        found = compare_calibration(np.zeros(n, int), prob_a, prob_b, **options)
+        covered += found.low <= true <= found.high
+        rejected += found.pvalue <= 0.05
+        width += (found.high - found.low) / count
+    return {
+        "n": n, "pair": name, "metric": metric, "replicates": count, "true": true,
+        "coverage": covered / count, "rejected": rejected / count, "mean width": width,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--replicates", type=int, default=200, help="for up to 1000 rows; a half beyond")
+    default = Path(__file__).parent / "results" / "coverage.json"
+    parser.add_argument("--out", type=Path, default=default)
+    args = parser.parse_args()
+
+    def replicates(n: int) -> int:
+        return args.replicates if n <= 1000 else args.replicates // 2
+
+    start = time.perf_counter()
+    found = {
+        "intervals": intervals(replicates),
+        "tests": tests(replicates),
+        "comparisons": comparisons(replicates),
+    }
+    found["seconds"] = round(time.perf_counter() - start, 1)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

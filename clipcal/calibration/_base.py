@@ -1,0 +1,252 @@
+"""What every calibrator does the same way: read logits and labels, and say what it may be used for."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils.metadata_routing import UNUSED
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .._compat import _check_sample_weight, _fit_context
+
+__all__ = ["CalibrationRows", "Calibrator", "probabilities"]
+
+Floats = NDArray[np.float64]
+
+
+class CalibrationRows(NamedTuple):
+    """Checked rows to fit on; those of weight zero are left out."""
+
+    logits: Floats  # (n_samples, n_classes); minus infinity marks a class that the model excludes
+    true_column: NDArray[np.intp]
+    weight: Floats
+    kept: NDArray[np.bool_]  # which of the rows given these are
+
+
+class Calibrator(TransformerMixin, BaseEstimator):
+    """Base of calibrators, which map the logits of a classifier to better probabilities.
+
+    A subclass sets the class attributes below and writes ``_fit_rows`` and ``_probabilities``.
+
+    Attributes
+    ----------
+    preserves_argmax : bool
+        Whether predictions stay the same.
+
+    class_agnostic : bool
+        Whether what was fitted may be applied to other classes than those of ``fit``.
+
+    side_inputs : tuple of str
+        What ``fit`` takes beside logits and labels: ``"proximity"``, ``"text_features"`` or nothing.
+
+    samples_needed : str
+        A rule of thumb for how many rows to fit on.
+    """
+
+    side_inputs: ClassVar[tuple[str, ...]] = ()
+    samples_needed: ClassVar[str]
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
+    # The first argument is no metadata, whatever its name.
+    __metadata_request__fit: ClassVar[dict[str, Any]] = {"logits": UNUSED, "classes": UNUSED}
+    __metadata_request__transform: ClassVar[dict[str, Any]] = {"logits": UNUSED}
+
+    classes_: NDArray[Any]
+
+    # A subclass may set class attributes, or properties that follow its parameters.
+    if TYPE_CHECKING:
+
+        @property
+        def preserves_argmax(self) -> bool: ...
+
+        @property
+        def class_agnostic(self) -> bool: ...
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        logits: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        classes: ArrayLike | None = None,
+    ) -> Self:
+        """Fit on rows that the classifier was not trained on.
+
+        Parameters
+        ----------
+        logits : array-like of shape (n_samples, n_classes)
+            Logits, or logarithms of probabilities. Minus infinity marks a class that is excluded.
+
+        y : array-like of shape (n_samples,)
+            True labels.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, finite and non-negative.
+
+        classes : array-like of shape (n_classes,), default=None
+            The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
+            of `y`, provided that there are as many as columns.
+
+        Returns
+        -------
+        self : object
+            The fitted calibrator.
+
+        Raises
+        ------
+        ValueError
+            If the input is empty, holds NaN or plus infinity, or does not fit together.
+        """
+        self._fit_rows(self._read_rows(logits, y, sample_weight, classes))
+        return self
+
+    def calibrate(self, logits: ArrayLike) -> Floats:
+        """Return calibrated probabilities.
+
+        Parameters
+        ----------
+        logits : array-like of shape (n_samples, n_classes)
+            Logits of the same kind as in ``fit``.
+
+        Returns
+        -------
+        y_prob : ndarray of shape (n_samples, n_classes)
+            Rows sum to 1.
+        """
+        return self._probabilities(self._read_logits(logits))
+
+    def transform(self, logits: ArrayLike) -> Floats:
+        """Return calibrated logits, whose softmax is the calibrated probabilities.
+
+        Parameters
+        ----------
+        logits : array-like of shape (n_samples, n_classes)
+            Logits of the same kind as in ``fit``.
+
+        Returns
+        -------
+        calibrated : ndarray of shape (n_samples, n_classes)
+            Minus infinity where the probability is 0.
+        """
+        return self._calibrated_logits(self._read_logits(logits))
+
+    def for_classes(self, classes: ArrayLike) -> Self:
+        """Return this calibrator for other classes, or say why it cannot serve them.
+
+        Parameters
+        ----------
+        classes : array-like of shape (n_classes,)
+            The label of each column from now on.
+
+        Returns
+        -------
+        other : object
+            A fitted copy; this object stays as it is.
+
+        Raises
+        ------
+        ValueError
+            If what was fitted belongs to the classes of ``fit``.
+        """
+        check_is_fitted(self, "classes_")
+        if not self.class_agnostic:
+            raise ValueError(
+                f"{type(self).__name__} has fitted numbers for each of its {len(self.classes_)} classes, so "
+                "it cannot serve others. Use a calibrator that carries over, such as TemperatureScaling()."
+            )
+        other = copy.copy(self)
+        other.classes_ = np.array(classes)
+        return other
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+    def _fit_rows(self, rows: CalibrationRows) -> None:
+        raise NotImplementedError
+
+    def _probabilities(self, logits: Floats) -> Floats:
+        raise NotImplementedError
+
+    def _calibrated_logits(self, logits: Floats) -> Floats:
+        with np.errstate(divide="ignore"):
+            return np.log(self._probabilities(logits))
+
+    def _read_rows(
+        self, logits: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, classes: ArrayLike | None
+    ) -> CalibrationRows:
+        """Check what ``fit`` was given, and set ``classes_`` and ``n_features_in_``."""
+        z = validate_data(self, logits, dtype=np.float64, ensure_all_finite=False)
+        _check_values(z)
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        labels = column_or_1d(y, warn=True)
+        check_consistent_length(z, labels)
+        columns = _column_labels(labels, z.shape[1], classes)
+        position = np.argsort(columns, kind="stable")
+        true_column = position[np.minimum(np.searchsorted(columns[position], labels), len(columns) - 1)]
+        unknown = columns[true_column] != labels
+        if unknown.any():
+            raise ValueError(
+                f"y holds labels that are not in classes: {np.unique(labels[unknown])[:5].tolist()!r}. "
+                "Leave these rows out."
+            )
+        weight = _check_sample_weight(sample_weight, z, dtype=np.float64, ensure_non_negative=True)
+        kept = weight > 0
+        if not kept.any():
+            raise ValueError("All entries of sample_weight are zero; at least one row must count.")
+        excluded = np.isneginf(z[kept, true_column[kept]])
+        if excluded.any():
+            raise ValueError(
+                f"The logit of the true class is -inf in {excluded.sum()} rows, which no calibrator can "
+                "mend. Leave these rows out."
+            )
+        self.classes_ = columns
+        if kept.all():
+            return CalibrationRows(z, true_column, weight, kept)
+        return CalibrationRows(z[kept], true_column[kept], weight[kept], kept)
+
+    def _read_logits(self, logits: ArrayLike) -> Floats:
+        check_is_fitted(self, "classes_")
+        if self.class_agnostic:
+            z = check_array(logits, dtype=np.float64, ensure_all_finite=False, input_name="logits")
+        else:
+            z = validate_data(self, logits, dtype=np.float64, ensure_all_finite=False, reset=False)
+        _check_values(z)
+        return z
+
+
+def probabilities(logits: Floats) -> Floats:
+    """Return the softmax of each row, which is 0 where a logit is minus infinity."""
+    return softmax(logits, axis=1)
+
+
+def _check_values(logits: Floats) -> None:
+    # The largest entry of a row tells of NaN, of plus infinity, and of a row without any class.
+    largest = logits.max(axis=1)
+    if np.isnan(largest).any() or np.isposinf(largest).any():
+        raise ValueError("Input logits contains NaN or infinity. Only finite values and -inf are allowed.")
+    if np.isneginf(largest).any():
+        raise ValueError("Some rows of logits are -inf throughout; at least one class must be possible.")
+
+
+def _column_labels(y: NDArray[Any], n_columns: int, classes: ArrayLike | None) -> NDArray[Any]:
+    columns = np.unique(y) if classes is None else column_or_1d(classes)
+    if len(columns) != n_columns:
+        source = "y holds" if classes is None else "classes names"
+        labels = "one class" if len(columns) == 1 else f"{len(columns)} classes"
+        raise ValueError(
+            f"logits has {n_columns} columns but {source} {labels}. "
+            "Pass one label for each column: classes=estimator.classes_."
+        )
+    if len(np.unique(columns)) < n_columns:
+        raise ValueError(f"classes must be distinct; got {columns.tolist()!r}.")
+    return columns

@@ -1,0 +1,38 @@
+"""The calibrators by name."""
+
+from __future__ import annotations
+
+from ._base import Calibrator
+from ._beta import BetaCalibration
+from ._bin_mean_shift import BinMeanShift
+from ._density_ratio import DensityRatioCalibration
+from ._distance_aware import DistanceAwareCalibration
+from ._histogram import HistogramBinning
+from ._isotonic import IsotonicCalibration
+from ._matrix import MatrixScaling
+from ._temperature_scaling import TemperatureScaling
+from ._vector import VectorScaling
+from ._venn_abers import VennAbersCalibration
+
+__all__ = ["CALIBRATORS", "named_calibrator"]
+
+# Unfitted; whoever uses one makes a clone.
+CALIBRATORS: dict[str, Calibrator] = {
+    "temperature": TemperatureScaling(),
+    "vector": VectorScaling(),
+    "matrix": MatrixScaling(),
+    "histogram": HistogramBinning(),
+    "isotonic": IsotonicCalibration(),
+    "beta": BetaCalibration(),
+    "venn-abers": VennAbersCalibration(),
+    "density-ratio": DensityRatioCalibration(),
+    "bin-mean-shift": BinMeanShift(),
+    "dac": DistanceAwareCalibration(),
+}
+
+
+def named_calibrator(method: str | Calibrator) -> Calibrator:
+    """Return the unfitted calibrator that `method` names or is."""
+    if isinstance(method, type):
+        raise TypeError(f"method is the class {method.__name__}; pass an instance: {method.__name__}().")
+    return CALIBRATORS[method] if isinstance(method, str) else method

@@ -1,0 +1,145 @@
+"""Histogram binning: the accuracy of each bin is the probability of all that fall into it."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._compat import Interval, StrOptions
+from ._confidence import SMOOTHING, TIE_DECIMALS, SmoothedCalibrator
+
+__all__ = ["HistogramBinning", "HistogramMap"]
+
+Floats = NDArray[np.float64]
+
+
+class HistogramMap(NamedTuple):
+    """A function that is constant in each bin; bins are closed on the right."""
+
+    edges: Floats
+    values: Floats
+
+    def __call__(self, score: Floats) -> Floats:
+        """Return the value of the bin that each score lies in."""
+        return self.values[np.searchsorted(self.edges[1:-1], score)]
+
+
+class HistogramBinning(SmoothedCalibrator):
+    """Replace a score by the frequency with which rows of its bin were right.
+
+    Simple, and with few bins hard to over-fit, but rows of one bin can no longer be told apart. With
+    ``scope="top-label"`` predictions stay the same unless `keep_argmax` is switched off, and the fitted
+    bins may be applied to other classes; it needs some 20 rows a bin. With ``scope="one-vs-rest"``
+    neither holds, and it needs some 10 rows of each class a bin.
+
+    Parameters
+    ----------
+    n_bins : int, default=10
+        Number of bins, at least 1. With ``strategy="quantile"`` fewer are made if scores are few or tied.
+
+    strategy : {"quantile", "uniform"}, default="quantile"
+        Bins of equal weight, or of equal width. Equal-weight cuts lie half-way between neighbouring
+        scores and never separate equal ones. A bin without rows maps to its middle. With
+        ``scope="one-vs-rest"`` and more than some ten classes take "uniform": most probabilities are close
+        to 0 then, and bins of equal weight put all large ones together.
+
+    scope : {"top-label", "one-vs-rest"}, default="top-label"
+        What is binned: the largest probability of each row, the others keep their proportions; or the
+        probability of each class on its own, after which rows are divided by their sums.
+
+    keep_argmax : bool, default=True
+        With ``scope="top-label"``, keep the first choice first, even where its bin says less.
+
+    smoothing : float in [0, 1) or "auto", default="auto"
+        How much of the uniform distribution to mix in, so that bins in which all rows were right or all
+        were wrong do not claim certainty. "auto" is ``1 / (n_samples + 2)``, weights counted.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The label of each column.
+
+    maps_ : list of HistogramMap or None
+        For each fitted function its ``edges`` of shape (n_bins + 1,) and ``values`` of shape (n_bins,).
+        One in all, or one for each class; None is the identity, for a class that no row belongs to.
+
+    smoothing_ : float
+        The part of the uniform distribution in each row.
+
+    n_features_in_ : int
+        Number of columns seen during fit.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of columns seen during fit. Only defined if they all are strings.
+
+    References
+    ----------
+    .. [1] B. Zadrozny, C. Elkan. "Obtaining calibrated probability estimates from decision trees and naive
+       Bayesian classifiers", ICML 2001.
+    .. [2] C. Gupta, A. Ramdas. "Top-label calibration and multiclass-to-binary reductions", ICLR 2022.
+       :arxiv:`2107.08353`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from clipcal.calibration import HistogramBinning
+    >>> prob = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
+    >>> calibrator = HistogramBinning(n_bins=2, smoothing=0).fit(np.log(prob), [0, 0, 1, 0])
+    >>> calibrator.maps_[0].edges, calibrator.maps_[0].values
+    (array([0.  , 0.75, 1.  ]), array([0.5, 1. ]))
+    >>> calibrator.calibrate(np.log([[0.15, 0.85]]))
+    array([[0., 1.]])
+    """
+
+    samples_needed = "about 200 in all; one-vs-rest: about 100 of each class"
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "n_bins": [Interval(Integral, 1, None, closed="left")],
+        "strategy": [StrOptions({"quantile", "uniform"})],
+        "scope": [StrOptions({"top-label", "one-vs-rest"})],
+        "keep_argmax": ["boolean"],
+        "smoothing": SMOOTHING,
+    }
+
+    def __init__(
+        self,
+        n_bins: int = 10,
+        *,
+        strategy: Literal["quantile", "uniform"] = "quantile",
+        scope: Literal["top-label", "one-vs-rest"] = "top-label",
+        keep_argmax: bool = True,
+        smoothing: float | Literal["auto"] = "auto",
+    ) -> None:
+        self.n_bins = n_bins
+        self.strategy = strategy
+        self.scope = scope
+        self.keep_argmax = keep_argmax
+        self.smoothing = smoothing
+
+    def _fit_map(self, score: Floats, hit: Floats, weight: Floats) -> HistogramMap:
+        if self.strategy == "quantile":
+            edges = _equal_weight_edges(score, weight, self.n_bins)
+        else:
+            edges = np.linspace(0.0, 1.0, self.n_bins + 1)
+        n_bins = len(edges) - 1
+        index = np.searchsorted(edges[1:-1], score)
+        total = np.bincount(index, weights=weight, minlength=n_bins)
+        hits = np.bincount(index, weights=weight * hit, minlength=n_bins)
+        values = (edges[:-1] + edges[1:]) / 2.0
+        np.divide(hits, total, out=values, where=total > 0)
+        return HistogramMap(edges, np.minimum(values, 1.0))
+
+
+def _equal_weight_edges(score: Floats, weight: Floats, n_bins: int) -> Floats:
+    """Cut between distinct scores so that bins weigh about the same and none is empty."""
+    values, position = np.unique(np.round(score, TIE_DECIMALS), return_inverse=True)
+    passed = np.cumsum(np.bincount(position, weights=weight))
+    # The slack keeps a cut in place when rounding makes a cumulative weight miss its target.
+    targets = np.arange(1, n_bins) * (passed[-1] / n_bins) * (1.0 - 1e-12)
+    ends = np.unique(np.searchsorted(passed, targets))
+    below, above = values[ends[ends < len(values) - 1]], values[ends[ends < len(values) - 1] + 1]
+    middle = (below + above) / 2.0
+    return np.concatenate([[0.0], np.where(middle < above, middle, below), [1.0]])

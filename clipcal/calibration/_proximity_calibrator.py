@@ -1,0 +1,136 @@
+"""What the calibrators that ask for the proximity of each row do the same way."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array, column_or_1d
+
+from .._compat import _fit_context
+from ._base import CalibrationRows, Calibrator
+
+__all__ = ["ProximityCalibrator"]
+
+Floats = NDArray[np.float64]
+
+
+class ProximityCalibrator(Calibrator):
+    """Base of calibrators that look at how near each row is to known rows.
+
+    A subclass writes ``_fit_near`` and ``_near_probabilities``, and ``_near_logits`` if it knows better
+    than to take logarithms.
+    """
+
+    side_inputs: ClassVar[tuple[str, ...]] = ("proximity",)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        logits: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        classes: ArrayLike | None = None,
+        proximity: ArrayLike | None = None,
+    ) -> Self:
+        """Fit on rows that the classifier was not trained on.
+
+        Parameters
+        ----------
+        logits : array-like of shape (n_samples, n_classes)
+            Logits, or logarithms of probabilities. Minus infinity marks a class that is excluded.
+
+        y : array-like of shape (n_samples,)
+            True labels.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights, finite and non-negative. A weight of 2 is the same as the row given twice.
+
+        classes : array-like of shape (n_classes,), default=None
+            The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
+            of `y`, provided that there are as many as columns.
+
+        proximity : array-like of shape (n_samples,)
+            How near each row is to known rows, usually from :func:`clipcal.metrics.proximity`. It must be
+            given.
+
+        Returns
+        -------
+        self : object
+            The fitted calibrator.
+
+        Raises
+        ------
+        ValueError
+            If the input is empty, holds NaN or plus infinity, or does not fit together, or if `proximity`
+            is missing.
+        """
+        rows = self._read_rows(logits, y, sample_weight, classes)
+        self._fit_near(rows, self._read_proximity(proximity, len(rows.kept), "fit")[rows.kept])
+        return self
+
+    def calibrate(self, logits: ArrayLike, *, proximity: ArrayLike | None = None) -> Floats:
+        """Return calibrated probabilities.
+
+        Parameters
+        ----------
+        logits : array-like of shape (n_samples, n_classes)
+            Logits of the same kind as in ``fit``.
+
+        proximity : array-like of shape (n_samples,)
+            How near each row is to the same known rows as in ``fit``. It must be given.
+
+        Returns
+        -------
+        y_prob : ndarray of shape (n_samples, n_classes)
+            Rows sum to 1.
+        """
+        z = self._read_logits(logits)
+        return self._near_probabilities(z, self._read_proximity(proximity, len(z), "calibrate"))
+
+    def transform(self, logits: ArrayLike, *, proximity: ArrayLike | None = None) -> Floats:
+        """Return calibrated logits, whose softmax is the calibrated probabilities.
+
+        Parameters
+        ----------
+        logits : array-like of shape (n_samples, n_classes)
+            Logits of the same kind as in ``fit``.
+
+        proximity : array-like of shape (n_samples,)
+            How near each row is to the same known rows as in ``fit``. It must be given.
+
+        Returns
+        -------
+        calibrated : ndarray of shape (n_samples, n_classes)
+            Minus infinity where the probability is 0.
+        """
+        z = self._read_logits(logits)
+        return self._near_logits(z, self._read_proximity(proximity, len(z), "transform"))
+
+    def _fit_near(self, rows: CalibrationRows, proximity: Floats) -> None:
+        raise NotImplementedError
+
+    def _near_probabilities(self, logits: Floats, proximity: Floats) -> Floats:
+        raise NotImplementedError
+
+    def _near_logits(self, logits: Floats, proximity: Floats) -> Floats:
+        with np.errstate(divide="ignore"):
+            return np.log(self._near_probabilities(logits, proximity))
+
+    def _read_proximity(self, proximity: ArrayLike | None, n_samples: int, method: str) -> Floats:
+        caller = f"{type(self).__name__}.{method}"
+        if proximity is None:
+            raise ValueError(
+                f"{caller} needs the proximity of each row. Pass proximity=clipcal.metrics.proximity("
+                "features, reference), or put the calibrator into CalibratedCLIPClassifier, which does "
+                "so by itself."
+            )
+        near = column_or_1d(check_array(proximity, dtype=np.float64, ensure_2d=False, input_name="proximity"))
+        if len(near) != n_samples:
+            raise ValueError(
+                f"{caller} got {n_samples} rows of logits but {len(near)} entries of proximity. "
+                "Pass one number for each row."
+            )
+        return near

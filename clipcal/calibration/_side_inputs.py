@@ -1,0 +1,90 @@
+"""What some calibrators ask for beside logits: features of the pictures, or of the class texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+
+from .._compat import _safe_indexing
+from ..metrics import proximity
+from ._base import Calibrator
+
+__all__ = ["image_features", "side_inputs", "text_side_inputs"]
+
+
+def image_features(estimator: Any, X: Any) -> NDArray[np.floating]:
+    """Return one feature vector a row, by which rows can be told to be near or far.
+
+    Parameters
+    ----------
+    estimator : fitted classifier
+        Its ``image_features`` are used if it has them; otherwise `X` must hold numbers.
+
+    X : object
+        What `estimator` predicts for.
+
+    Returns
+    -------
+    features : ndarray of shape (n_samples, n_features)
+
+    Raises
+    ------
+    TypeError
+        If neither gives features.
+    """
+    if hasattr(estimator, "image_features"):
+        return estimator.image_features(X)
+    try:
+        return check_array(X, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"This calibrator measures how near rows are to each other, but {type(estimator).__name__} has "
+            "no image_features and X is no 2-D array of numbers. Encode the pictures first, or use a "
+            "calibrator without proximity."
+        ) from error
+
+
+def text_side_inputs(estimator: Any) -> dict[str, NDArray[np.floating]]:
+    """Return the class texts' features as tuned, and as they were before tuning.
+
+    Parameters
+    ----------
+    estimator : fitted classifier
+        With ``text_features_`` and ``zero_shot``.
+
+    Returns
+    -------
+    side : dict
+        ``text_features`` and ``zero_shot_features``, both of shape (n_classes, n_features).
+
+    Raises
+    ------
+    TypeError
+        If the classifier has no text features.
+    """
+    if not (hasattr(estimator, "text_features_") and hasattr(estimator, "zero_shot")):
+        raise TypeError(
+            f"This calibrator compares text features before and after tuning, but {type(estimator).__name__} "
+            "has none. Use it around a CLIP classifier such as PromptTunedCLIPClassifier."
+        )
+    return {
+        "text_features": estimator.text_features_,
+        "zero_shot_features": estimator.zero_shot().text_features_,
+    }
+
+
+def side_inputs(
+    calibrator: Calibrator, estimator: Any, X: Any, rows: NDArray[np.intp]
+) -> tuple[NDArray[np.floating] | None, dict[str, Any]]:
+    """Return features to which later rows are compared, and what ``calibrator.fit`` asks for by name."""
+    if "text_features" in calibrator.side_inputs:
+        return None, text_side_inputs(estimator)
+    if "proximity" not in calibrator.side_inputs:
+        return None, {}
+    # A row that several splits held out would be its own nearest neighbour.
+    distinct, place = np.unique(rows, return_inverse=True)
+    features = image_features(estimator, _safe_indexing(X, distinct))
+    return features, {"proximity": proximity(features, features, exclude_self=True)[place]}
