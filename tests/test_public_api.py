@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,14 @@ from clipcal import (
     CoOp,
     DynamicOutlierRegularizer,
     ImagePaths,
+    LeaveClassesOut,
     PromptTunedCLIPClassifier,
     ReliabilityDisplay,
     ZeroShotCLIPClassifier,
     ece_scorer,
     expected_calibration_error,
     make_shapes,
+    open_vocabulary,
 )
 from clipcal.metrics import cross_val_calibration_error
 
@@ -121,6 +125,15 @@ def test_readme_example_offline():
     names: dict[str, object] = {}
     exec(PYTHON_BLOCKS[1], names)
     assert names["y_prob"].shape == (750, 15)
+
+
+def test_readme_example_without_clip():
+    pytest.importorskip("matplotlib").use("agg")
+    code = PYTHON_BLOCKS[2] + "\nimport sys; assert 'torch' not in sys.modules"
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
 
 
 # What the README says
@@ -233,6 +246,27 @@ def test_temperature_changes_confidence_not_predictions(fitted, embedded):
     other = scaled.with_classes(OTHER_NAMES)
     assert other.calibrator_.temperature_ == scaled.calibrator_.temperature_
     assert other.predict_proba(X).shape == (len(X), 3)
+
+
+def test_calibrators_refuse_or_carry_over(fitted, embedded):
+    X, y = embedded
+    for method, carries_over in (("temperature", True), ("beta", True), ("vector", False), ("matrix", False)):
+        scaled = CalibratedCLIPClassifier(fitted, method=method, cv="prefit").fit(X, y)
+        if carries_over:
+            assert scaled.with_classes(OTHER_NAMES).predict_proba(X).shape == (len(X), 3)
+        else:
+            with pytest.raises(ValueError, match="cannot serve others"):
+                scaled.with_classes(OTHER_NAMES)
+
+
+def test_leaving_classes_out_chooses_for_classes_that_come_later(embedded):
+    dor = DynamicOutlierRegularizer(lexicon=NOUNS)
+    grid = {"regularizer__weight": [0.0, 8.0]}
+    cv = LeaveClassesOut(n_splits=2, random_state=0)
+    search = GridSearchCV(tuned(regularizer=dor), grid, cv=cv, scoring=open_vocabulary(ece_scorer))
+    assert search.fit(*embedded).best_params_["regularizer__weight"] in (0.0, 8.0)
+    scaled = CalibratedCLIPClassifier(tuned(), cv="classes").fit(*embedded)
+    assert scaled.unseen_calibrator_ is not scaled.calibrator_
 
 
 def test_reliability_display_draws(fitted, embedded):

@@ -93,7 +93,8 @@ def main() -> None:
     table = summarize(records)
     setup = {"seeds": args.seeds, "per_class": PER_CLASS, "seconds": round(time.perf_counter() - start)}
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"setup": setup, "table": table}, indent=1) + "\n", encoding="utf-8")
+    rows = ",\n".join(json.dumps(row) for row in table)
+    args.out.write_text(f'{{"setup": {json.dumps(setup)},\n"table": [\n{rows}\n]}}\n', encoding="utf-8")
     print(as_tables(table))
 
 
