@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._compat import _check_sample_weight, _fit_context
 
-__all__ = ["CalibrationRows", "Calibrator", "probabilities"]
+__all__ = ["CalibrationRows", "Calibrator", "probabilities", "put_first"]
 
 Floats = NDArray[np.float64]
 
@@ -177,8 +177,15 @@ class Calibrator(TransformerMixin, BaseEstimator):
         raise NotImplementedError
 
     def _calibrated_logits(self, logits: Floats) -> Floats:
+        return self._logarithms(self._probabilities(logits), logits)
+
+    def _logarithms(self, prob: Floats, logits: Floats) -> Floats:
+        """Return logarithms of probabilities, which must not round away the lead of a choice that is kept."""
         with np.errstate(divide="ignore"):
-            return np.log(self._probabilities(logits))
+            log_prob = np.log(prob)
+        if self.preserves_argmax:
+            put_first(log_prob, logits.argmax(axis=1))
+        return log_prob
 
     def _read_rows(
         self, logits: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, classes: ArrayLike | None
@@ -227,6 +234,15 @@ class Calibrator(TransformerMixin, BaseEstimator):
 def probabilities(logits: Floats) -> Floats:
     """Return the softmax of each row, which is 0 where a logit is minus infinity."""
     return softmax(logits, axis=1)
+
+
+def put_first(values: Floats, column: NDArray[np.intp]) -> None:
+    """Raise the entry of `column` just above all others of its row where rounding has made them equal."""
+    rows = np.arange(len(values))
+    chosen = values[rows, column]
+    values[rows, column] = -np.inf
+    rival = values.max(axis=1)
+    values[rows, column] = np.where(chosen > rival, chosen, np.nextafter(rival, np.inf))
 
 
 def _check_values(logits: Floats) -> None:

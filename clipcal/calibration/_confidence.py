@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from .._compat import Interval, StrOptions
-from ._base import CalibrationRows, Calibrator, probabilities
+from ._base import CalibrationRows, Calibrator, probabilities, put_first
 
 __all__ = [
     "SMOOTHING",
@@ -19,7 +19,6 @@ __all__ = [
     "ScoreMap",
     "SmoothedCalibrator",
     "TopChoice",
-    "put_first",
     "redistribute",
     "top_choice",
 ]
@@ -95,15 +94,6 @@ def redistribute(top: TopChoice, confidence: Floats, *, keep_argmax: bool = True
     if keep_argmax:
         put_first(prob, top.column)
     return prob
-
-
-def put_first(prob: Floats, column: NDArray[np.intp]) -> None:
-    """Raise the entry of `column` just above all others of its row where rounding has made them equal."""
-    rows = np.arange(len(prob))
-    chosen = prob[rows, column]
-    prob[rows, column] = -1.0
-    rival = prob.max(axis=1)
-    prob[rows, column] = np.where(chosen > rival, chosen, np.nextafter(rival, 2.0))
 
 
 class ScoreMap(Protocol):

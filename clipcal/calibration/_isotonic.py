@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
 from .._compat import StrOptions
-from ._base import CalibrationRows
+from ._base import CalibrationRows, put_first
 from ._confidence import (
     SMOOTHING,
     TIE_DECIMALS,
     SmoothedCalibrator,
     class_probabilities,
     normalized,
-    put_first,
 )
 
 __all__ = ["IsotonicCalibration", "IsotonicMap"]

@@ -116,8 +116,7 @@ class ProximityCalibrator(Calibrator):
         raise NotImplementedError
 
     def _near_logits(self, logits: Floats, proximity: Floats) -> Floats:
-        with np.errstate(divide="ignore"):
-            return np.log(self._near_probabilities(logits, proximity))
+        return self._logarithms(self._near_probabilities(logits, proximity), logits)
 
     def _read_proximity(self, proximity: ArrayLike | None, n_samples: int, method: str) -> Floats:
         caller = f"{type(self).__name__}.{method}"

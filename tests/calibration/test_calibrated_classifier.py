@@ -25,6 +25,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
 from clipcal.calibration import (
+    CALIBRATORS,
     CalibratedCLIPClassifier,
     TemperatureScaling,
     VectorScaling,
@@ -83,7 +84,13 @@ def test_agrees_with_scikit_learn():
 
 
 @pytest.mark.filterwarnings("ignore:The data do not determine")
-@parametrize_with_checks([CalibratedCLIPClassifier(LogisticRegression())])
+@parametrize_with_checks(
+    [
+        CalibratedCLIPClassifier(LogisticRegression(), method=method)
+        for method in sorted(CALIBRATORS)
+        if not CALIBRATORS[method].side_inputs
+    ]
+)
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
