@@ -14,6 +14,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._compat import _check_sample_weight, _fit_context
+from .._fitting import all_or_nothing
 
 __all__ = ["CalibrationRows", "Calibrator", "probabilities", "put_first"]
 
@@ -25,7 +26,7 @@ class CalibrationRows(NamedTuple):
 
     logits: Floats  # (n_samples, n_classes); minus infinity marks a class that the model excludes
     true_column: NDArray[np.intp]
-    weight: Floats
+    weight: Floats  # counts rows: as given, but scaled up to a mean of 1 if that is less
     kept: NDArray[np.bool_]  # which of the rows given these are
 
 
@@ -58,6 +59,7 @@ class Calibrator(TransformerMixin, BaseEstimator):
     __metadata_request__transform: ClassVar[dict[str, Any]] = {"logits": UNUSED}
 
     classes_: NDArray[Any]
+    n_features_in_: int
 
     # A subclass may set class attributes, or properties that follow its parameters.
     if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class Calibrator(TransformerMixin, BaseEstimator):
         def class_agnostic(self) -> bool: ...
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(
         self,
         logits: ArrayLike,
@@ -163,6 +166,7 @@ class Calibrator(TransformerMixin, BaseEstimator):
             )
         other = copy.copy(self)
         other.classes_ = np.array(classes)
+        other.n_features_in_ = len(other.classes_)
         return other
 
     def __sklearn_tags__(self) -> Any:
@@ -217,9 +221,11 @@ class Calibrator(TransformerMixin, BaseEstimator):
                 "mend. Leave these rows out."
             )
         self.classes_ = columns
-        if kept.all():
-            return CalibrationRows(z, true_column, weight, kept)
-        return CalibrationRows(z[kept], true_column[kept], weight[kept], kept)
+        if not kept.all():
+            z, true_column, weight = z[kept], true_column[kept], weight[kept]
+        # What depends on the number of rows works with repeated rows and with weights that sum to 1.
+        weight = weight / min(1.0, float(weight.mean()))
+        return CalibrationRows(z, true_column, weight, kept)
 
     def _read_logits(self, logits: ArrayLike) -> Floats:
         check_is_fitted(self, "classes_")

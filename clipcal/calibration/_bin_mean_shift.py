@@ -11,7 +11,6 @@ from sklearn.base import clone
 
 from .._compat import Interval
 from ._base import CalibrationRows, Calibrator
-from ._confidence import row_counts
 from ._proximity_calibrator import ProximityCalibrator
 from ._temperature_scaling import TemperatureScaling
 
@@ -160,7 +159,7 @@ class BinMeanShift(ProximityCalibrator):
 
         edges = _group_edges(proximity, rows.weight, self.n_groups)
         group = np.searchsorted(edges, proximity)
-        small = np.bincount(group, weights=row_counts(rows.weight)) < self.min_samples
+        small = np.bincount(group, weights=rows.weight) < self.min_samples
         shared = fit_on(slice(None)) if small.any() else None
         fitted = [fit_on(group == g) if shared is None or not small[g] else shared for g in range(len(small))]
         self.group_edges_, self.calibrators_, self.global_calibrator_ = edges, fitted, shared

@@ -38,24 +38,23 @@ from ._held_out import (
     holds_out_classes,
     limit_folds,
 )
-from ._logits import ZERO_LOGIT, class_logits, zero_logit
-from ._side_inputs import image_features, side_inputs, text_side_inputs
+from ._logits import class_logits, fill_zeros, zero_logit
+from ._side_inputs import check_side_inputs, image_features, side_inputs, text_side_inputs
 
 __all__ = ["CalibratedCLIPClassifier"]
 
 Floats = NDArray[np.float64]
 
 
-def _wrapped_has_classes(self: CalibratedCLIPClassifier) -> bool:
+def _has_with_classes(self: CalibratedCLIPClassifier) -> bool:
     return hasattr(getattr(self, "estimator_", self.estimator), "with_classes")
 
 
 class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """Fit a calibrator on rows that the classifier was not trained on, and apply it to all predictions.
 
-    It works around any classifier of scikit-learn. Around one that can be asked about other classes, such
-    as :class:`~clipcal.classifiers.PromptTunedCLIPClassifier`, it carries over to these what can be carried
-    over.
+    It works around any classifier of scikit-learn. Around one that can be asked about other classes, such as
+    :class:`~clipcal.classifiers.PromptTunedCLIPClassifier`, it carries over to these what can be.
 
     Parameters
     ----------
@@ -76,7 +75,7 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
           training part do not take part in fitting the calibrator.
         - "prefit": `estimator` is already fitted and left as it is. All rows are used to fit the
           calibrator, so they must be none that `estimator` was fitted on. A
-          :class:`~sklearn.frozen.FrozenEstimator` is always treated this way.
+          :class:`~sklearn.frozen.FrozenEstimator` is always treated this way; it also survives searches.
         - "classes", or a :class:`~clipcal.model_selection.LeaveClassesOut`: whole classes are held out as
           well, and two calibrators are fitted, one on pictures of trained classes and one on classes that
           the models had not seen. Each prediction uses the one that its predicted class belongs to.
@@ -107,10 +106,10 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
         Features of the rows that the calibrator was fitted on, if it asks how near new rows are to them.
 
     n_features_in_ : int
-        Number of features seen during fit. Only defined if the wrapped classifier exposes it.
+        Number of features in ``fit``, if the wrapped classifier exposes it.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of features seen during fit. Only defined if the wrapped classifier exposes it.
+        Names of features in ``fit``, if the wrapped classifier exposes them.
 
     See Also
     --------
@@ -129,13 +128,13 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
     >>> from clipcal.calibration import CalibratedCLIPClassifier
     >>> X, y = load_iris(return_X_y=True)
     >>> clf = CalibratedCLIPClassifier(LinearDiscriminantAnalysis(), method="temperature", cv=3).fit(X, y)
-    >>> clf.calibrator_.identified_
+    >>> clf.calibrator_.temperature_ > 0
     True
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [HasMethods(["fit", "decision_function"]), HasMethods(["fit", "predict_proba"])],
-        "method": [StrOptions(set(CALIBRATORS)), HasMethods(["fit", "calibrate"])],
+        "method": [StrOptions(set(CALIBRATORS)), Calibrator, type],
         "cv": ["cv_object", StrOptions({"prefit", "classes"})],
     }
 
@@ -191,9 +190,10 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
         labels = column_or_1d(y, warn=True)
         weight = _check_sample_weight(sample_weight, labels, dtype=np.float64, ensure_non_negative=True)
         calibrator = named_calibrator(self.method)
+        check_side_inputs(calibrator, self.estimator)
 
         if self._is_prefit():
-            fitted = check_prefit(self.estimator, labels)
+            fitted = check_prefit(self.estimator, labels, self.cv, fit_params)
             classes = np.unique(fitted.classes_)
             seen, unseen = HeldOut(np.arange(len(labels)), class_logits(fitted, X, classes)), None
         else:
@@ -202,12 +202,13 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
             seen, unseen = self._hold_out(X, labels, calibrator, fit_params, split_params)
             fitted = clone(self.estimator).fit(X, labels, **fit_params)
 
+        seen = seen.of_positive(weight)
         reference, side = side_inputs(calibrator, fitted, X, seen.rows)
         log_of_zero = zero_logit(seen.logits)
 
         def fit_calibrator(held_out: HeldOut) -> Calibrator:
             rows = held_out.rows
-            logits = np.where(held_out.logits == ZERO_LOGIT, log_of_zero, held_out.logits)
+            logits = fill_zeros(held_out.logits, log_of_zero)
             return clone(calibrator).fit(logits, labels[rows], weight[rows], classes=classes, **side)
 
         calibrators = fit_calibrator(seen), None if unseen is None else fit_calibrator(unseen)
@@ -216,6 +217,7 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
         self.estimator_, self.classes_, self.seen_classes_ = fitted, classes, classes
         self.reference_features_, self.zero_logit_ = reference, log_of_zero
         for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)  # of an earlier fit
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
         return self
@@ -260,7 +262,7 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
 
     def _logits(self, X: Any) -> Floats:
         check_is_fitted(self)
-        return class_logits(self.estimator_, X, self.classes_, log_of_zero=self.zero_logit_)
+        return fill_zeros(class_logits(self.estimator_, X, self.classes_), self.zero_logit_)
 
     def _calibrated(self, X: Any, form: str) -> Floats:
         """Return what the calibrators' method `form` makes of the logits."""
@@ -342,16 +344,14 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
         column = (self._logits(X) if kept else self._calibrated(X, "calibrate")).argmax(axis=1)
         return self.classes_[column]
 
-    @available_if(_wrapped_has_classes)
+    @available_if(_has_with_classes)
     def with_classes(self, labels: Any) -> CalibratedCLIPClassifier:
         """Return a fitted copy for other classes, with what the calibrator can carry over.
-
-        Only available if the wrapped classifier has this method.
 
         Parameters
         ----------
         labels : array-like or mapping
-            The new classes, as the wrapped classifier's ``with_classes`` takes them.
+            The new classes, as the wrapped classifier's ``with_classes`` takes them, if it has this method.
 
         Returns
         -------

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from .._compat import validate_parameters
 from ._base import Calibrator
 from ._beta import BetaCalibration
 from ._bin_mean_shift import BinMeanShift
@@ -17,22 +21,27 @@ from ._venn_abers import VennAbersCalibration
 __all__ = ["CALIBRATORS", "named_calibrator"]
 
 # Unfitted; whoever uses one makes a clone.
-CALIBRATORS: dict[str, Calibrator] = {
-    "temperature": TemperatureScaling(),
-    "vector": VectorScaling(),
-    "matrix": MatrixScaling(),
-    "histogram": HistogramBinning(),
-    "isotonic": IsotonicCalibration(),
-    "beta": BetaCalibration(),
-    "venn-abers": VennAbersCalibration(),
-    "density-ratio": DensityRatioCalibration(),
-    "bin-mean-shift": BinMeanShift(),
-    "dac": DistanceAwareCalibration(),
-}
+CALIBRATORS: Mapping[str, Calibrator] = MappingProxyType(
+    {
+        "temperature": TemperatureScaling(),
+        "vector": VectorScaling(),
+        "matrix": MatrixScaling(),
+        "histogram": HistogramBinning(),
+        "isotonic": IsotonicCalibration(),
+        "beta": BetaCalibration(),
+        "venn-abers": VennAbersCalibration(),
+        "density-ratio": DensityRatioCalibration(),
+        "bin-mean-shift": BinMeanShift(),
+        "dac": DistanceAwareCalibration(),
+    }
+)
 
 
 def named_calibrator(method: str | Calibrator) -> Calibrator:
-    """Return the unfitted calibrator that `method` names or is."""
+    """Return the unfitted calibrator that `method` names or is, with its parameters checked."""
     if isinstance(method, type):
         raise TypeError(f"method is the class {method.__name__}; pass an instance: {method.__name__}().")
-    return CALIBRATORS[method] if isinstance(method, str) else method
+    calibrator = CALIBRATORS[method] if isinstance(method, str) else method
+    # Before anything is fitted, which may take long.
+    validate_parameters(calibrator)
+    return calibrator

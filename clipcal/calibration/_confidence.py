@@ -141,7 +141,6 @@ class ScoreCalibrator(Calibrator):
         raise NotImplementedError
 
     def _fit_rows(self, rows: CalibrationRows) -> None:
-        rows = rows._replace(weight=row_counts(rows.weight))
         if self.scope == "top-label":
             top = top_choice(rows.logits)
             hit = (top.column == rows.true_column).astype(np.float64)
@@ -196,19 +195,11 @@ class SmoothedCalibrator(ScoreCalibrator):
 
     def _fit_rows(self, rows: CalibrationRows) -> None:
         super()._fit_rows(rows)
-        automatic = 1.0 / (row_counts(rows.weight).sum() + 2.0)
+        automatic = 1.0 / (rows.weight.sum() + 2.0)
         self.smoothing_ = float(automatic if self.smoothing == "auto" else self.smoothing)
 
     def _blend(self, prob: Floats, n_possible: NDArray[np.intp]) -> Floats:
         return (1.0 - self.smoothing_) * prob + self.smoothing_ / n_possible
-
-
-def row_counts(weight: Floats) -> Floats:
-    """Return weights that count rows: as they are, but scaled up to a mean of 1 if that is less.
-
-    What depends on the number of rows then works with repeated rows and with weights that sum to 1.
-    """
-    return weight / min(1.0, float(weight.mean()))
 
 
 def class_probabilities(logits: Floats) -> tuple[Floats, NDArray[np.bool_]]:

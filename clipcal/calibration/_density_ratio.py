@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ._base import CalibrationRows
-from ._confidence import SMOOTHING, redistribute, row_counts, top_choice
+from ._confidence import SMOOTHING, redistribute, top_choice
 from ._proximity_calibrator import ProximityCalibrator
 
 __all__ = ["DensityRatioCalibration"]
@@ -134,7 +134,7 @@ class DensityRatioCalibration(ProximityCalibrator):
     def _fit_near(self, rows: CalibrationRows, proximity: Floats) -> None:
         top = top_choice(rows.logits)
         points = np.column_stack([top.confidence, proximity])
-        weight = row_counts(rows.weight)
+        weight = rows.weight
         right = top.column == rows.true_column
         right_bandwidth = _bandwidth(points[right], weight[right], "right")
         wrong_bandwidth = _bandwidth(points[~right], weight[~right], "wrong")

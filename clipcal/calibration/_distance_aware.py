@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.utils import check_array
 
 from .._compat import Interval, _fit_context
+from .._fitting import all_or_nothing
 from ._base import CalibrationRows, Calibrator, probabilities
 
 __all__ = ["DistanceAwareCalibration"]
@@ -125,6 +126,7 @@ class DistanceAwareCalibration(Calibrator):
         return self.calibrator is None or self.calibrator.class_agnostic
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(
         self,
         logits: ArrayLike,

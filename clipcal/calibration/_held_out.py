@@ -36,6 +36,11 @@ class HeldOut(NamedTuple):
     rows: NDArray[np.intp]
     logits: NDArray[np.float64]
 
+    def of_positive(self, weight: NDArray[np.float64]) -> HeldOut:
+        """Return the rows that count; all of them if none does, which whoever fits on them refuses."""
+        counts = weight[self.rows] > 0
+        return HeldOut(self.rows[counts], self.logits[counts]) if counts.any() else self
+
 
 def held_out_rows(
     estimator: Any, X: Any, y: NDArray[Any], splits: Splits, fit_params: dict[str, Any]
@@ -163,15 +168,22 @@ def limit_folds(cv: Any, y: NDArray[Any]) -> Any:
     return min(5 if cv is None else int(cv), int(counts.min()))
 
 
-def check_prefit(estimator: Any, labels: NDArray[Any]) -> Any:
+def check_prefit(estimator: Any, labels: NDArray[Any], cv: Any, fit_params: dict[str, Any]) -> Any:
     """Return a fitted estimator that knows all labels, or say what is wrong with it."""
     name = type(estimator).__name__
+    if fit_params:
+        raise TypeError(f"A fitted {name} is not fitted again, so it takes no {sorted(fit_params)} in fit.")
+    if holds_out_classes(cv):
+        raise ValueError(
+            f"cv={cv!r} fits the classifier on a part of the classes, which a {name} does not allow. "
+            "Pass the classifier itself, or cv='prefit'."
+        )
     try:
         check_is_fitted(estimator)
     except NotFittedError as error:
         raise NotFittedError(
-            f"cv='prefit' needs a fitted estimator, but this {name} is not fitted. "
-            "Call its fit first, or pass cv=5."
+            f"A prefit estimator is expected, but this {name} is not fitted. Call its fit first, or pass "
+            "cv=5. In searches and cross-validation, which clone, wrap it: FrozenEstimator(estimator)."
         ) from error
     unknown = np.setdiff1d(labels, estimator.classes_)
     if len(unknown):
@@ -192,11 +204,16 @@ def class_splitter(cv: Any, estimator: Any, calibrator: Calibrator) -> LeaveClas
     if not calibrator.class_agnostic or not calibrator.preserves_argmax or calibrator.side_inputs:
         raise ValueError(
             f"cv={cv!r} fits a calibrator on classes that come and go, which {type(calibrator).__name__} "
-            "cannot be. Use method='temperature', or cv=5."
+            "does not support. Use method='temperature', or cv=5."
         )
     if not hasattr(estimator, "with_classes"):
         raise ValueError(
             f"cv={cv!r} asks the classifier about classes that it was not fitted on, which "
             f"{type(estimator).__name__} cannot answer, as it has no with_classes. Pass cv=5."
+        )
+    if isinstance(cv, LeaveClassesOut) and cv.seen_size == 0:
+        raise ValueError(
+            f"{cv!r} holds back no picture of a trained class, on which a calibrator is to be fitted too. "
+            "Pass LeaveClassesOut(seen_size=0.2), or cv='classes', which is the same."
         )
     return cv if isinstance(cv, LeaveClassesOut) else LeaveClassesOut(seen_size=0.2, random_state=0)

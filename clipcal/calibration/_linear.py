@@ -73,8 +73,7 @@ class LinearCalibrator(Calibrator):
         raise NotImplementedError
 
     def _fit_rows(self, rows: CalibrationRows) -> None:
-        # Weights that add up to next to nothing would make penalties infinite.
-        n_rows = max(float(rows.weight.sum()), 1e-6)
+        n_rows = float(rows.weight.sum())
         penalty = self._penalty(rows.logits.shape[1], n_rows)
         start = Start(_temperature(rows), 1.0 / (n_rows + 1.0))
         log_prob = start.log_probabilities(rows.logits)
@@ -84,7 +83,7 @@ class LinearCalibrator(Calibrator):
                 f"{type(self).__name__} stopped before the smallest log loss was reached: the largest "
                 f"derivative is {derivative:.1e}. Raise the penalties, or fit on more rows.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         self.temperature_, self.smoothing_ = start
         self.coef_, self.intercept_ = fitted

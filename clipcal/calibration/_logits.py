@@ -7,15 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ZERO_LOGIT", "class_logits", "zero_logit"]
-
-# Stands for a probability of 0 until the data say how small one may be.
-ZERO_LOGIT = float(np.log(np.finfo(np.float64).tiny))
+__all__ = ["class_logits", "fill_zeros", "zero_logit"]
 
 
-def class_logits(
-    estimator: Any, X: Any, classes: NDArray[Any], *, log_of_zero: float = ZERO_LOGIT
-) -> NDArray[np.float64]:
+def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.float64]:
     """Return the logits of a fitted classifier for `classes`.
 
     Parameters
@@ -30,23 +25,24 @@ def class_logits(
     classes : ndarray of shape (n_classes,)
         Sorted labels, a superset of ``estimator.classes_``.
 
-    log_of_zero : float
-        What stands for the logarithm of a probability of 0.
-
     Returns
     -------
     logits : ndarray of shape (n_samples, n_classes)
-        Float64; minus infinity for classes that `estimator` does not know.
+        Float64; minus infinity for classes that `estimator` does not know, and NaN for probabilities of 0,
+        which :func:`fill_zeros` gives a number.
 
     Raises
     ------
     ValueError
-        If `estimator` does not return one column per class.
+        If `estimator` does not return one column per class, or returns NaN.
     """
     known = np.asarray(estimator.classes_)
     if hasattr(estimator, "decision_function"):
         method = "decision_function"
+        _refuse_pairs_of_classes(estimator)
         values = np.asarray(estimator.decision_function(X), dtype=np.float64)
+        if np.isnan(values).any():
+            raise ValueError(f"{type(estimator).__name__}.decision_function returned NaN.")
         if values.ndim == 1 and len(known) == 2:
             values = np.column_stack([np.zeros_like(values), values])
     else:
@@ -54,7 +50,7 @@ def class_logits(
         prob = np.asarray(estimator.predict_proba(X), dtype=np.float64)
         # Positive values stay as they are, however small: a floor would change what a confident model said.
         possible = prob >= np.finfo(np.float64).tiny
-        values = np.log(prob, where=possible, out=np.full(prob.shape, log_of_zero))
+        values = np.log(prob, where=possible, out=np.full(prob.shape, np.nan))
     if values.ndim != 2 or values.shape[1] != len(known):
         raise ValueError(
             f"{type(estimator).__name__}.{method} returned an array of shape {values.shape} for "
@@ -75,12 +71,49 @@ def zero_logit(logits: NDArray[np.float64]) -> float:
     Parameters
     ----------
     logits : ndarray of shape (n_samples, n_classes)
-        Logarithms of probabilities, `ZERO_LOGIT` where they are 0.
+        Logarithms of probabilities, NaN where they are 0.
 
     Returns
     -------
     log_of_zero : float
         At most the logarithm of ``0.5 / n_classes``.
     """
-    positive = logits[logits > ZERO_LOGIT]
+    positive = logits[np.isfinite(logits)]
     return float(min(positive.min(), -np.log(logits.shape[1])) - np.log(2.0))
+
+
+def fill_zeros(logits: NDArray[np.float64], log_of_zero: float) -> NDArray[np.float64]:
+    """Give probabilities of 0 a logit, which is below all others of their row.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n_samples, n_classes)
+        Logarithms of probabilities, NaN where they are 0.
+
+    log_of_zero : float
+        The logit; in rows with smaller positive probabilities, half of the smallest.
+
+    Returns
+    -------
+    filled : ndarray of shape (n_samples, n_classes)
+        Without NaN.
+    """
+    zero = np.isnan(logits)
+    if not zero.any():
+        return logits
+    smallest = np.where(np.isfinite(logits), logits, np.inf).min(axis=1, keepdims=True)
+    return np.where(zero, np.minimum(log_of_zero, smallest - np.log(2.0)), logits)
+
+
+def _refuse_pairs_of_classes(estimator: Any) -> None:
+    # Three classes have three pairs, so the shape alone does not tell.
+    parameters = estimator.get_params(deep=True) if hasattr(estimator, "get_params") else {}
+    pairs = any(
+        name.rpartition("__")[2] == "decision_function_shape" and value == "ovo"
+        for name, value in parameters.items()
+    )
+    if pairs and len(estimator.classes_) > 2:
+        raise ValueError(
+            f"{type(estimator).__name__}.decision_function compares pairs of classes, but one column per "
+            "class is needed. Set decision_function_shape='ovr'."
+        )

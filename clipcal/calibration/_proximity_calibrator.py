@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, column_or_1d
 
 from .._compat import _fit_context
+from .._fitting import all_or_nothing
 from ._base import CalibrationRows, Calibrator
 
 __all__ = ["ProximityCalibrator"]
@@ -26,6 +27,7 @@ class ProximityCalibrator(Calibrator):
     side_inputs: ClassVar[tuple[str, ...]] = ("proximity",)
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing
     def fit(
         self,
         logits: ArrayLike,

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.utils import check_array
 
 from .._compat import _safe_indexing
 from ..metrics import proximity
 from ._base import Calibrator
 
-__all__ = ["image_features", "side_inputs", "text_side_inputs"]
+__all__ = ["check_side_inputs", "image_features", "side_inputs", "text_side_inputs"]
 
 
 def image_features(estimator: Any, X: Any) -> NDArray[np.floating]:
@@ -37,6 +38,11 @@ def image_features(estimator: Any, X: Any) -> NDArray[np.floating]:
     """
     if hasattr(estimator, "image_features"):
         return estimator.image_features(X)
+    if issparse(X):
+        raise TypeError(
+            "This calibrator measures how near rows are to each other, for which sparse data is not "
+            "supported. Pass X.toarray(), or use a calibrator without proximity."
+        )
     try:
         return check_array(X, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -45,6 +51,16 @@ def image_features(estimator: Any, X: Any) -> NDArray[np.floating]:
             "no image_features and X is no 2-D array of numbers. Encode the pictures first, or use a "
             "calibrator without proximity."
         ) from error
+
+
+def check_side_inputs(calibrator: Calibrator, estimator: Any) -> None:
+    """Raise a TypeError if the calibrator asks for text features that the classifier does not have."""
+    if "text_features" in calibrator.side_inputs and not hasattr(estimator, "zero_shot"):
+        raise TypeError(
+            f"{type(calibrator).__name__} compares text features before and after tuning, but "
+            f"{type(estimator).__name__} has none. Use it around a CLIP classifier such as "
+            "PromptTunedCLIPClassifier."
+        )
 
 
 def text_side_inputs(estimator: Any) -> dict[str, NDArray[np.floating]]:
@@ -60,16 +76,7 @@ def text_side_inputs(estimator: Any) -> dict[str, NDArray[np.floating]]:
     side : dict
         ``text_features`` and ``zero_shot_features``, both of shape (n_classes, n_features).
 
-    Raises
-    ------
-    TypeError
-        If the classifier has no text features.
     """
-    if not (hasattr(estimator, "text_features_") and hasattr(estimator, "zero_shot")):
-        raise TypeError(
-            f"This calibrator compares text features before and after tuning, but {type(estimator).__name__} "
-            "has none. Use it around a CLIP classifier such as PromptTunedCLIPClassifier."
-        )
     return {
         "text_features": estimator.text_features_,
         "zero_shot_features": estimator.zero_shot().text_features_,

@@ -14,8 +14,9 @@ from .._compat import _check_sample_weight
 
 __all__ = ["TemperatureSolution", "fit_temperature", "solve_temperature"]
 
-# The search interval for ln(beta), after the logits have been brought to unit scale.
-_LOG_BETA_BOUND = 16.0
+# The search interval for ln(beta), after the logits have been brought to unit scale; far beyond its ends
+# float64 has no numbers.
+_LOG_BETA_BOUND = 600.0
 # Enough rows to come within a few per cent of the solution.
 _PILOT_ROWS = 2048
 _BLOCK_ENTRIES = 2**16
@@ -121,20 +122,21 @@ def solve_temperature(
 class _TemperatureProblem:
     """The derivative of the log loss by the inverse temperature, and where it is zero.
 
-    Logits are taken relative to the largest of their row. At unit scale one search interval serves raw
-    cosines and logits in the hundreds alike.
+    Logits are taken relative to the largest of their row, and in units of the mean distance that true
+    classes fall short of it: raw cosines and logits in the hundreds then look alike, and so do excluded
+    classes whose logits are minus a billion.
     """
 
-    def __init__(self, logits: Floats, true_column: NDArray[np.intp], weight: Floats) -> None:
+    def __init__(self, logits: NDArray[np.floating], true_column: NDArray[np.intp], weight: Floats) -> None:
         self.logits = logits
         self.weight = weight
-        self.largest = logits.max(axis=1, keepdims=True)
+        self.largest = logits.max(axis=1, keepdims=True).astype(np.float64)
         self.true_logit = logits[np.arange(len(logits)), true_column] - self.largest[:, 0]
         self.bounded = bool(np.isfinite(logits.min()))
         self.mean_logit = np.empty(len(logits))
         for rows, block, allowed in self._blocks():
-            self.mean_logit[rows] = block.sum(axis=1) / allowed
-        self.scale = float(weight @ -self.mean_logit)
+            self.mean_logit[rows] = (block / np.reshape(allowed, (-1, 1))).sum(axis=1)
+        self.scale = float(weight @ -self.true_logit) or float(weight @ -self.mean_logit)
 
     def has_optimum(self) -> bool:
         """Tell whether the loss falls from infinite temperature on, and rises again later."""
@@ -153,23 +155,23 @@ class _TemperatureProblem:
         position, origin = min(max(start, low), high), np.log(self.scale)
         for _ in range(100):
             beta = np.exp(position)
-            slope, curvature = self._derivatives(beta / self.scale)
+            slope, curvature = self._derivatives(beta)
             slope += pull * (position - origin) / beta
             curvature = beta * curvature + pull * (1.0 - position + origin) / beta
-            if slope == 0.0:
+            step = -slope / curvature if 0 < curvature < np.inf else np.inf
+            if abs(step) < 1e-12:  # before rounding at the root throws it out of the bracket
                 break
             low, high = (low, position) if slope > 0 else (position, high)
-            step = -slope / curvature if curvature > 0 else np.inf
-            target = position + step if low < position + step < high else (low + high) / 2.0
-            moved, position = abs(target - position), target
-            if moved < 1e-12:
+            position = position + step if low < position + step < high else (low + high) / 2.0
+            if high - low < 1e-12:
                 break
         return float(position)
 
     def _derivatives(self, beta: float) -> tuple[float, float]:
-        """Return first and second derivative of the mean log loss, at unit scale."""
+        """Return first and second derivative of the mean log loss by `beta`, at unit scale."""
         slope = curvature = 0.0
         for rows, block, _ in self._blocks(mask_with=-np.inf):
+            block /= self.scale
             prob = np.exp(block * beta)
             if not self.bounded:
                 np.copyto(block, 0.0, where=np.isneginf(block))
@@ -177,16 +179,16 @@ class _TemperatureProblem:
             prob *= block
             mean = prob.sum(axis=1) / total
             spread = np.einsum("ij,ij->i", prob, block) / total - mean**2
-            slope += float(self.weight[rows] @ (mean - self.true_logit[rows]))
+            slope += float(self.weight[rows] @ (mean - self.true_logit[rows] / self.scale))
             curvature += float(self.weight[rows] @ np.maximum(spread, 0.0))
-        return slope / self.scale, curvature / self.scale**2
+        return slope, curvature
 
     def _blocks(self, mask_with: float = 0.0) -> Iterator[tuple[slice, Floats, Any]]:
         """Walk the rows in blocks that stay in the cache; excluded classes hold `mask_with`."""
         step = max(1, _BLOCK_ENTRIES // self.logits.shape[1])
         for start in range(0, len(self.logits), step):
             rows = slice(start, start + step)
-            block = self.logits[rows] - self.largest[rows]
+            block = np.subtract(self.logits[rows], self.largest[rows], dtype=np.float64)
             allowed: Any = block.shape[1]
             if not self.bounded:
                 excluded = np.isneginf(block)
@@ -197,10 +199,10 @@ class _TemperatureProblem:
 
 def _check_logits(
     logits: ArrayLike, y_index: ArrayLike, sample_weight: ArrayLike | None
-) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.float64]]:
-    """Return float64 logits, true columns and weights, without rows of weight zero."""
-    z = check_array(logits, dtype=np.float64, ensure_all_finite=False, input_name="logits")
-    if np.isnan(z).any() or np.isposinf(z).any():
+) -> tuple[NDArray[np.floating], NDArray[np.intp], Floats]:
+    """Return logits in their own precision, true columns and weights, without rows of weight zero."""
+    z = check_array(logits, dtype=[np.float64, np.float32], ensure_all_finite=False, input_name="logits")
+    if not (z.max(axis=1) < np.inf).all():  # which NaN is not, either
         raise ValueError("logits contains NaN or plus infinity. Only finite values and -inf are allowed.")
     columns = column_or_1d(y_index)
     check_consistent_length(z, columns)
@@ -213,7 +215,8 @@ def _check_logits(
     kept = weight > 0
     if not kept.any():
         raise ValueError("All entries of sample_weight are zero; at least one row must count.")
-    z, columns, weight = z[kept], columns[kept], weight[kept]
+    if not kept.all():
+        z, columns, weight = z[kept], columns[kept], weight[kept]
     excluded = np.flatnonzero(np.isneginf(z[np.arange(len(z)), columns]))
     if len(excluded):
         raise ValueError(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from .._compat import Interval
-from ._base import CalibrationRows, Calibrator
+from ._base import CalibrationRows, Calibrator, put_first
 from ._temperature import solve_temperature
 
 __all__ = ["TemperatureScaling"]
@@ -45,6 +45,9 @@ class TemperatureScaling(Calibrator):
 
     n_features_in_ : int
         Number of columns in ``fit``.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of columns in ``fit``. Only defined if they all are strings.
 
     See Also
     --------
@@ -92,7 +95,11 @@ class TemperatureScaling(Calibrator):
         self.identified_ = solution.identified
 
     def _probabilities(self, logits: Floats) -> Floats:
-        return softmax(logits / self.temperature_, axis=1)
+        prob = softmax(logits / self.temperature_, axis=1)
+        put_first(prob, logits.argmax(axis=1))
+        return prob
 
     def _calibrated_logits(self, logits: Floats) -> Floats:
-        return logits / self.temperature_
+        scaled = logits / self.temperature_
+        put_first(scaled, logits.argmax(axis=1))
+        return scaled

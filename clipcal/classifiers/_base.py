@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,26 +32,7 @@ if TYPE_CHECKING:
 
     from clipcal.backbones import Backbone
 
-__all__ = ["CLIPClassifier", "all_or_nothing"]
-
-_Fit = TypeVar("_Fit", bound=Callable[..., Any])
-
-
-def all_or_nothing(fit: _Fit) -> _Fit:
-    """Decorate a ``fit`` so that a failure leaves the fitted attributes as they were."""
-
-    @wraps(fit)
-    def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
-        before = {name: value for name, value in vars(self).items() if name.endswith("_")}
-        try:
-            return fit(self, *args, **kwargs)
-        except BaseException:
-            for name in [name for name in vars(self) if name.endswith("_")]:
-                delattr(self, name)
-            vars(self).update(before)
-            raise
-
-    return cast(_Fit, guarded)
+__all__ = ["CLIPClassifier"]
 
 
 class CLIPClassifier(ClassifierMixin, BaseEstimator):

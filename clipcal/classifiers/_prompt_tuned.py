@@ -15,8 +15,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
+from clipcal._fitting import all_or_nothing
 from clipcal.caching import FeatureCache, MemoryLike
-from clipcal.classifiers._base import CLIPClassifier, all_or_nothing
+from clipcal.classifiers._base import CLIPClassifier
 from clipcal.classifiers._callbacks import FitReport
 from clipcal.classifiers._zero_shot import ZeroShotCLIPClassifier
 from clipcal.images import encode_images, input_kind

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
+from clipcal._fitting import all_or_nothing
 from clipcal.caching import FeatureCache, MemoryLike
-from clipcal.classifiers._base import CLIPClassifier, all_or_nothing
+from clipcal.classifiers._base import CLIPClassifier
 from clipcal.text import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:

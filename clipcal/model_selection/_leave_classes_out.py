@@ -152,7 +152,7 @@ class LeaveClassesOut(BaseShuffleSplit):
             n_out = int(size)
         else:
             check_scalar(size, "test_size", Real, min_val=0, max_val=1, include_boundaries="neither")
-            n_out = math.ceil(size * n_classes - 0.5)
+            n_out = math.ceil(round(size * n_classes, 9) - 0.5)
         if not _MIN_CLASSES <= n_out <= n_classes - _MIN_CLASSES:
             most = n_classes - _MIN_CLASSES
             remedy = (
@@ -174,7 +174,7 @@ class LeaveClassesOut(BaseShuffleSplit):
             wanted = np.full(len(counts), int(size))
         else:
             check_scalar(size, "seen_size", Real, min_val=0, max_val=1, include_boundaries="left")
-            wanted = np.ceil(size * counts - 0.5).astype(np.intp)
+            wanted = np.ceil(np.round(size * counts, 9) - 0.5).astype(np.intp)
             wanted = np.maximum(wanted, 1) if size > 0 else wanted
         available = np.minimum(wanted, counts - 1)
         if wanted.any() and not available.any():

@@ -27,10 +27,12 @@ from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier, ZeroShotCLIPCla
 from clipcal.calibration import (
     CALIBRATORS,
     CalibratedCLIPClassifier,
+    HistogramBinning,
     TemperatureScaling,
     VectorScaling,
     fit_temperature,
 )
+from clipcal.calibration._logits import class_logits, fill_zeros
 from clipcal.datasets import make_shapes
 from clipcal.metrics import ece_scorer, expected_calibration_error, proximity
 from clipcal.model_selection import LeaveClassesOut, open_vocabulary
@@ -431,11 +433,11 @@ def test_each_prediction_uses_the_temperature_of_its_class(ring):
 
 
 def test_holding_out_classes_needs_what_can_carry_over(ring):
-    with pytest.raises(ValueError, match="VectorScaling cannot be"):
+    with pytest.raises(ValueError, match="VectorScaling does not support"):
         CalibratedCLIPClassifier(NearestMean(), method="vector", cv="classes").fit(*ring)
     with pytest.raises(ValueError, match="GaussianNB cannot answer"):
         CalibratedCLIPClassifier(GaussianNB(), cv="classes").fit(*ring)
-    with pytest.raises(ValueError, match="hold back no picture of a trained class"):
+    with pytest.raises(ValueError, match="holds back no picture of a trained class"):
         CalibratedCLIPClassifier(NearestMean(), cv=LeaveClassesOut(random_state=0)).fit(*ring)
 
 
@@ -491,3 +493,77 @@ def test_classes_left_out_of_the_whole(ring):
     for score, (train, test) in zip(scores, cv.split(X, y), strict=True):
         other = clone(model).fit(X[train], y[train]).with_classes(np.unique(y[test]))
         assert score == ece_scorer(other, X[test], y[test])
+
+
+# --- what goes wrong elsewhere ----------------------------------------------------------------------
+
+
+class CountingBayes(GaussianNB):
+    fits = 0
+
+    def fit(self, X, y, sample_weight=None):
+        type(self).fits += 1
+        return super().fit(X, y, sample_weight)
+
+
+@pytest.mark.parametrize("method", ["dac", VectorScaling(penalty=-1.0), HistogramBinning(n_bins=0)])
+def test_what_cannot_work_is_refused_before_anything_is_fitted(method):
+    CountingBayes.fits = 0
+    with pytest.raises((TypeError, ValueError)):
+        CalibratedCLIPClassifier(CountingBayes(), method=method).fit(IRIS_X, NAMES)
+    assert CountingBayes.fits == 0
+
+
+def test_three_pairs_are_not_three_classes():
+    for machine in (SVC(decision_function_shape="ovo"), make_pipeline(SVC(decision_function_shape="ovo"))):
+        with pytest.raises(ValueError, match="decision_function_shape='ovr'"):
+            CalibratedCLIPClassifier(machine).fit(IRIS_X, NAMES)
+    two = CalibratedCLIPClassifier(SVC(decision_function_shape="ovo")).fit(IRIS_X[:100], NAMES[:100])
+    assert two.score(IRIS_X[:100], NAMES[:100]) == 1
+
+
+@pytest.mark.parametrize("method", ["temperature", "bin-mean-shift", "density-ratio", "isotonic"])
+def test_rows_of_weight_zero_are_not_there(method):
+    X, y = make_classification(400, n_informative=4, n_classes=3, flip_y=0.3, random_state=0)
+    base = LogisticRegression(max_iter=500).fit(X[:200], y[:200])
+    X, y = X[200:], y[200:]
+    weight = np.arange(200) % 2
+    weighted = CalibratedCLIPClassifier(base, method=method, cv="prefit").fit(X, y, sample_weight=weight)
+    without = CalibratedCLIPClassifier(base, method=method, cv="prefit").fit(X[1::2], y[1::2])
+    assert_allclose(weighted.predict_proba(X), without.predict_proba(X), atol=1e-9)
+
+
+def test_zero_stays_below_smaller_probabilities():
+    logits = class_logits(KNeighborsClassifier(2).fit(IRIS_X, IRIS_Y), IRIS_X[:3], np.arange(3))
+    assert np.isnan(logits).any()
+    filled = fill_zeros(
+        np.array([[np.log(0.99), np.log(0.01), np.nan], [0.0, np.nan, -np.inf]]), np.log(0.15)
+    )
+    assert_allclose(filled, [[np.log(0.99), np.log(0.01), np.log(0.005)], [0, np.log(0.15), -np.inf]])
+
+
+def test_log_likelihoods_far_below_zero_are_logits_like_any_other():
+    model = LinearLogits().fit(None, None)
+    logits = random_logits(300, 3)
+    y = drawn_from(logits * 0.5)
+    near = CalibratedCLIPClassifier(model, cv="prefit").fit(logits, y)
+    far = CalibratedCLIPClassifier(model, cv="prefit").fit(logits - 5000, y)
+    assert_allclose(far.calibrator_.temperature_, near.calibrator_.temperature_, rtol=1e-6)
+
+
+def test_prefit_says_what_to_do_in_a_search():
+    base = GaussianNB().fit(IRIS_X, NAMES)
+    with pytest.raises(NotFittedError, match=r"FrozenEstimator\(estimator\)"):
+        clone(CalibratedCLIPClassifier(base, cv="prefit")).fit(IRIS_X, NAMES)
+    with pytest.raises(TypeError, match="takes no \\['nonsense'\\] in fit"):
+        CalibratedCLIPClassifier(base, cv="prefit").fit(IRIS_X, NAMES, nonsense=3)
+    with pytest.raises(ValueError, match="FrozenEstimator does not allow"):
+        CalibratedCLIPClassifier(FrozenEstimator(base), cv="classes").fit(IRIS_X, NAMES)
+
+
+def test_names_of_columns_do_not_outlive_a_refit():
+    pandas = pytest.importorskip("pandas")
+    model = CalibratedCLIPClassifier(GaussianNB(), cv=2)
+    model.fit(pandas.DataFrame(IRIS_X, columns=list("abcd")), NAMES)
+    assert model.feature_names_in_.tolist() == list("abcd")
+    assert not hasattr(model.fit(IRIS_X, NAMES), "feature_names_in_")

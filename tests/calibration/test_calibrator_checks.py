@@ -233,3 +233,30 @@ def test_shrinkage_holds_a_temperature_that_the_data_leave_open():
     many, y, _ = rows(2000)
     free = TemperatureScaling().fit(many, y).temperature_
     assert_allclose(TemperatureScaling(shrinkage=1.0).fit(many, y).temperature_, free, rtol=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:The data do not determine")
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_that_sum_to_one_count_rows(name):
+    logits, y, rng = rows(150, 3)
+    side = side_for_fit(made(name), 150, 3, rng)
+    plain = made(name).fit(logits, y, **side)
+    shares = made(name).fit(logits, y, np.full(150, 1 / 150), **side)
+    assert_allclose(calibrate(shares, logits, side), calibrate(plain, logits, side), atol=1e-8)
+    strength = TemperatureScaling(shrinkage=5.0)
+    expected = strength.fit(logits, y).temperature_
+    assert_allclose(strength.fit(logits, y, np.full(150, 1 / 150)).temperature_, expected)
+
+
+@pytest.mark.filterwarnings("ignore:The data do not determine")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_failed_refit_changes_nothing(name):
+    logits, y, rng = rows(150, 3)
+    calibrator = made(name)
+    side = side_for_fit(calibrator, 150, 3, rng)
+    before = calibrate(calibrator.fit(logits, y, **side), logits, side)
+    other, _, _ = rows(50, 4)
+    with pytest.raises(ValueError, match=r"not in classes"):
+        calibrator.fit(other, np.full(50, 9), classes=range(4), **side_for_fit(calibrator, 50, 4, rng))
+    assert len(calibrator.classes_) == calibrator.n_features_in_ == 3
+    assert_array_equal(calibrate(calibrator, logits, side), before)

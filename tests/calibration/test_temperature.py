@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.datasets import load_iris
 
-from clipcal.calibration import fit_temperature
+from clipcal.calibration import TemperatureScaling, fit_temperature
 
 IRIS_X, IRIS_Y = load_iris(return_X_y=True)
 NAMES = np.array(["setosa", "versicolor", "virginica"])[IRIS_Y]
@@ -105,3 +105,45 @@ def test_excluded_classes_have_no_say():
 def test_solver_refuses(logits, y, weight, message):
     with pytest.raises(ValueError, match=message):
         fit_temperature(logits, y, weight)
+
+
+@pytest.mark.parametrize("mask", [-1e8, -1e9, -1e15, np.finfo(np.float32).min, -1e300])
+def test_masked_classes_do_not_matter_however_they_are_masked(mask):
+    logits = random_logits(300, 4)
+    y = drawn_from(logits * 0.3)
+    masked = np.column_stack([logits, np.full(300, mask)])
+    with np.errstate(all="raise", under="ignore"):
+        assert_allclose(fit_temperature(masked, y), fit_temperature(logits, y), rtol=1e-8)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-30, 1e30, 1e160])
+def test_any_unit_will_do(size):
+    logits = random_logits(300, 4)
+    y = drawn_from(logits * 0.3)
+    with np.errstate(all="raise", under="ignore"):
+        assert_allclose(fit_temperature(logits * size, y) * size, fit_temperature(logits, y), rtol=1e-8)
+
+
+def test_few_steps_on_many_rows(monkeypatch):
+    from clipcal.calibration import _temperature
+
+    calls = []
+    original = _temperature._TemperatureProblem._derivatives
+
+    def counted(self, beta):
+        calls.append(len(self.logits))
+        return original(self, beta)
+
+    monkeypatch.setattr(_temperature._TemperatureProblem, "_derivatives", counted)
+    logits = random_logits(20_000, 5)
+    fit_temperature(logits, drawn_from(logits * 0.4))
+    assert calls.count(20_000) <= 5 and len(calls) < 20
+
+
+@pytest.mark.parametrize("near", [1e-16, 1e-15])
+def test_rounding_does_not_change_the_choice(near):
+    logits = np.array([[1.0, 1.0 + 4 * near, 0.0], [2.0, 0.0, np.nextafter(2.0, 3.0)]] * 20)
+    y = np.array([1, 2, 0, 0] * 10)
+    scaling = TemperatureScaling().fit(logits, y)
+    for values in (scaling.calibrate(logits), scaling.transform(logits)):
+        np.testing.assert_array_equal(values.argmax(axis=1), logits.argmax(axis=1))
