@@ -153,18 +153,22 @@ class _TemperatureProblem:
             return 0.0
         low, high = -_LOG_BETA_BOUND, _LOG_BETA_BOUND
         position, origin = min(max(start, low), high), np.log(self.scale)
-        for _ in range(100):
+        step_before = high - low
+        while high - low > 1e-12:
             beta = np.exp(position)
             slope, curvature = self._derivatives(beta)
-            slope += pull * (position - origin) / beta
-            curvature = beta * curvature + pull * (1.0 - position + origin) / beta
+            curvature *= beta
+            if pull > 0:  # times beta, as the pull is flat in the logarithm
+                slope, curvature = beta * slope, beta * (slope + curvature) + pull
+                slope += pull * (position - origin)
             step = -slope / curvature if 0 < curvature < np.inf else np.inf
             if abs(step) < 1e-12:  # before rounding at the root throws it out of the bracket
                 break
             low, high = (low, position) if slope > 0 else (position, high)
-            position = position + step if low < position + step < high else (low + high) / 2.0
-            if high - low < 1e-12:
-                break
+            # Steps that hardly shrink would crawl along a tail; halving the bracket leaves it.
+            if not (low < position + step < high and abs(step) < 0.5 * step_before):
+                step = (low + high) / 2.0 - position
+            position, step_before = position + step, abs(step)
         return float(position)
 
     def _derivatives(self, beta: float) -> tuple[float, float]:

@@ -124,7 +124,9 @@ def test_any_unit_will_do(size):
         assert_allclose(fit_temperature(logits * size, y) * size, fit_temperature(logits, y), rtol=1e-8)
 
 
-def test_few_steps_on_many_rows(monkeypatch):
+@pytest.fixture
+def calls(monkeypatch):
+    """How many rows each evaluation of the derivatives went through."""
     from clipcal.calibration import _temperature
 
     calls = []
@@ -135,6 +137,27 @@ def test_few_steps_on_many_rows(monkeypatch):
         return original(self, beta)
 
     monkeypatch.setattr(_temperature._TemperatureProblem, "_derivatives", counted)
+    return calls
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.01, 1.0, 100.0])
+@pytest.mark.parametrize("n", [12, 40, 300])
+def test_almost_separable_rows_and_shrinkage(shrinkage, n, calls):
+    rng = np.random.default_rng(n)
+    y = rng.integers(0, 10, n)
+    logits = rng.normal(size=(n, 10)) + 6 * np.eye(10)[y]
+    logits[0] = np.roll(logits[0], 1) * 0.05
+    scaling = TemperatureScaling(shrinkage=shrinkage).fit(logits, y, classes=range(10))
+
+    def total(u):
+        return n * log_loss_at(np.exp(u), logits, y) + shrinkage * u**2
+
+    best = minimize_scalar(total, bounds=(-8, 8), method="bounded", options={"xatol": 1e-10})
+    assert total(-np.log(scaling.temperature_)) <= best.fun + 1e-9
+    assert len(calls) < 40
+
+
+def test_few_steps_on_many_rows(calls):
     logits = random_logits(20_000, 5)
     fit_temperature(logits, drawn_from(logits * 0.4))
     assert calls.count(20_000) <= 5 and len(calls) < 20
