@@ -170,3 +170,16 @@ def test_rounding_does_not_change_the_choice(near):
     scaling = TemperatureScaling().fit(logits, y)
     for values in (scaling.calibrate(logits), scaling.transform(logits)):
         np.testing.assert_array_equal(values.argmax(axis=1), logits.argmax(axis=1))
+
+
+def test_agrees_with_probmetrics():
+    calibrators = pytest.importorskip("probmetrics.calibrators", reason="probmetrics is an oracle only")
+    from probmetrics.distributions import CategoricalLogits
+
+    torch = pytest.importorskip("torch")
+    logits = random_logits(800, 6)
+    y = drawn_from(logits * 0.45)
+    theirs = calibrators.get_calibrator("temp-scaling").fit_torch(
+        CategoricalLogits(torch.from_numpy(logits)), torch.from_numpy(y)
+    )
+    assert_allclose(fit_temperature(logits, y), float(theirs.invtemp_), rtol=1e-6)
