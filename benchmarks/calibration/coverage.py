@@ -4,7 +4,9 @@
 
 Confidences of ten-class rows are drawn anew for each replicate. The true error is the same everywhere
 ("shift"), of alternating sign from bin to bin ("mixed"), or all in the last bin ("one bin"). True values
-are those of the 15 bins for infinitely many rows. Takes about five minutes with the default replicates.
+are those of the 15 bins for infinitely many rows. Adverse settings follow: few or saturated rows in one bin,
+where exceptions are rare, and pairs of models that err on opposite sides, so that their true errors are
+equal though they agree on every row. Takes about four minutes with the default replicates.
 """
 
 from __future__ import annotations
@@ -177,6 +179,84 @@ def comparison_record(n: int, name: str, pair: tuple[Any, ...], metric: str, cou
     }  # fmt: skip
 
 
+# Rows, whether weights are exponential, and the confidence and accuracy of all rows.
+SATURATED = [
+    (50, False, 0.99, 0.95), (100, False, 0.99, 0.97), (200, False, 0.99, 0.97), (500, False, 0.99, 0.98),
+    (1000, False, 0.99, 0.97), (100, False, 0.95, 0.90), (100, False, 0.90, 0.97), (100, True, 0.99, 0.97),
+    (300, True, 0.99, 0.97), (1000, True, 0.99, 0.97), (300, True, 0.95, 0.90),
+]  # fmt: skip
+
+
+def saturated_intervals(count: int) -> list[dict[str, Any]]:
+    records = []
+    for n, weigh, confidence, accuracy in SATURATED:
+        rng = np.random.default_rng([n, weigh, int(confidence * 100)])
+        true = abs(confidence - accuracy)
+        covered, width = 0, 0.0
+        for seed in range(count):
+            y = (rng.random(n) < accuracy).astype(int)
+            weight = rng.exponential(size=n) if weigh else None
+            options = {"labels": [0, 1], "sample_weight": weight, "n_resamples": 400, "random_state": seed}
+            found = calibration_interval(y, np.full(n, confidence), **options)
+            covered += found.low - 1e-9 <= true <= found.high + 1e-9
+            width += (found.high - found.low) / count
+        records.append(
+            {"n": n, "weights": weigh, "confidence": confidence, "accuracy": accuracy, "replicates": count,
+             "coverage": covered / count, "mean width": width}
+        )  # fmt: skip
+    return records
+
+
+def draw_certain(rng: np.random.Generator, n: int, kind: str) -> tuple[np.ndarray, float]:
+    """Probability of being right, and how far the two models are off above and below it."""
+    if kind == "one bin, .70":
+        return np.full(n, 0.70), 0.02
+    if kind == "one bin, .97":
+        return np.full(n, 0.97), 0.02
+    if kind == "saturated":
+        return np.maximum(0.01 + 0.98 * rng.beta(30, 1, n), 0.5), 0.02
+    return rng.uniform(0.55, 0.95, n), 0.04 if kind == "spread, .04" else 0.02
+
+
+OPPOSITE = {
+    "one bin, .70": (100, 300, 1000),
+    "one bin, .97": (30, 100, 300, 1000),
+    "spread, .02": (100, 300, 1000),
+    "spread, .04": (300,),
+    "saturated": (100, 300),
+}
+
+
+def opposite_comparisons(count: int) -> list[dict[str, Any]]:
+    records = []
+    for kind, sizes in OPPOSITE.items():
+        right, off = draw_certain(np.random.default_rng(0), POPULATION, kind)
+        errors = []
+        for confidence in clipped(right, off):
+            gap = np.bincount(np.ceil(confidence * 15).astype(int), confidence - right)
+            errors.append(float(np.abs(gap).sum() / POPULATION))
+        true = errors[0] - errors[1] if kind == "saturated" else 0.0
+        for n in sizes:
+            rng = np.random.default_rng([n, len(kind)])
+            covered, rejected, width = 0, 0, 0.0
+            for seed in range(count):
+                right, off = draw_certain(rng, n, kind)
+                y, (a, b) = (rng.random(n) < right).astype(int), clipped(right, off)
+                found = compare_calibration(y, a, b, labels=[0, 1], n_resamples=400, random_state=seed)
+                covered += found.low - 1e-9 <= true <= found.high + 1e-9
+                rejected += found.pvalue <= 0.05
+                width += (found.high - found.low) / count
+            records.append(
+                {"n": n, "kind": kind, "replicates": count, "true": true, "coverage": covered / count,
+                 "rejected": rejected / count, "mean width": width}
+            )  # fmt: skip
+    return records
+
+
+def clipped(right: np.ndarray, off: float) -> tuple[np.ndarray, np.ndarray]:
+    return np.minimum(right + off, 0.9999), np.maximum(right - off, 0.5)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replicates", type=int, default=200, help="for up to 1000 rows; a half beyond")
@@ -192,6 +272,8 @@ def main() -> None:
         "intervals": intervals(replicates),
         "tests": tests(replicates),
         "comparisons": comparisons(replicates),
+        "saturated intervals": saturated_intervals(2 * args.replicates),
+        "opposite comparisons": opposite_comparisons(2 * args.replicates),
     }
     found["seconds"] = round(time.perf_counter() - start, 1)
     args.out.parent.mkdir(parents=True, exist_ok=True)

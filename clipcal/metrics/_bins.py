@@ -27,6 +27,10 @@ Closed = Literal["right", "left"]
 
 # So many values stay in the processor's cache while they are compared with one cut after the other.
 _VALUES_AT_A_TIME = 2**15
+# The whole numbers up to here are exact in double precision.
+_LARGEST_COUNT = 2**53
+# A trifle more, so that rounding cannot decide.
+_HALF_A_UNIT = 0.5 + 1e-9
 
 BIN_COUNT: dict[str, list[Any]] = {"n_bins": [Interval(Integral, 1, None, closed="left")]}
 
@@ -123,7 +127,7 @@ def calibration_bins(
     """Sort predictions into bins by confidence, and compare confidence with accuracy in each.
 
     The confidence of a row is its largest probability; the row is correct if that column's label is
-    the true one. Of equal largest probabilities the first column wins.
+    the true one. Of equal largest probabilities the one whose label sorts first wins.
 
     Parameters
     ----------
@@ -149,7 +153,7 @@ def calibration_bins(
 
     closed : {"right", "left"}, default="right"
         The side on which a bin of equal width includes its edge. The outermost bins always include 0
-        and 1. Bins of equal weight are closed on the right.
+        and 1. Ignored with ``strategy="quantile"``, whose bins are closed on the right.
 
     Returns
     -------
@@ -207,7 +211,8 @@ def bin_top_label(
         in_bin = effective_count = count.astype(np.float64)
     else:
         in_bin = total(weight)
-        effective_count = _divide(in_bin**2, total(weight**2), empty=0.0)
+        # A weight may be so small that its square is 0; a row is one row all the same.
+        effective_count = np.maximum(_divide(in_bin**2, total(weight**2), empty=0.0), count > 0)
         confidence, correct, residual = weight * confidence, weight * correct, weight * residual
     return CalibrationBins(
         edges=edges,
@@ -242,28 +247,41 @@ def cut_index(values: Floats, cuts: Floats, *, closed: Closed = "right") -> NDAr
 
 
 def equal_weight_edges(values: Floats, weight: Floats, n_bins: int) -> Floats:
-    """Cut between sorted values so that the bins weigh about the same and none is empty.
+    """Cut half-way between sorted values so that the bins weigh about the same and none is empty.
+
+    Rows are counted in units. If all weights are whole numbers they are the units; otherwise weights are
+    scaled to sum to the number of rows. Units are shared out as ``numpy.array_split`` does, the first bins
+    getting one more. A cut is made behind the first row at which the bins so far hold their units or lack
+    less than half of one, and behind all rows of the same value.
 
     The outermost edges are written as 0 and 1, whatever the values are.
     """
     n_rows = len(values)
-    n_bins = min(n_bins, n_rows)
-    steps = np.arange(1, n_bins)
-    ends: NDArray[np.intp]
-    if (weight == weight[0]).all():
+    n_units, passed = n_rows, None
+    if (weight == weight[0]).all() and not (1.0 < weight[0] == np.floor(weight[0])):
         ordered = np.sort(values)
-        size, extra = divmod(n_rows, n_bins)
-        ends = steps * size + np.minimum(steps, extra)
     else:
         order = np.argsort(values, kind="stable")
         ordered = values[order]
         passed = np.cumsum(weight[order])
-        # The slack keeps a cut in place when rounding makes a cumulative weight miss its target.
-        targets = steps * (passed[-1] / n_bins) * (1.0 - 1e-12)
-        ends = np.minimum(np.searchsorted(passed, targets) + 1, n_rows - 1)
-    cuts = np.unique((ordered[ends - 1] + ordered[ends]) / 2.0)
-    above = np.append(np.searchsorted(ordered, cuts, side="right"), n_rows)
-    cuts = cuts[np.diff(above) > 0]
+        # Beyond, whole numbers can no longer be counted one by one.
+        if passed[-1] < _LARGEST_COUNT and (weight == np.floor(weight)).all():
+            n_units = int(passed[-1])
+        else:
+            passed *= n_rows / passed[-1]
+    n_bins = min(n_bins, n_units)
+    steps = np.arange(1, n_bins)
+    size, extra = divmod(n_units, n_bins)
+    ends: NDArray[np.intp] = steps * size + np.minimum(steps, extra)
+    if passed is not None:
+        # Half a unit of slack keeps the cuts in place when weights are nearly equal.
+        ends = np.minimum(np.searchsorted(passed, ends - _HALF_A_UNIT) + 1, n_rows)
+    ends = np.unique(np.searchsorted(ordered, ordered[ends - 1], side="right"))
+    ends = ends[ends < n_rows]
+    below, above = ordered[ends - 1], ordered[ends]
+    middle = below / 2.0 + above / 2.0
+    # Between neighbouring floating-point numbers there is no room for a cut.
+    cuts = np.where((below < middle) & (middle < above), middle, below)
     return np.concatenate([[0.0], cuts, [1.0]])
 
 

@@ -10,7 +10,7 @@ from sklearn.isotonic import isotonic_regression
 
 from .._compat import StrOptions, validate_params
 from ._bins import BIN_COUNT, Strategy, bin_top_label
-from ._top_label import TopLabel, read_class_probabilities, read_top_label, row_blocks
+from ._top_label import ClassProbabilities, TopLabel, read_class_probabilities, read_top_label, row_blocks
 
 __all__ = [
     "BinnedBrierDecomposition",
@@ -98,11 +98,16 @@ def brier_score(
     0.17
     """
     classes = read_class_probabilities(y_true, y_prob, labels=labels, sample_weight=sample_weight)
+    return float(np.average(brier_losses(classes), weights=classes.weight))
+
+
+def brier_losses(classes: ClassProbabilities) -> Floats:
+    """Compute the squared distance of each row from its true class."""
     distance = np.empty(len(classes.weight))
     for rows, block in row_blocks(classes.prob):
         block[np.arange(len(block)), classes.true_column[rows]] -= 1.0
         distance[rows] = np.einsum("ij,ij->i", block, block)
-    return float(np.average(distance, weights=classes.weight))
+    return distance
 
 
 @validate_params({})

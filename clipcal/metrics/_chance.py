@@ -141,6 +141,7 @@ def calibration_error_floor(
     >>> round(calibration_error_floor(y_prob), 3), round(calibration_error_floor(y_prob[::100]), 3)
     (0.028, 0.312)
     """
+    y_prob = np.asarray(y_prob)  # names of columns do not matter here
     y, labels = no_truth(y_prob)
     top_label = read_top_label(y, y_prob, labels=labels, sample_weight=sample_weight)
     return _floor(bin_rows(top_label, n_bins=n_bins, strategy=strategy), check_random_state(random_state))
@@ -282,7 +283,8 @@ def consistency_band(
     Raises
     ------
     ValueError
-        If the rows are not those of the table.
+        If the rows are not those of the table: if their number, weight or mean confidence in any bin is
+        another.
 
     References
     ----------
@@ -298,6 +300,7 @@ def consistency_band(
     >>> low, bins.accuracy, high
     (array([0.5]), array([0.55]), array([0.9]))
     """
+    y_prob = np.asarray(y_prob)  # names of columns do not matter here
     y, labels = no_truth(y_prob)
     rows = _rows_of(bins, read_top_label(y, y_prob, labels=labels, sample_weight=sample_weight))
     tails = [(1.0 - confidence_level) / 2.0, (1.0 + confidence_level) / 2.0]
@@ -320,10 +323,23 @@ def consistency_band(
 
 def _rows_of(bins: CalibrationBins, top_label: TopLabel) -> BinnedRows:
     confidence, _, weight = top_label
+    n_bins, filled = len(bins), bins.count > 0
+    fits = False
     for side in ("left", "right"):
         index = np.searchsorted(bins.edges[1:-1], confidence, side=side)
-        if np.array_equal(np.bincount(index, minlength=len(bins)), bins.count):
-            return BinnedRows(confidence, weight, index, len(bins))
+        if not np.array_equal(np.bincount(index, minlength=n_bins), bins.count):
+            continue
+        fits = True
+        weights = np.bincount(index, weights=weight, minlength=n_bins)
+        sums = np.bincount(index, weights=weight * confidence, minlength=n_bins)
+        claimed = bins.weight[filled] * bins.confidence[filled]
+        if np.allclose(weights, bins.weight) and np.allclose(sums[filled], claimed):
+            return BinnedRows(confidence, weight, index, n_bins)
+    if fits:
+        raise ValueError(
+            f"The {len(confidence)} rows of y_prob are as many in each bin as those of the table, but with "
+            "other weights or confidences. Pass the y_prob and sample_weight that the bins were made of."
+        )
     raise ValueError(
         f"The bins hold {bins.n_samples} rows, in other bins than the {len(confidence)} rows of y_prob. "
         "Pass the y_prob and sample_weight that the bins were made of."

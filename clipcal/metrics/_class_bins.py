@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import column_or_1d
 
-from .._compat import Interval, StrOptions, validate_params
-from ._bins import CalibrationBins, Strategy, bin_top_label
-from ._top_label import TopLabel, read_top_label
+from .._compat import StrOptions, validate_params
+from ._bins import BIN_COUNT, CalibrationBins, Closed, Strategy, bin_top_label
+from ._labels import is_missing
+from ._top_label import TopLabel, read_input
 
 __all__ = ["class_calibration_bins"]
 
 
 @validate_params(
     {
-        "n_bins": [Interval(Integral, 1, None, closed="left")],
+        **BIN_COUNT,
         "strategy": [StrOptions({"uniform", "quantile"})],
+        "closed": [StrOptions({"right", "left"})],
     }
 )
 def class_calibration_bins(
@@ -31,6 +31,7 @@ def class_calibration_bins(
     sample_weight: ArrayLike | None = None,
     n_bins: int = 15,
     strategy: Strategy = "uniform",
+    closed: Closed = "right",
 ) -> CalibrationBins:
     """Sort the probabilities of one class into bins, and compare them with how often it is the true one.
 
@@ -40,7 +41,7 @@ def class_calibration_bins(
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
-        True labels.
+        True labels. One that is not in `labels` is simply not of this class.
 
     y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
@@ -61,6 +62,9 @@ def class_calibration_bins(
     strategy : {"uniform", "quantile"}, default="uniform"
         Bins of equal width, or of equal weight.
 
+    closed : {"right", "left"}, default="right"
+        The side on which a bin of equal width includes its edge. Ignored with ``strategy="quantile"``.
+
     Returns
     -------
     bins : CalibrationBins
@@ -70,7 +74,7 @@ def class_calibration_bins(
     ------
     ValueError
         If `class_label` is no label, or the input is empty, holds NaN or infinity, is no probability, or
-        does not fit together.
+        does not fit together, or if a row's sum is further than 0.01 from 1.
 
     See Also
     --------
@@ -85,18 +89,17 @@ def class_calibration_bins(
     >>> bins.count, bins.accuracy
     (array([2, 2]), array([0., 1.]))
     """
-    # Reading the top label checks all there is to check.
-    read_top_label(y_true, y_prob, labels=labels, sample_weight=sample_weight)
-    y = column_or_1d(y_true)
-    columns = np.unique(y) if labels is None else column_or_1d(labels)
-    found = [position for position, label in enumerate(columns.tolist()) if label == class_label]
+    reading = read_input(y_true, y_prob, labels=labels, sample_weight=sample_weight)
+    known = reading.columns.labels
+    if np.ndim(class_label) != 0:
+        raise ValueError(
+            f"class_label must be a single label, such as {known.tolist()[0]!r}; got {class_label!r}."
+        )
+    names = [] if is_missing(class_label) else known.tolist()
+    found = [position for position, label in enumerate(names) if label == class_label]
     if not found:
-        raise ValueError(f"class_label={class_label!r} is none of the labels {columns.tolist()!r}.")
-    prob = np.clip(np.asarray(y_prob, dtype=np.float64), 0.0, 1.0)
-    if prob.ndim == 1:
-        prob = np.column_stack([1.0 - prob, prob])
-    weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    kept = weight > 0
-    is_class = np.asarray(y == columns[found[0]], dtype=np.float64)
-    rows = TopLabel(prob[kept, found[0]], is_class[kept], weight[kept])
-    return bin_top_label(rows, n_bins=n_bins, strategy=strategy)
+        raise ValueError(f"class_label={class_label!r} is none of the labels {known.tolist()!r}.")
+    reading.check_row_sums()
+    is_class = np.asarray(reading.y == known[found[0]], dtype=np.float64)
+    rows = TopLabel(reading.column(found[0]), is_class, reading.weight)
+    return bin_top_label(rows, n_bins=n_bins, strategy=strategy, closed=closed)

@@ -7,11 +7,11 @@ from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import column_or_1d
 
 from .._compat import Interval, StrOptions, validate_params
 from ._bins import BIN_COUNT, Closed, Strategy, bin_top_label, uniform_index
-from ._top_label import _BLOCK_ENTRIES, ClassProbabilities, TopLabel, read_class_probabilities, row_blocks
+from ._input import BLOCK_ENTRIES
+from ._top_label import ClassProbabilities, TopLabel, read_class_probabilities, row_blocks
 
 __all__ = ["classwise_calibration_error"]
 
@@ -107,7 +107,7 @@ def classwise_calibration_error(
         longer.
 
     closed : {"right", "left"}, default="right"
-        The side on which a bin of equal width includes its edge.
+        The side on which a bin of equal width includes its edge. Ignored with ``strategy="quantile"``.
 
     norm : {"l1", "l2"}, default="l1"
         Mean absolute or root mean square gap, within a class and over classes.
@@ -162,10 +162,7 @@ def classwise_calibration_error(
     else:
         errors = _equal_width_errors(classes, n_bins, closed, norm, threshold)
     if average is None:
-        if labels is None:
-            return errors
-        # Back from the sorted order to that of the caller's columns.
-        return errors[np.searchsorted(classes.labels, column_or_1d(labels))]
+        return errors
     share: Floats = np.ones(len(errors))
     if average == "weighted":
         share = np.bincount(classes.true_column, classes.weight, len(errors)).astype(np.float64)
@@ -203,7 +200,7 @@ def _equal_width_errors(
         cell = uniform_index(values, edges, closed=closed) * n_classes + column
         return np.bincount(cell, amount, len(residual)).astype(np.float64)
 
-    for rows, block in row_blocks(prob, max(_BLOCK_ENTRIES, len(residual))):
+    for rows, block in row_blocks(prob, max(BLOCK_ENTRIES, len(residual))):
         in_block = row_weight[rows]
         high = block > edges[1] if closed == "right" else block >= edges[1]
         low = ~high

@@ -61,7 +61,7 @@ def debiased_calibration_error(
         correction.
 
     closed : {"right", "left"}, default="right"
-        The side on which a bin of equal width includes its edge.
+        The side on which a bin of equal width includes its edge. Ignored with ``strategy="quantile"``.
 
     squared : bool, default=False
         Whether to return the squared error before it is cut off at 0. Chance moves it up as often as

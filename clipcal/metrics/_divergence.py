@@ -7,6 +7,8 @@ from numbers import Integral
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._proximity import nearest_squared_distances, unit_rows
+
 __all__ = ["feature_divergence"]
 
 
@@ -21,8 +23,10 @@ def feature_divergence(text_features: ArrayLike, *, n_neighbors: int = 5, metric
     ----------
     text_features : array-like of shape (n_classes, n_features)
         Rows are brought to unit length.
+
     n_neighbors : int, default=5
         Neighbours per class; all other classes, if there are fewer. The paper leaves the number open.
+
     metric : {"euclidean", "cosine"}, default="euclidean"
         Distance between unit vectors, ``|a - b|`` or ``1 - a.b``. The paper leaves this open too; the
         two are monotone in one another.
@@ -35,7 +39,8 @@ def feature_divergence(text_features: ArrayLike, *, n_neighbors: int = 5, metric
     Raises
     ------
     ValueError
-        If there are fewer than two classes, or a parameter is out of range.
+        If there are fewer than two classes, if features hold NaN, infinity or a row of zeros, or if a
+        parameter is out of range.
 
     References
     ----------
@@ -48,19 +53,19 @@ def feature_divergence(text_features: ArrayLike, *, n_neighbors: int = 5, metric
     >>> round(feature_divergence([[1, 0], [0, 1], [1, 1]], n_neighbors=1), 4)
     0.7654
     """
-    features = np.asarray(text_features, dtype=np.float64)
-    if features.ndim != 2 or len(features) < 2:
-        raise ValueError(
-            "text_features must hold at least two classes, one a row; "
-            f"got an array of shape {features.shape}."
-        )
     if metric not in ("euclidean", "cosine"):
         raise ValueError(f"metric must be 'euclidean' or 'cosine'; got {metric!r}.")
-    if not isinstance(n_neighbors, Integral) or n_neighbors < 1:
+    if isinstance(n_neighbors, bool) or not isinstance(n_neighbors, Integral) or n_neighbors < 1:
         raise ValueError(f"n_neighbors must be a positive integer; got {n_neighbors!r}.")
-    features = features / np.linalg.norm(features, axis=1, keepdims=True)
-    distance = 1 - np.clip(features @ features.T, -1, 1)
-    np.fill_diagonal(distance, np.inf)
+    shape = np.shape(text_features)
+    if len(shape) != 2 or shape[0] < 2:
+        raise ValueError(
+            f"text_features must hold at least two classes, one a row; got an array of shape {shape}."
+        )
+    features = unit_rows(np.asarray(text_features, dtype=np.float64), "text_features")
     n_neighbors = min(int(n_neighbors), len(features) - 1)
-    nearest = np.partition(distance, n_neighbors - 1, axis=1)[:, :n_neighbors]
-    return float((np.sqrt(2 * nearest) if metric == "euclidean" else nearest).mean())
+    total = 0.0
+    for squared in nearest_squared_distances(features, features, n_neighbors, exclude_self=True):
+        # For unit vectors, 1 - a.b is half the squared distance.
+        total += float((np.sqrt(squared) if metric == "euclidean" else squared / 2.0).sum())
+    return total / (len(features) * n_neighbors)

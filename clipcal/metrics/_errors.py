@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .._compat import StrOptions, validate_params
 from ._bins import BIN_COUNT, Closed, Strategy, bin_top_label
+from ._caller import advise_caller
 from ._top_label import read_top_label
 
 __all__ = ["adaptive_calibration_error", "expected_calibration_error", "root_mean_square_calibration_error"]
@@ -124,7 +123,9 @@ def adaptive_calibration_error(
         of `y_true`, provided that there are as many as columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights, finite and non-negative. Cuts are made where the cumulative weight passes equal shares.
+        Weights, finite and non-negative. Whole numbers count as repetitions of the row. Of other
+        weights only the ratios count: they are scaled to sum to the number of rows, so equal ones
+        change nothing. Cuts are made where the cumulative weight comes within half a row of its share.
 
     n_bins : int, default=15
         Number of bins, at least 1. Fewer are made if rows are few or tied.
@@ -165,11 +166,10 @@ def adaptive_calibration_error(
     top_label = read_top_label(y_true, y_prob, labels=labels, sample_weight=sample_weight)
     n_rows = len(top_label.weight)
     if n_rows < 5 * n_bins:
-        warnings.warn(
+        cure = f"n_bins={n_rows // 5} or more rows" if n_rows >= 5 else "more rows"
+        advise_caller(
             f"{n_rows} rows for {n_bins} bins leave fewer than five in each, so the adaptive calibration "
-            f"error mostly measures noise. Pass n_bins={max(1, n_rows // 5)} or more rows.",
-            UserWarning,
-            stacklevel=3,
+            f"error mostly measures noise. Pass {cure}."
         )
     return bin_top_label(top_label, n_bins=n_bins, strategy="quantile").error
 
@@ -218,7 +218,7 @@ def root_mean_square_calibration_error(
         Bins of equal width, or of equal weight.
 
     closed : {"right", "left"}, default="right"
-        The side on which a bin of equal width includes its edge.
+        The side on which a bin of equal width includes its edge. Ignored with ``strategy="quantile"``.
 
     Returns
     -------

@@ -114,7 +114,7 @@ def maximum_calibration_error(
     return float(np.abs(bins.gaps[eligible]).max())
 
 
-@validate_params(BIN_COUNT)
+@validate_params({**BIN_COUNT, "closed": [StrOptions({"right", "left"})]})
 def over_under_confidence(
     y_true: ArrayLike,
     y_prob: ArrayLike,
@@ -122,6 +122,7 @@ def over_under_confidence(
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
     n_bins: int = 15,
+    closed: Closed = "right",
 ) -> OverUnderConfidence:
     """Split the expected calibration error into over- and under-confidence.
 
@@ -143,6 +144,9 @@ def over_under_confidence(
     n_bins : int, default=15
         Number of bins of equal width, at least 1.
 
+    closed : {"right", "left"}, default="right"
+        The side on which a bin includes its edge.
+
     Returns
     -------
     parts : OverUnderConfidence
@@ -162,7 +166,7 @@ def over_under_confidence(
     (0.325, 0.075)
     """
     top_label = read_top_label(y_true, y_prob, labels=labels, sample_weight=sample_weight)
-    bins = bin_top_label(top_label, n_bins=n_bins)
+    bins = bin_top_label(top_label, n_bins=n_bins, closed=closed)
     return OverUnderConfidence(over=bins.over, under=bins.under)
 
 

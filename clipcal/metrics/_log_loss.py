@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
 from .._compat import validate_params
-from ._top_label import _BLOCK_ENTRIES, _columns, _read_weight, _row_slices, read_class_probabilities
+from ._input import read_matrix, read_weight, row_slices
+from ._labels import find_columns, read_columns
+from ._top_label import ClassProbabilities, read_class_probabilities
 
-__all__ = ["negative_log_likelihood", "negative_log_likelihood_from_logits"]
+__all__ = ["log_losses", "negative_log_likelihood", "negative_log_likelihood_from_logits"]
 
 Floats = NDArray[np.float64]
 
@@ -74,9 +73,13 @@ def negative_log_likelihood(
     0.3081
     """
     classes = read_class_probabilities(y_true, y_prob, labels=labels, sample_weight=sample_weight)
+    return float(np.average(log_losses(classes), weights=classes.weight)) + 0.0
+
+
+def log_losses(classes: ClassProbabilities) -> Floats:
+    """Compute the loss of each row, in nats."""
     chosen = np.take_along_axis(classes.prob, classes.true_column[:, None], axis=1)[:, 0]
-    loss = -np.log(np.clip(chosen.astype(np.float64), _SMALLEST_PROBABILITY, 1.0))
-    return float(np.average(loss, weights=classes.weight)) + 0.0
+    return -np.log(np.clip(chosen.astype(np.float64), _SMALLEST_PROBABILITY, 1.0))
 
 
 @validate_params({})
@@ -127,39 +130,25 @@ def negative_log_likelihood_from_logits(
     >>> round(negative_log_likelihood_from_logits(["cat", "owl"], logits, labels=["cat", "dog", "owl"]), 4)
     450.0849
     """
-    y = column_or_1d(y_true)
-    scores = check_array(
-        logits,
-        dtype=[np.float64, np.float32, np.float16],
-        ensure_2d=False,
-        ensure_all_finite=False,
-        input_name="logits",
-    )
-    check_consistent_length(y, scores)
+    all_labels, scores = read_matrix(y_true, logits, "logits")
+    rows, weight = read_weight(sample_weight, len(all_labels))
+    y = all_labels
+    if rows is not None:
+        y, scores = y[rows], scores[rows]
+    columns = read_columns(y, all_labels, logits, scores.shape, labels, name="logits")
     if scores.ndim == 1:
         scores = np.column_stack([np.zeros_like(scores), scores])
-    columns, order = _columns(y, scores.shape[1], labels)
-    true_column = _true_column(y, columns)
-    if order is not None:
-        true_column = order[true_column]
-    kept, weight = _read_weight(sample_weight, len(y))
-    return float(np.average(_losses(scores, true_column)[kept], weights=weight))
-
-
-def _true_column(y: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.intp]:
-    column = np.minimum(np.searchsorted(columns, y), len(columns) - 1)
-    absent = columns[column] != y
-    if absent.any():
-        raise ValueError(
-            f"y_true holds labels without a column: {np.unique(y[absent])[:5].tolist()!r}. Their likelihood "
-            "is unknown; leave these rows out, or add the missing columns and pass labels."
-        )
-    return column
+    true_column = find_columns(
+        y,
+        columns,
+        "Their likelihood is unknown; leave these rows out, or add the missing columns and pass labels.",
+    )
+    return float(np.average(_losses(scores, true_column), weights=weight))
 
 
 def _losses(logits: NDArray[np.floating], true_column: NDArray[np.intp]) -> Floats:
     losses = np.empty(len(logits))
-    for rows in _row_slices(logits, _BLOCK_ENTRIES):
+    for rows in row_slices(*logits.shape):
         block = logits[rows].astype(np.float64)
         at, chosen = np.arange(len(block)), true_column[rows]
         first = block.argmax(axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Integral
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 
 from .._compat import Interval, StrOptions, validate_params
 from ._bins import BIN_COUNT, Closed, cut_index, equal_weight_edges, uniform_index
+from ._input import read_weight
 from ._top_label import TopLabel, read_top_label
 
 __all__ = ["ProximityBias", "proximity", "proximity_bias", "proximity_informed_calibration_error"]
@@ -19,6 +21,8 @@ Floats = NDArray[np.float64]
 
 # Similarities to the reference, and neighbours' features, are held for about so many numbers at a time.
 _BLOCK_ENTRIES = 2**22
+# Sums of squares of such numbers are in range in single precision.
+_ORDINARY = (1e-15, 1e15)
 
 _PROXIMITY_BINS = {
     **BIN_COUNT,
@@ -33,7 +37,7 @@ class ProximityBias(NamedTuple):
     error: float
     baseline: float
     excess: float
-    p_value: float
+    pvalue: float
 
 
 @validate_params({"n_neighbors": [Interval(Integral, 1, None, closed="left")], "exclude_self": ["boolean"]})
@@ -83,8 +87,8 @@ def proximity(
     >>> proximity([[1, 0], [0, 1]], [[2, 0], [3, 0], [0, -1]], n_neighbors=2).round(4)
     array([1.    , 0.2431])
     """
-    rows = _unit_rows(features, "features")
-    others = _unit_rows(reference, "reference")
+    rows = unit_rows(features, "features")
+    others = unit_rows(reference, "reference")
     if rows.shape[1] != others.shape[1]:
         raise ValueError(
             f"features have {rows.shape[1]} columns but reference has {others.shape[1]}. "
@@ -98,7 +102,34 @@ def proximity(
     n_neighbors = min(n_neighbors, len(others) - exclude_self)
     if n_neighbors == 0:
         raise ValueError("A single row has no neighbour but itself. Pass more rows, or another reference.")
-    distance = np.empty(len(rows))
+    squared = nearest_squared_distances(rows, others, n_neighbors, exclude_self=exclude_self)
+    return np.exp(-np.concatenate([np.sqrt(block).mean(axis=1) for block in squared]))
+
+
+def nearest_squared_distances(
+    rows: NDArray[np.floating], others: NDArray[np.floating], n_neighbors: int, *, exclude_self: bool
+) -> Iterator[Floats]:
+    """Walk unit rows in blocks, and find the squared distances to the nearest other ones.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_samples, n_features)
+        Rows of length 1.
+
+    others : ndarray of shape (n_reference, n_features)
+        Where neighbours come from; rows of length 1.
+
+    n_neighbors : int
+        Number of neighbours, at least 1 and no more than there are.
+
+    exclude_self : bool
+        Whether `others` are the same rows, none of which is its own neighbour.
+
+    Yields
+    ------
+    squared : ndarray of shape (n_rows, n_neighbors)
+        In no particular order within a row.
+    """
     step = max(1, _BLOCK_ENTRIES // max(len(others), n_neighbors * rows.shape[1]))
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
@@ -109,8 +140,7 @@ def proximity(
         nearest = np.argpartition(likeness, len(others) - n_neighbors, axis=1)[:, -n_neighbors:]
         # The product finds the neighbours; it would round small distances away.
         apart = others[nearest] - block[:, None].astype(np.float64)
-        distance[start : start + step] = np.sqrt(np.einsum("ijk,ijk->ij", apart, apart)).mean(axis=1)
-    return np.exp(-distance)
+        yield np.einsum("ijk,ijk->ij", apart, apart)
 
 
 @validate_params(_PROXIMITY_BINS)
@@ -205,7 +235,7 @@ def proximity_informed_calibration_error(
 @validate_params(
     {
         **_PROXIMITY_BINS,
-        "n_permutations": [Interval(Integral, 1, None, closed="left")],
+        "n_permutations": [Interval(Integral, 99, None, closed="left")],
         "random_state": ["random_state"],
     }
 )
@@ -255,7 +285,7 @@ def proximity_bias(
         The side on which a bin of confidence includes its edge.
 
     n_permutations : int, default=100
-        Number of shuffles, at least 1.
+        Number of shuffles, at least 99. The p-value cannot fall below ``1 / (n_permutations + 1)``.
 
     random_state : int, RandomState or None, default=None
         Seed of the shuffles.
@@ -263,7 +293,7 @@ def proximity_bias(
     Returns
     -------
     bias : ProximityBias
-        A named tuple ``(error, baseline, excess, p_value)``: the proximity-informed calibration error,
+        A named tuple ``(error, baseline, excess, pvalue)``: the proximity-informed calibration error,
         its mean under shuffled proximity, the difference, and the share of shuffles (the given order
         counted as one) that reach the error.
 
@@ -280,7 +310,7 @@ def proximity_bias(
     >>> bias = proximity_bias(
     ...     y_true, np.full(100, 0.75), proximity=np.linspace(1, 0, 100), n_proximity_bins=2, random_state=0
     ... )
-    >>> bias.error, round(bias.p_value, 2)
+    >>> bias.error, round(bias.pvalue, 2)
     (0.5, 0.01)
     """
     top_label = read_top_label(y_true, y_prob, labels=labels, sample_weight=sample_weight)
@@ -311,13 +341,14 @@ class _Cells(NamedTuple):
 
 def _read_proximity(proximity: ArrayLike, y_true: ArrayLike, sample_weight: ArrayLike | None) -> Floats:
     """Check proximities, and drop those of rows of weight zero."""
-    closeness = column_or_1d(proximity, dtype=np.float64)
+    closeness = column_or_1d(proximity, dtype=np.float64, input_name="proximity")
     check_consistent_length(column_or_1d(y_true), closeness)
+    kept, _ = read_weight(sample_weight, len(closeness))
+    if kept is not None:
+        closeness = closeness[kept]
     if not np.isfinite(closeness).all():
         raise ValueError("proximity contains NaN or infinity. Drop those rows, or mend the features.")
-    if sample_weight is None:
-        return closeness
-    return closeness[np.broadcast_to(np.asarray(sample_weight) > 0, closeness.shape)]
+    return closeness
 
 
 def _sort_into_cells(
@@ -333,11 +364,35 @@ def _sort_into_cells(
     )
 
 
-def _unit_rows(features: ArrayLike, name: str) -> NDArray[np.floating]:
+def unit_rows(features: ArrayLike, name: str) -> NDArray[np.floating]:
+    """Check features, and bring their rows to unit length.
+
+    Parameters
+    ----------
+    features : array-like of shape (n_samples, n_features)
+        Features.
+
+    name : str
+        What the caller calls them.
+
+    Returns
+    -------
+    rows : ndarray of shape (n_samples, n_features)
+        In float32 if `features` are, and in float64 otherwise.
+
+    Raises
+    ------
+    ValueError
+        If features hold NaN, infinity or a row of zeros.
+    """
     rows = check_array(features, dtype=[np.float64, np.float32], input_name=name)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    if not length.all():
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    if not largest.all():
         raise ValueError(
-            f"Row {int(np.argmin(length))} of {name} holds zeros only, so it has no direction. Leave it out."
+            f"Row {int(np.argmin(largest))} of {name} holds zeros only, so it has no direction. Leave it out."
         )
-    return rows / length
+    if largest.min() < _ORDINARY[0] or largest.max() > _ORDINARY[1]:
+        # A power of two keeps squares in range, and rounds nothing.
+        with np.errstate(under="ignore"):
+            rows = np.ldexp(rows, -np.frexp(largest)[1])
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +18,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._compat import HasMethods, _BaseScorer, _check_method_params, _safe_indexing, validate_params
 from ._brier import brier_score
+from ._caller import without_advice
 from ._classwise import classwise_calibration_error
 from ._errors import adaptive_calibration_error, expected_calibration_error
 from ._gaps import maximum_calibration_error
+from ._labels import check_labels, check_same_kind, read_labels
 from ._log_loss import negative_log_likelihood
 from ._smooth import smooth_calibration_error
 
@@ -53,11 +57,37 @@ class _CalibrationScorer(_BaseScorer):
         else:
             # scikit-learn's helper refuses a classifier that saw one class; its error rate is still defined.
             y_prob = np.asarray(estimator.predict_proba(X))
-        return self._sign * self._score_func(y_true, y_prob, labels=classes, **{**self._kwargs, **kwargs})
+        with without_advice():
+            value = self._score_func(y_true, y_prob, labels=classes, **{**self._kwargs, **kwargs})
+        # Adding zero turns the negative zero of a perfect fold into an ordinary one.
+        return self._sign * _as_number(value, self._score_func) + 0.0
 
     def __repr__(self) -> str:
-        options = "".join(f", {name}={value!r}" for name, value in self._kwargs.items())
-        return f"make_calibration_scorer({self._score_func.__name__}{options})"
+        return f"make_calibration_scorer({_name(self._score_func)}{_options(self._kwargs)})"
+
+
+def _as_number(value: Any, metric: Callable[..., Any]) -> float:
+    try:
+        if np.ndim(value) == 0:
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(
+        f"{_name(metric)} must return one number to be a score; it returned {value!r}. "
+        "Pass a function that picks one, or arguments with which the metric returns one."
+    )
+
+
+def _name(metric: Callable[..., Any]) -> str:
+    """Write a metric as one would type it."""
+    if isinstance(metric, functools.partial):
+        given = "".join(f", {value!r}" for value in metric.args)
+        return f"partial({_name(metric.func)}{given}{_options(metric.keywords)})"
+    return getattr(metric, "__name__", None) or repr(metric)
+
+
+def _options(given: dict[str, Any]) -> str:
+    return "".join(f", {name}={value!r}" for name, value in given.items())
 
 
 @validate_params({"metric": [callable]})
@@ -82,7 +112,8 @@ def make_calibration_scorer(metric: Callable[..., float], **kwargs: Any) -> Call
     Raises
     ------
     TypeError
-        If `metric` cannot be called, or does not take one of the further arguments.
+        If `metric` cannot be called, or does not take one of the further arguments. The scorer raises it
+        if `metric` does not return one number.
 
     See Also
     --------
@@ -106,6 +137,12 @@ def make_calibration_scorer(metric: Callable[..., float], **kwargs: Any) -> Call
 
 def _check_arguments(metric: Callable[..., float], kwargs: dict[str, Any]) -> None:
     """Refuse now what would fail in every fold, where scikit-learn makes NaN of it."""
+    for name, source in (("labels", "estimator.classes_"), ("sample_weight", "what it is called with")):
+        if name in kwargs:
+            raise TypeError(
+                f"make_calibration_scorer takes no {name}: the scorer passes {source} to the metric, which "
+                "differs from fold to fold. Leave it out."
+            )
     try:
         signature = inspect.signature(metric)
     except (TypeError, ValueError):  # some compiled functions have none
@@ -114,7 +151,7 @@ def _check_arguments(metric: Callable[..., float], kwargs: dict[str, Any]) -> No
         signature.bind(None, None, labels=None, **kwargs)
     except TypeError as error:
         raise TypeError(
-            f"{getattr(metric, '__name__', metric)} cannot be called as metric(y_true, y_prob, labels=..."
+            f"{_name(metric)} cannot be called as metric(y_true, y_prob, labels=..."
             f"{''.join(f', {name}=...' for name in kwargs)}): {error}. "
             f"It takes {', '.join(signature.parameters)}."
         ) from error
@@ -138,8 +175,8 @@ def calibration_scorers() -> dict[str, Callable[..., float]]:
     -------
     scorers : dict of str to callable
         Under ``"ece"``, ``"ace"``, ``"mce"``, ``"classwise_ece"``, ``"smooth_ece"``, ``"brier"`` and
-        ``"nll"``. All of them return negated values. The dictionary is a new one at each call, so that
-        it can be changed.
+        ``"nll"``. All of them return negated values. Dictionary and scorers are new ones at each call, so
+        they can be changed.
 
     See Also
     --------
@@ -148,6 +185,8 @@ def calibration_scorers() -> dict[str, Callable[..., float]]:
 
     Notes
     -----
+    ``"ace"`` shares out each test fold over 15 bins, and does not warn if that leaves few rows in each.
+
     Select models by ``"nll"`` or ``"brier"``, and report the others: a model that always answers with
     the class frequencies has no calibration error.
 
@@ -168,7 +207,7 @@ def calibration_scorers() -> dict[str, Callable[..., float]]:
     ['test_accuracy', 'test_ace', 'test_brier', 'test_classwise_ece', 'test_ece', 'test_mce', 'test_nll',
      'test_smooth_ece']
     """
-    return {
+    scorers = {
         "ece": ece_scorer,
         "ace": ace_scorer,
         "mce": mce_scorer,
@@ -177,6 +216,7 @@ def calibration_scorers() -> dict[str, Callable[..., float]]:
         "brier": brier_scorer,
         "nll": nll_scorer,
     }
+    return copy.deepcopy(scorers)
 
 
 @validate_params(
@@ -217,8 +257,8 @@ def cross_val_calibration_error(
         True labels.
 
     cv : int, cross-validation generator or iterable, default=5
-        The splits. A class that is missing from a training part gets probability 0 in that fold; rows
-        that are tested more than once count each time.
+        The splits. A class that an estimator does not know gets probability 0 in that fold; rows that
+        are tested more than once count each time.
 
     groups : array-like of shape (n_samples,), default=None
         Group labels, for splitters that use them.
@@ -227,7 +267,9 @@ def cross_val_calibration_error(
         Weights of the rows in `metric`. The fits do not see them: for that, pass them in `params` too.
 
     metric : callable, default=expected_calibration_error
-        A function ``metric(y_true, y_prob, *, labels, sample_weight=None)``.
+        A function ``metric(y_true, y_prob, *, labels, sample_weight=None)``. Bind further arguments with
+        ``functools.partial(expected_calibration_error, n_bins=10)``. Its `labels` are all classes that
+        are in `y` or known to an estimator.
 
     params : dict, default=None
         Further arguments of ``estimator.fit``. Those of length n_samples are split like `X`.
@@ -239,6 +281,11 @@ def cross_val_calibration_error(
     -------
     error : float
         The value of `metric`.
+
+    Raises
+    ------
+    ValueError
+        If `y` has missing values, or an estimator's classes are of another kind than `y`.
 
     See Also
     --------
@@ -254,27 +301,40 @@ def cross_val_calibration_error(
     0.039
     """
     X, y, groups, sample_weight = indexable(X, y, groups, sample_weight)
-    labels = np.asarray(y)
-    classes = np.unique(labels)
+    labels = read_labels(y, "y")
+    check_labels(labels, "y")
     splitter = check_cv(cv, labels, classifier=is_classifier(estimator))
     splits = list(splitter.split(X, labels, groups))
     folds = Parallel(n_jobs=n_jobs)(
-        delayed(_out_of_fold)(clone(estimator), X, y, train, test, classes, params or {})
-        for train, test in splits
+        delayed(_out_of_fold)(clone(estimator), X, y, train, test, params or {}) for train, test in splits
     )
     tested = np.concatenate([np.arange(len(labels))[test] for _, test in splits])
     # A metric that knows no weights can still be used without them.
     weight = {} if sample_weight is None else {"sample_weight": np.asarray(sample_weight)[tested]}
-    return metric(labels[tested], np.concatenate(folds), labels=classes, **weight)
+    classes, prob = _pool(labels, folds)
+    return metric(labels[tested], prob, labels=classes, **weight)
 
 
 def _out_of_fold(
-    estimator: Any, X: Any, y: Any, train: Any, test: Any, classes: NDArray[Any], params: dict[str, Any]
-) -> NDArray[np.float64]:
-    """Fit one fold, and return its probabilities with a column for each of all classes."""
+    estimator: Any, X: Any, y: Any, train: Any, test: Any, params: dict[str, Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Fit one fold, and return its classes and probabilities."""
     params = _check_method_params(X, params, indices=train)
     estimator.fit(_safe_indexing(X, train), _safe_indexing(y, train), **params)
-    found = np.asarray(estimator.predict_proba(_safe_indexing(X, test)))
-    prob = np.zeros((len(found), len(classes)))
-    prob[:, np.searchsorted(classes, estimator.classes_)] = found
-    return prob
+    prob = np.asarray(estimator.predict_proba(_safe_indexing(X, test)))
+    return np.asarray(estimator.classes_), prob
+
+
+def _pool(
+    y: NDArray[Any], folds: list[tuple[NDArray[Any], NDArray[Any]]]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Give all folds a column for each class that any of them or `y` knows."""
+    for known, _ in folds:
+        check_same_kind(y, known, ("y", "estimator.classes_"))
+    classes = np.unique(np.concatenate([y, *(known for known, _ in folds)]))
+    prob = np.zeros((sum(len(found) for _, found in folds), len(classes)))
+    start = 0
+    for known, found in folds:
+        prob[start : start + len(found), np.searchsorted(classes, known)] = found
+        start += len(found)
+    return classes, prob

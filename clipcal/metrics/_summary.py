@@ -18,7 +18,7 @@ from ._intervals import calibration_interval
 from ._log_loss import negative_log_likelihood
 from ._selective import area_under_risk_coverage
 from ._smooth import smooth_calibration_error
-from ._top_label import read_top_label
+from ._top_label import Reading, read_input
 
 __all__ = ["summary"]
 
@@ -105,14 +105,17 @@ def summary(
     ('Gaussian NB', 75, 0.96, 0.034)
     """
     generator = check_random_state(random_state)
-    data: dict[str, Any] = {"labels": labels, "sample_weight": sample_weight}
-    top_label = read_top_label(y_true, y_prob, **data)
+    reading = read_input(y_true, y_prob, labels=labels, sample_weight=sample_weight)
+    reading.warn_of_row_sums()
+    # The metrics take a reading for probabilities, so that all is checked and warned of once.
+    data: Any = (reading.y, reading)
+    top_label = reading.top_label
     weight = top_label.weight / top_label.weight.sum()
     bins = bin_top_label(top_label, n_bins=n_bins)
     drawn = {"n_bins": n_bins, "n_resamples": n_resamples, "random_state": generator}
-    gap = calibration_interval(y_true, y_prob, metric="gap", **data)
-    ece = calibration_interval(y_true, y_prob, **data, **drawn)
-    test = calibration_test(y_true, y_prob, **data, **drawn)
+    gap = calibration_interval(*data, metric="gap")
+    ece = calibration_interval(*data, **drawn)
+    test = calibration_test(*data, **drawn)
     return {
         **({} if name is None else {"name": name}),
         "n_samples": bins.n_samples,
@@ -130,20 +133,18 @@ def summary(
         "under": bins.under,
         "mce": float(np.nanmax(np.abs(bins.gaps))),
         "ace": bin_top_label(top_label, n_bins=n_bins, strategy="quantile").error,
-        "smooth_ece": smooth_calibration_error(y_true, y_prob, **data),
-        "aurc": area_under_risk_coverage(y_true, y_prob, **data),
-        **_about_all_classes(y_true, y_prob, data, n_bins),
+        "smooth_ece": smooth_calibration_error(*data),
+        "aurc": area_under_risk_coverage(*data),
+        **_about_all_classes(reading, n_bins),
     }
 
 
-def _about_all_classes(
-    y_true: ArrayLike, y_prob: ArrayLike, data: dict[str, Any], n_bins: int
-) -> dict[str, float | None]:
-    labels = data["labels"]
-    if labels is not None and not np.isin(np.asarray(y_true), np.asarray(labels)).all():
+def _about_all_classes(reading: Reading, n_bins: int) -> dict[str, float | None]:
+    if not np.isin(reading.y, reading.columns.labels).all():
         return dict.fromkeys(("classwise_ece", "brier", "nll"))
+    data: Any = (reading.y, reading)
     return {
-        "classwise_ece": float(classwise_calibration_error(y_true, y_prob, n_bins=n_bins, **data)),
-        "brier": brier_score(y_true, y_prob, **data),
-        "nll": negative_log_likelihood(y_true, y_prob, **data),
+        "classwise_ece": float(classwise_calibration_error(*data, n_bins=n_bins)),
+        "brier": brier_score(*data),
+        "nll": negative_log_likelihood(*data),
     }

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipcal.metrics import calibration_bins
+from clipcal.metrics import calibration_bins, mean_confidence_gap, negative_log_likelihood
 
 # Two-class rows of given confidence in the first column; "correct" rows are of the first class.
 LABELS = ["a", "b"]
@@ -134,7 +134,108 @@ def test_refuses(y, prob, options, message):
         calibration_bins(y, prob, **options)
 
 
+TWO = [[0.5, 0.5], [0.1, 0.9]]
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        np.array(["a", None], dtype=object),
+        np.array(["a", np.nan], dtype=object),
+        pd.Series(["a", None]),
+        pd.Series(["a", pd.NA], dtype="string"),
+        pd.Series([1, pd.NA], dtype="Int64"),
+        pd.Series([1, pd.NA], dtype=object),
+        pd.Series([1, pd.NaT], dtype=object),
+        pd.Series(pd.Categorical(["a", None])),
+        pd.to_datetime(pd.Series(["2020-01-01", None])),
+    ],
+    ids=lambda values: str(values.dtype),
+)
+@pytest.mark.parametrize("metric", [calibration_bins, negative_log_likelihood])
+def test_refuses_missing_labels(missing, metric):
+    for labels in (None, [missing[0], missing[0]]):
+        with pytest.raises(ValueError, match=r"y_true contains NaN or .* Drop those rows"):
+            metric(missing, TWO, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("y", "labels", "message"),
+    [
+        (["a", "b"], [b"a", b"b"], "of different kinds: text such as .* against bytes .*decode"),
+        (np.array([b"a", b"b"], dtype=object), ["a", "b"], "different kinds: bytes"),
+        (np.array(["1", 2], dtype=object), None, "y_true mixes numbers and text, such as 2 and '1'"),
+        (np.array(["1", 2], dtype=object), ["1", "2"], "y_true mixes numbers and text"),
+        (["1", "2"], np.array(["1", 2], dtype=object), "labels mixes numbers and text"),
+        (["1", "2"], np.array(["1", None], dtype=object), "labels contains NaN or .* Name every column"),
+        (np.array(["2020", "2021"], dtype="M8[Y]"), [0, 1], "dates such as"),
+    ],
+)
+def test_refuses_labels_that_can_never_be_equal(y, labels, message):
+    with pytest.raises(ValueError, match=message):
+        calibration_bins(y, TWO, labels=labels)
+
+
+def test_kinds_of_labels_that_may_meet():
+    expected = calibration_bins(["a", "b"], TWO).residual
+    for y, labels in (
+        ([b"a", b"b"], np.array([b"a", b"b"], dtype=object)),
+        (np.array([np.str_("a"), "b"], dtype=object), ["a", "b"]),
+        (np.array([1, True], dtype=object) == 1, [False, True]),
+        (np.array(["2020", "2021"], dtype="M8[Y]"), np.array(["2020", "2021"], dtype="M8[Y]")),
+        (np.array([np.int8(0), 1.0], dtype=object), [0, 1]),
+    ):
+        found = calibration_bins(y, TWO, labels=labels)
+        assert found.n_samples == 2
+        if np.asarray(y).dtype != bool:
+            np.testing.assert_array_equal(found.residual, expected)
+
+
+@pytest.mark.parametrize(
+    ("y", "prob", "message"),
+    [
+        ([0, 0], [0.2, 0.3], r"1-D y_prob .* probability; but y_true holds only .*0.* Pass labels="),
+        ([0, 1, 2], [0.2, 0.3, 0.4], "y_true holds 3 distinct labels"),
+        ([[0, 1]], TWO, r"y_true must hold one label for each row.*\(1, 2\)"),
+        ([0, 1], 0.5, "y_prob must hold a row for each sample; got 0.5"),
+        ([0, 1], np.zeros((2, 2, 2)), r"y_prob must hold .*; got an array of shape \(2, 2, 2\)"),
+        ([0, 1, 1], TWO, "y_true and y_prob have inconsistent .*: 3 labels against 2 rows"),
+        ([0, 1], None, "y_prob must hold a row for each sample; got None"),
+    ],
+)
+def test_errors_name_what_is_wrong(y, prob, message):
+    with pytest.raises(ValueError, match=message):
+        calibration_bins(y, prob)
+
+
+def test_names_of_columns_must_not_contradict_the_labels():
+    y = ["cat", "ant"]
+    frame = pd.DataFrame(TWO, columns=["cat", "ant"])
+    with pytest.raises(
+        ValueError, match=r"named \['cat', 'ant'\].*sorted labels \['ant', 'cat'\].*y_prob.columns"
+    ):
+        calibration_bins(y, frame)
+    with pytest.raises(ValueError, match=r"named .* but labels says"):
+        calibration_bins(y, frame, labels=["ant", "cat"])
+    expected = calibration_bins(y, frame.to_numpy()[:, ::-1]).residual
+    for passed, options in (
+        (frame, {"labels": list(frame.columns)}),
+        (frame[["ant", "cat"]], {}),
+        (frame[["ant", "cat"]].set_axis(["p1", "p2"], axis=1), {}),
+    ):
+        np.testing.assert_array_equal(calibration_bins(y, passed, **options).residual, expected)
+
+
+def test_a_row_of_weight_zero_may_name_a_column():
+    bins = calibration_bins([0, 1, 2], np.eye(3), sample_weight=[1, 1, 0])
+    assert bins.n_samples == 2 and bins.error == 0
+    assert calibration_bins([0, 1, 2], [0.0, 1.0, 1.0], sample_weight=[1, 1, 0]).error == 0
+
+
 def test_warns_of_row_sums_at_the_caller():
     with pytest.warns(UserWarning, match="sum to 1") as caught:
         calibration_bins([0, 1], [[0.5, 0.4], [0.1, 0.9]])
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="sum to 1") as caught:
+        mean_confidence_gap([0, 1], [[0.5, 0.4], [0.1, 0.9]])
     assert caught[0].filename == __file__

@@ -1,6 +1,9 @@
 """The table of one class holds its column, whatever was predicted."""
 
+import tracemalloc
+
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.calibration import calibration_curve
@@ -79,9 +82,39 @@ def test_input_is_checked():
         class_calibration_bins(Y, PROB * 30, "cat", labels=LABELS)
     with pytest.raises(ValueError, match="n_bins"):
         class_calibration_bins(Y, PROB, "cat", labels=LABELS, n_bins=0)
-    with pytest.warns(UserWarning, match="sum to 1") as caught:
+    with pytest.raises(ValueError, match="must sum to 1"):
         class_calibration_bins(Y, PROB * 0.9, "cat", labels=LABELS)
-    assert caught[0].filename == __file__
+    for missing in (None, np.nan, pd.NA):
+        with pytest.raises(ValueError, match="is none of the labels"):
+            class_calibration_bins(Y, PROB, missing, labels=LABELS)
+    with pytest.raises(ValueError, match=r"class_label must be a single label, such as 'cat'; got \['cat'"):
+        class_calibration_bins(Y, PROB, ["cat", "dog"], labels=LABELS)
+    with pytest.warns(UserWarning, match="sum to 1") as caught:
+        class_calibration_bins(Y, PROB * 0.995, "cat", labels=LABELS)
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
+def test_one_weight_for_all_rows():
+    weighted = class_calibration_bins(Y, PROB, "cat", labels=LABELS, sample_weight=2.0)
+    assert_allclose(weighted.residual, 2 * class_calibration_bins(Y, PROB, "cat", labels=LABELS).residual)
+
+
+def test_the_side_that_includes_the_edge():
+    counts = [
+        class_calibration_bins([0, 1], [0.5, 0.75], 1, n_bins=4, closed=side).count.tolist()
+        for side in ("right", "left")
+    ]
+    assert counts == [[0, 1, 1, 0], [0, 0, 1, 1]]
+
+
+def test_only_the_one_column_is_copied():
+    y, prob = np.zeros(2000, dtype=int), np.zeros((2000, 1000), dtype=np.float32)
+    prob[:, 0] = 1
+    tracemalloc.start()
+    class_calibration_bins(y, prob, 3, labels=np.arange(1000)[::-1])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < prob.nbytes / 2
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])

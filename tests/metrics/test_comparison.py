@@ -8,7 +8,13 @@ from numpy.testing import assert_allclose
 from scipy.stats import ttest_rel
 from sklearn.metrics import brier_score_loss, log_loss
 
-from clipcal.metrics import calibration_interval, compare_calibration, expected_calibration_error
+from clipcal.metrics import (
+    brier_score,
+    calibration_interval,
+    compare_calibration,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
 
 
 def case(seed, n, n_classes=3):
@@ -73,8 +79,29 @@ def test_a_model_equals_itself():
     for metric in ("ece", "brier", "log_loss"):
         found = compare_calibration(y, a, a, metric=metric, random_state=0)
         assert found.difference == 0
-        assert found.low <= 0 <= found.high
-        assert found.pvalue > 0.5
+        assert_allclose([found.low, found.high], 0, atol=1e-12)
+        assert found.pvalue == 1
+
+
+def test_models_that_are_nearly_the_same_have_a_short_interval():
+    y, a, _ = case(2, 1000)
+    b = 0.999 * a + 0.001 / 3
+    found = compare_calibration(y, a, b, random_state=0)
+    assert found.low <= found.difference <= found.high
+    assert found.high - found.low < 0.05
+    assert (
+        calibration_interval(y, a, random_state=0).high - calibration_interval(y, a, random_state=0).low
+        > 0.03
+    )
+
+
+def test_losses_are_those_of_the_metrics_even_where_the_true_class_has_probability_0():
+    y, a, b = case(3, 50)
+    a = np.eye(3)[a.argmax(axis=1)].astype(np.float32)
+    for metric, score in (("log_loss", negative_log_likelihood), ("brier", brier_score)):
+        found = compare_calibration(y, a, b, metric=metric)
+        assert_allclose([found.value_a, found.value_b], [score(y, a), score(y, b)], rtol=1e-13)
+        assert np.isfinite(found).all()
 
 
 def test_interval_and_pvalue_agree():
@@ -109,7 +136,39 @@ def test_size_and_coverage_of_the_error(off_a, off_b):
     if off_a == off_b:
         assert rejected <= 60 * (0.05 + 4 * np.sqrt(0.95 * 0.05 / 60))
     else:
-        assert rejected > 45
+        assert rejected > 25
+
+
+@pytest.mark.parametrize(("right", "off", "n"), [(0.7, 0.02, 100), (0.97, 0.02, 300), (None, 0.02, 500)])
+def test_models_that_err_on_opposite_sides_are_told_apart_no_more_often_than_the_level(right, off, n):
+    rng = np.random.default_rng(0)
+    rejected = inside = 0
+    for seed in range(150):
+        truth = rng.uniform(0.55, 0.95, n) if right is None else np.full(n, right)
+        y = (rng.random(n) < truth).astype(int)
+        options = {"labels": [0, 1], "n_resamples": 199, "random_state": seed}
+        found = compare_calibration(y, truth + off, truth - off, **options)
+        inside += found.low - 1e-12 <= 0 <= found.high + 1e-12
+        rejected += found.pvalue <= 0.05
+    # Three standard errors around 5 %.
+    assert rejected <= 150 * (0.05 + 3 * np.sqrt(0.95 * 0.05 / 150))
+    assert inside >= 150 * (0.95 - 3 * np.sqrt(0.95 * 0.05 / 150))
+
+
+def test_no_exception_seen_does_not_decide():
+    # If 97 % are right, 30 of 30 are in two of five samples, and both models are off by as much.
+    options = {"labels": [0, 1], "random_state": 0}
+    found = compare_calibration(np.ones(30, int), np.full(30, 0.99), np.full(30, 0.95), **options)
+    assert found.low < 0 <= found.high
+    assert found.pvalue > 0.05
+
+
+def test_the_difference_is_never_above_the_summed_differences_of_bins():
+    # The same rows in the same bin: the errors differ by no more than the confidences do, but for the
+    # share of rows that the bin gets in another sample.
+    y = (np.random.default_rng(0).random(200) < 0.7).astype(int)
+    found = compare_calibration(y, np.full(200, 0.72), np.full(200, 0.68), labels=[0, 1], random_state=0)
+    assert -0.05 < found.low <= found.high < 0.05
 
 
 def test_more_rows_and_the_normal_limit_narrow_the_interval():

@@ -8,12 +8,17 @@ from numpy.testing import assert_allclose
 
 from clipcal.metrics import (
     adaptive_calibration_error,
+    area_under_risk_coverage,
+    brier_score,
     calibration_bins,
+    classwise_calibration_error,
     expected_calibration_error,
     maximum_calibration_error,
     mean_confidence_gap,
+    negative_log_likelihood,
     over_under_confidence,
     root_mean_square_calibration_error,
+    smooth_calibration_error,
 )
 
 # NumPy's warnings about divisions and overflow would mean that an edge case went wrong.
@@ -169,6 +174,134 @@ def test_integer_weights_repeat_rows_and_scale_does_not_matter(case, seed):
         weighted = metric(y, prob, sample_weight=weight, **options)
         assert_allclose(weighted, metric(y[repeated], prob[repeated], **options), atol=1e-12)
         assert_allclose(weighted, metric(y, prob, sample_weight=weight * 0.1, **options), atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases, st.integers(0, 2**16), st.integers(1, 20))
+@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
+def test_weights_of_bins_of_equal_weight(case, seed, n_bins):
+    y, prob = case
+    rng = np.random.default_rng(seed)
+    options = {"labels": np.arange(prob.shape[1]), "n_bins": n_bins}
+    weight = rng.integers(0, 4, len(y))
+    weight[0] = 1
+    repeated = np.repeat(np.arange(len(y)), weight)
+    whole = calibration_bins(y, prob, sample_weight=weight, strategy="quantile", **options)
+    as_rows = calibration_bins(y[repeated], prob[repeated], strategy="quantile", **options)
+    assert_allclose(whole.edges, as_rows.edges, rtol=0, atol=0)
+    ace = adaptive_calibration_error(y, prob, sample_weight=weight, **options)
+    assert_allclose(ace, adaptive_calibration_error(y[repeated], prob[repeated], **options), atol=1e-12)
+
+    plain = adaptive_calibration_error(y, prob, **options)
+    nearly = 1 + 1e-6 * rng.uniform(-1, 1, len(y))
+    for equal, tolerance in ((np.full(len(y), 0.3), 1e-12), (nearly, 1e-5)):
+        assert_allclose(
+            adaptive_calibration_error(y, prob, sample_weight=equal, **options), plain, atol=tolerance
+        )
+
+    weight = rng.uniform(0.1, 5, len(y))
+    values = [
+        adaptive_calibration_error(y, prob, sample_weight=weight * c, **options) for c in (1, 0.3, 1e150)
+    ]
+    assert_allclose(values, values[0], atol=1e-12)
+
+
+def test_a_cut_inside_a_heavy_row_falls_behind_it():
+    # Six units in two bins: the cut after the third unit would part the second row.
+    confidence, weight = np.array([0.6, 0.7, 0.8]), [1, 4, 1]
+    prob = np.column_stack([confidence, 1 - confidence])
+    bins = calibration_bins(
+        ["no"] * 3, prob, labels=LABELS, sample_weight=weight, n_bins=2, strategy="quantile"
+    )
+    assert bins.count.tolist() == [2, 1]
+    assert_allclose(bins.edges, [0, 0.75, 1])
+    # One row can be more bins than there are rows, and is still one.
+    bins = calibration_bins(
+        ["no"], [[0.9, 0.1]], labels=LABELS, sample_weight=[5], n_bins=3, strategy="quantile"
+    )
+    assert bins.count.tolist() == [1]
+
+
+def test_neighbouring_floats_are_parted():
+    low = 0.75
+    high = np.nextafter(low, 1)
+    confidence = np.array([low, high, np.nextafter(high, 1)])
+    prob = np.column_stack([confidence, 1 - confidence])
+    bins = calibration_bins(["no"] * 3, prob, labels=LABELS, n_bins=3, strategy="quantile")
+    assert bins.count.tolist() == [1, 1, 1]
+
+
+METRICS = [
+    adaptive_calibration_error,
+    area_under_risk_coverage,
+    brier_score,
+    classwise_calibration_error,
+    expected_calibration_error,
+    maximum_calibration_error,
+    mean_confidence_gap,
+    negative_log_likelihood,
+    root_mean_square_calibration_error,
+    smooth_calibration_error,
+]
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e200, 5e307])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
+def test_weights_of_extreme_scale(metric, scale):
+    y, p, weight = [1, 0, 1, 1], [0.9, 0.6, 0.4, 0.8], np.array([1.0, 2.0, 1.0, 3.0])
+    with np.errstate(all="raise", under="ignore"):
+        # Not whole, so that no rule sees repetitions.
+        assert_allclose(
+            metric(y, p, sample_weight=weight * scale), metric(y, p, sample_weight=weight * 0.3), rtol=1e-3
+        )
+        # Next to such a weight, others are nothing.
+        # The area counts weights that are not whole in units of the mean one.
+        tolerance = 0.05 if metric is area_under_risk_coverage else 1e-9
+        lopsided = [1.0, 1.0, 1e-320, 1e-320]
+        assert_allclose(metric(y, p, sample_weight=lopsided), metric(y[:2], p[:2]), atol=tolerance)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
+def test_rows_of_weight_zero_are_not_looked_at(metric):
+    y, prob = random_case(8, 30, 3)
+    options = {"labels": [0, 1, 2]}
+    expected = metric(y, prob, **options)
+    junk = np.array([[np.nan, 7, 0], [9, 9, 9], [0.1, 0.1, 0.1]])
+    labels = np.concatenate([y.astype(object), ["?", None, 99]])
+    weight = np.append(np.ones(30), np.zeros(3))
+    found = metric(labels, np.vstack([prob, junk]), sample_weight=weight, **options)
+    assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_ties_go_to_the_label_that_sorts_first(dtype):
+    rng = np.random.default_rng(0)
+    prob = (rng.multinomial(4, np.full(5, 0.2), size=400) / 4).astype(dtype)
+    y, order = rng.integers(0, 5, 400), rng.permutation(5)
+    sorted_first = mean_confidence_gap(y, prob, labels=np.arange(5))
+    assert mean_confidence_gap(y, prob[:, order], labels=order) == sorted_first
+    # Some rows must have ties for this to mean anything.
+    assert (np.sort(prob, axis=1)[:, -1] == np.sort(prob, axis=1)[:, -2]).mean() > 0.2
+    for labels, gap in (([0, 1], -0.5), ([1, 0], -0.5)):
+        assert mean_confidence_gap([0], [0.5], labels=labels) == gap
+
+
+def test_sides_of_the_two_parts():
+    y, p = [1, 0, 1, 1, 0], [0.8, 0.8, 0.9, 0.7, 0.75]
+    for side in ("left", "right"):
+        parts = over_under_confidence(y, p, n_bins=5, closed=side)
+        assert_allclose(sum(parts), expected_calibration_error(y, p, n_bins=5, closed=side))
+    assert over_under_confidence(y, p, n_bins=5, closed="left") != over_under_confidence(y, p, n_bins=5)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_bins", "cure"), [(3, 1, "more rows"), (4, 9, "more rows"), (5, 9, "n_bins=1")]
+)
+def test_adaptive_error_advises_what_helps(n_rows, n_bins, cure):
+    with pytest.warns(UserWarning, match=f"Pass {cure}"):
+        adaptive_calibration_error([0] + [1] * (n_rows - 1), np.full(n_rows, 0.7), n_bins=n_bins)
 
 
 @settings(max_examples=30, deadline=None)

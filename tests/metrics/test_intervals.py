@@ -180,6 +180,28 @@ def test_band_follows_the_bins_it_is_given(strategy, closed):
         consistency_band(bins, prob[1:])
 
 
+def test_band_refuses_other_weights_and_rows():
+    rng = np.random.default_rng(0)
+    prob, weight = rng.uniform(0.5, 1, 500), rng.exponential(size=500)
+    y = (rng.random(500) < prob).astype(int)
+    bins = calibration_bins(y, prob, sample_weight=weight, n_bins=5)
+    consistency_band(bins, prob, sample_weight=weight, random_state=0)
+    for wrong in (None, 2 * weight, weight[::-1]):
+        with pytest.raises(ValueError, match="other weights or confidences"):
+            consistency_band(bins, prob, sample_weight=wrong, random_state=0)
+    with pytest.raises(ValueError, match="other weights or confidences"):
+        consistency_band(calibration_bins([0, 1], [0.61, 0.95], n_bins=2), [0.99, 0.52])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_band_takes_low_precision(dtype):
+    prob = np.random.default_rng(0).uniform(0.5, 1, 3000).astype(dtype)
+    bins = calibration_bins(np.ones(3000, int), prob, labels=[0, 1])
+    order = np.argsort(prob)
+    one, two = (consistency_band(bins, p, random_state=0) for p in (prob, prob[order]))
+    assert_allclose(one, two)
+
+
 def test_band_with_weights():
     rng = np.random.default_rng(0)
     prob, weight = np.full(50, 0.8), rng.uniform(0.2, 3, 50)
@@ -226,6 +248,18 @@ def test_coverage_of_inversion(error):
         )[1:]
         inside += low <= error + 1e-12 and error <= high
     assert inside / 150 > 0.95 - 4 * np.sqrt(0.95 * 0.05 / 150)
+
+
+@pytest.mark.parametrize(("n", "weigh"), [(100, False), (200, False), (100, True), (300, True)])
+def test_coverage_of_the_error_where_exceptions_are_rare(n, weigh):
+    rng = np.random.default_rng(0)
+    inside = 0
+    for seed in range(300):
+        y = (rng.random(n) < 0.97).astype(int)
+        options = {"sample_weight": rng.exponential(size=n) if weigh else None, "n_resamples": 199}
+        found = calibration_interval(y, np.full(n, 0.99), labels=[0, 1], random_state=seed, **options)
+        inside += found.low - 1e-12 <= 0.02 <= found.high + 1e-12
+    assert inside / 300 > 0.95 - 3 * np.sqrt(0.95 * 0.05 / 300)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.97])

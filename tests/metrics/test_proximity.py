@@ -155,7 +155,7 @@ def test_few_saturated_and_tied_rows(n):
     prob = np.eye(3, dtype=np.float16)[rng.integers(0, 3, n)]
     for y in (rng.integers(0, 3, n), np.zeros(n)):
         near = rng.integers(0, 3, n)
-        bias = proximity_bias(y, prob, proximity=near, labels=[0, 1, 2], n_permutations=3, random_state=0)
+        bias = proximity_bias(y, prob, proximity=near, labels=[0, 1, 2], n_permutations=99, random_state=0)
         assert 0 <= bias.error <= 1 and 0 <= bias.baseline <= 1
 
 
@@ -196,33 +196,54 @@ def test_chance_explains_a_random_proximity():
     assert bias.error == proximity_informed_calibration_error(y, prob, proximity=near)
     assert_allclose(bias.error - bias.baseline, bias.excess)
     assert bias.baseline > expected_calibration_error(y, prob)
-    assert bias.p_value > 0.05
+    assert bias.pvalue > 0.05
     # The smallest value that this many shuffles can give.
     y = np.where(near > 0.5, prob.argmax(axis=1), -1)
     bias = proximity_bias(y, prob, proximity=near, labels=range(4), random_state=0)
-    assert bias.p_value == 1 / 101 and bias.excess > 0.1
+    assert bias.pvalue == 1 / 101 and bias.excess > 0.1
 
 
 def test_p_values_of_meaningless_proximity_are_uniform():
     p_values = [
-        proximity_bias(y, prob, proximity=near, n_permutations=19, random_state=seed).p_value
+        proximity_bias(y, prob, proximity=near, n_permutations=99, random_state=seed).pvalue
         for seed, (y, prob, near) in enumerate(random_case(seed, 200) for seed in range(150))
     ]
-    # The mean of a uniform draw from 0.05, 0.1, ..., 1 is 0.525.
-    assert abs(np.mean(p_values) - 0.525) < 4 * 0.289 / np.sqrt(150)
+    # The mean of a uniform draw from 0.01, 0.02, ..., 1 is 0.505.
+    assert abs(np.mean(p_values) - 0.505) < 4 * 0.289 / np.sqrt(150)
 
 
 def test_constant_proximity_has_no_excess():
     y, prob, _ = random_case(3, 60)
-    bias = proximity_bias(y, prob, proximity=np.ones(60), n_permutations=5, random_state=0)
-    assert_allclose([bias.excess, bias.p_value], [0, 1], atol=1e-12)
+    bias = proximity_bias(y, prob, proximity=np.ones(60), n_permutations=99, random_state=0)
+    assert_allclose([bias.excess, bias.pvalue], [0, 1], atol=1e-12)
 
 
 def test_the_same_seed_gives_the_same_baseline():
     y, prob, near = random_case(13, 100)
     before = np.random.get_state()[1].copy()
     first, again = (
-        proximity_bias(y, prob, proximity=near, n_permutations=5, random_state=4) for _ in range(2)
+        proximity_bias(y, prob, proximity=near, n_permutations=99, random_state=4) for _ in range(2)
     )
     assert first == again
     assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_number_of_shuffles_is_bounded_as_elsewhere():
+    with pytest.raises(ValueError, match=r"n_permutations.*\[99, inf\)"):
+        proximity_bias([0, 1], [0.2, 0.8], proximity=[0.1, 0.2], n_permutations=98)
+
+
+def test_rows_of_weight_zero_need_no_proximity():
+    options = {"labels": [0, 1], "n_proximity_bins": 2}
+    y, p, near = [0, 1, 1, 0], [0.2, 0.8, 0.6, 0.3], [0.1, 0.2, 0.3, np.nan]
+    found = proximity_informed_calibration_error(y, p, proximity=near, sample_weight=[1, 2, 1, 0], **options)
+    assert found == proximity_informed_calibration_error(
+        y[:3], p[:3], proximity=near[:3], sample_weight=[1, 2, 1], **options
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e300])
+def test_lengths_beyond_squaring(scale):
+    rows = np.random.default_rng(0).normal(size=(20, 3))
+    with np.errstate(all="raise"):
+        assert_allclose(proximity(rows * scale, rows), proximity(rows, rows), rtol=1e-12)

@@ -1,7 +1,9 @@
 """Scorers inside scikit-learn's machinery."""
 
 import copy
+import functools
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from clipcal.metrics import (
     ace_scorer,
+    adaptive_calibration_error,
     brier_score,
     brier_scorer,
     calibration_scorers,
@@ -30,6 +33,7 @@ from clipcal.metrics import (
     mce_scorer,
     negative_log_likelihood,
     nll_scorer,
+    over_under_confidence,
     smooth_calibration_error,
     smooth_ece_scorer,
 )
@@ -97,7 +101,6 @@ def test_several_scorers_share_one_prediction():
     assert (scores["test_mce"] <= scores["test_ece"]).all()
 
 
-@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
 def test_all_scorers_share_one_prediction():
     CountingNB.calls = 0
     scorers = calibration_scorers()
@@ -109,7 +112,6 @@ def test_all_scorers_share_one_prediction():
     assert "ece" in calibration_scorers()
 
 
-@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
 def test_a_class_that_was_not_trained_on():
     model = GaussianNB().fit(X[:100], NAMES[:100])
     for name, scorer in calibration_scorers().items():
@@ -271,3 +273,142 @@ def test_folds_overstate_the_error():
     truth = (rng.random(1000) < p).astype(int)
     folds = -cross_validate(Oracle(), p[:, None], truth, cv=5, scoring=ece_scorer)["test_score"].mean()
     assert cross_val_calibration_error(Oracle(), p[:, None], truth, cv=5) < 0.6 * folds
+
+
+class Frozen(ClassifierMixin, BaseEstimator):
+    """Answers with fixed classes, whatever it is fitted on."""
+
+    def __init__(self, classes):
+        self.classes = classes
+
+    def fit(self, X, y):
+        self.classes_ = np.array(self.classes)
+        return self
+
+    def predict_proba(self, X):
+        logits = np.column_stack([X[:, 0] * (len(name) - 8) for name in self.classes])
+        return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("metric", [expected_calibration_error, brier_score, negative_log_likelihood])
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ["zebra", "setosa", "a fox", "virginica", "versicolor"],
+        ["virginica", "zebra", "versicolor", "setosa"],
+        ["setosa", "versicolor", "virginica", "yak"],
+    ],
+)
+def test_pooled_error_of_a_fixed_vocabulary(classes, metric):
+    model = Frozen(classes).fit(X, NAMES)
+    splits = list(StratifiedKFold(3).split(X, NAMES))
+    rows = np.concatenate([test for _, test in splits])
+    expected = metric(NAMES[rows], model.predict_proba(X[rows]), labels=classes)
+    assert_allclose(
+        cross_val_calibration_error(model, X, NAMES, cv=splits, metric=metric), expected, rtol=1e-12
+    )
+
+
+def test_pooled_error_when_folds_know_different_classes():
+    class Half(Frozen):
+        def fit(self, X, y):
+            self.classes_ = np.array(["yak", *np.unique(y)[::-1]])
+            return self
+
+        def predict_proba(self, X):
+            return np.tile(np.arange(1, 1 + len(self.classes_)) / 10, (len(X), 1))
+
+    # The first fold has seen two classes, the second three.
+    splits = [(np.arange(100), [0, 149]), (np.arange(150), [60])]
+
+    def look(y_true, y_prob, *, labels):
+        assert labels.tolist() == ["setosa", "versicolor", "virginica", "yak"]
+        assert y_true.tolist() == ["setosa", "virginica", "versicolor"]
+        assert_allclose(y_prob, [[0.3, 0.2, 0, 0.1], [0.3, 0.2, 0, 0.1], [0.4, 0.3, 0.2, 0.1]])
+        return 0.5
+
+    assert cross_val_calibration_error(Half([]), X, NAMES, cv=splits, metric=look) == 0.5
+
+
+def test_pooled_error_refuses_labels_of_another_kind():
+    with pytest.raises(ValueError, match=r"y and estimator.classes_ are of different kinds: numbers"):
+        cross_val_calibration_error(Frozen(["setosa", "versicolor"]), X, y)
+    with pytest.raises(ValueError, match="y contains NaN or another missing value"):
+        cross_val_calibration_error(GaussianNB(), X[:2], np.array(["a", None], dtype=object))
+
+
+def test_metrics_with_bound_arguments():
+    bound = functools.partial(expected_calibration_error, n_bins=3)
+    scorer = make_calibration_scorer(bound, closed="left")
+    text = "make_calibration_scorer(partial(expected_calibration_error, n_bins=3), closed='left')"
+    assert repr(scorer) == text
+    search = GridSearchCV(GaussianNB(), {"var_smoothing": [1e-9, 1e-3]}, scoring=scorer, cv=3)
+    assert "partial(expected_calibration_error" in repr(search)
+    pooled = functools.partial(maximum_calibration_error, min_count=20)
+    found = cross_val_calibration_error(GaussianNB(), X, y, metric=pooled)
+    assert found < cross_val_calibration_error(GaussianNB(), X, y, metric=maximum_calibration_error)
+
+    class Callable:
+        def __call__(self, y_true, y_prob, *, labels):
+            return 0.25
+
+        def __repr__(self):
+            return "Callable()"
+
+    scorer = make_calibration_scorer(Callable())
+    assert repr(scorer) == "make_calibration_scorer(Callable())"
+    assert scorer(GaussianNB().fit(X, y), X, y) == -0.25
+
+
+def test_a_score_is_one_number():
+    model = GaussianNB().fit(X, y)
+    for metric, options in (
+        (over_under_confidence, {}),
+        (smooth_calibration_error, {"return_bandwidth": True}),
+        (classwise_calibration_error, {"average": None}),
+    ):
+        with pytest.raises(TypeError, match=f"{metric.__name__} must return one number"):
+            make_calibration_scorer(metric, **options)(model, X, y)
+    with pytest.raises(TypeError, match="it returned None"):
+        make_calibration_scorer(lambda y_true, y_prob, labels: None)(model, X, y)
+    assert type(make_calibration_scorer(lambda y_true, y_prob, labels: np.float32(1))(model, X, y)) is float
+
+
+@pytest.mark.parametrize("name", ["labels", "sample_weight"])
+def test_what_differs_from_fold_to_fold_cannot_be_fixed(name):
+    with pytest.raises(TypeError, match=f"takes no {name}: the scorer passes"):
+        make_calibration_scorer(expected_calibration_error, **{name: [0, 1, 2]})
+
+
+def test_perfect_folds_score_plain_zero():
+    class Perfect(Frozen):
+        def predict_proba(self, X):
+            return np.eye(3)[np.searchsorted(self.classes_, NAMES[: len(X)])]
+
+    model = Perfect(np.unique(NAMES)).fit(X, NAMES)
+    for name, scorer in calibration_scorers().items():
+        score = scorer(model, X, NAMES)
+        assert score == 0 and not np.signbit(score), name
+
+
+def test_ready_made_scorers_are_not_shared():
+    with config_context(enable_metadata_routing=True):
+        mine = calibration_scorers()["ece"].set_score_request(sample_weight=True)
+        fresh = calibration_scorers()["ece"]
+        requests = [scorer.get_metadata_routing().score.requests for scorer in (mine, ece_scorer, fresh)]
+    assert [bool(r.get("sample_weight")) for r in requests] == [True, False, False]
+
+
+def test_folds_give_no_advice_and_warnings_point_at_the_caller():
+    class Half(GaussianNB):
+        def predict_proba(self, X):
+            return super().predict_proba(X) * 0.995
+
+    model = Half().fit(X, y)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cross_validate(GaussianNB(), X, NAMES, cv=3, scoring=calibration_scorers(), n_jobs=1)
+        cross_validate(Half(), X, NAMES, cv=3, scoring=ece_scorer, n_jobs=1)
+        adaptive_calibration_error(y, model.predict_proba(X), n_bins=40)
+    assert [w.filename for w in caught] == [__file__] * 5
+    assert ["rows of y_prob" in str(w.message) for w in caught] == [True] * 4 + [False]

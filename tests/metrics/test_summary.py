@@ -1,11 +1,14 @@
 """The record of one model: every entry equals the function of its name."""
 
+import warnings
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from clipcal import metrics
-from clipcal.metrics import summary
+from clipcal.metrics import _top_label, summary
+from clipcal.metrics._input import scan_rows
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(600, 4)) * 2
@@ -48,6 +51,25 @@ def test_labels_without_a_column():
     record = summary(np.append(NAMES[Y[:-1]], "elk"), PROB, labels=NAMES, random_state=0)
     assert record["nll"] is None and record["brier"] is None and record["classwise_ece"] is None
     assert 0 < record["ece"] < 1
+
+
+def test_reads_and_warns_once(monkeypatch):
+    scans = []
+    monkeypatch.setattr(_top_label, "scan_rows", lambda *args: scans.append(1) or scan_rows(*args))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        record = summary(Y, PROB * 0.995, random_state=0, n_resamples=99)
+    assert len(scans) == 1
+    assert [w.filename for w in caught] == [__file__]
+    with pytest.warns(UserWarning, match="sum to 1"):
+        assert record["brier"] == metrics.brier_score(Y, PROB * 0.995)
+
+
+def test_rows_of_weight_zero_may_have_any_label():
+    weight = np.append(np.ones(599), 0)
+    labels = np.append(NAMES[Y[:-1]], "elk")
+    record = summary(labels, PROB, labels=NAMES, sample_weight=weight, random_state=0)
+    assert record == summary(NAMES[Y[:-1]], PROB[:-1], labels=NAMES, random_state=0)
 
 
 @pytest.mark.parametrize(
