@@ -24,7 +24,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from clipcal import DynamicOutlierRegularizer, LeaveClassesOut
+from clipcal import DynamicOutlierRegularizer, LeaveClassesOut, make_shapes
 from clipcal.backbones import open_backbone
 from clipcal.benchmark._base_to_new import COOP, KGCOOP, METHODS, N_SHOTS, N_TEST, Cell, _embedded
 from clipcal.methods import zero_shot_features
@@ -82,8 +82,7 @@ def run(cell: Cell, configuration: str | float, memory: Memory) -> dict:
     """Return truth and estimates of one classifier on one task."""
     with threadpool_limits(1):
         data = {subset: _embedded(cell, subset, n) for subset, n in (("train", N_SHOTS), ("test", N_TEST))}
-        # Rows come class by class, in the order of the task.
-        names = list(dict.fromkeys(data["train"].y.tolist()))
+        names = make_shapes(cell.task, domain=cell.domain, n_per_class=1, random_state=cell.seed).class_names
         base, new = names[: (len(names) + 1) // 2], names[(len(names) + 1) // 2 :]
         train = data["train"].of(base)
         clf = classifier(cell, configuration, memory)

@@ -218,7 +218,8 @@ class Calibrator(TransformerMixin, BaseEstimator):
         if excluded.any():
             raise ValueError(
                 f"The logit of the true class is -inf in {excluded.sum()} rows, which no calibrator can "
-                "mend. Leave these rows out."
+                "mend. If these are logarithms of probabilities, put a small one in place of 0, as "
+                "CalibratedCLIPClassifier(clf, cv='prefit') does; if the class was excluded, drop the rows."
             )
         self.classes_ = columns
         if not kept.all():

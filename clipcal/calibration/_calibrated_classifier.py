@@ -28,7 +28,7 @@ from .._compat import (
 )
 from ..metrics import proximity
 from ._base import Calibrator
-from ._calibrators import CALIBRATORS, named_calibrator
+from ._calibrators import named_calibrator
 from ._held_out import (
     HeldOut,
     check_prefit,
@@ -132,9 +132,9 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
     True
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "estimator": [HasMethods(["fit", "decision_function"]), HasMethods(["fit", "predict_proba"])],
-        "method": [StrOptions(set(CALIBRATORS)), Calibrator, type],
+        "method": "no_validation",
         "cv": ["cv_object", StrOptions({"prefit", "classes"})],
     }
 
@@ -181,7 +181,7 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
             If ``cv="prefit"`` and `estimator` is not fitted.
 
         TypeError
-            If `method` needs features that `estimator` cannot give.
+            If `method` is no calibrator, or needs features that `estimator` cannot give.
         """
         if _num_samples(X) == 0:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required by fit.")

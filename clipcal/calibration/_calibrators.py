@@ -41,6 +41,16 @@ def named_calibrator(method: str | Calibrator) -> Calibrator:
     """Return the unfitted calibrator that `method` names or is, with its parameters checked."""
     if isinstance(method, type):
         raise TypeError(f"method is the class {method.__name__}; pass an instance: {method.__name__}().")
+    known = ", ".join(map(repr, CALIBRATORS))
+    if isinstance(method, str) and method not in CALIBRATORS:
+        elsewhere = " scikit-learn's CalibratedClassifierCV has it." if method == "sigmoid" else ""
+        raise ValueError(
+            f"method={method!r} is not known; choose among {known}, or pass a Calibrator.{elsewhere}"
+        )
+    if not isinstance(method, str | Calibrator):
+        raise TypeError(
+            f"method must be one of {known}, or a Calibrator such as VectorScaling(); got {method!r}."
+        )
     calibrator = CALIBRATORS[method] if isinstance(method, str) else method
     # Before anything is fitted, which may take long.
     validate_parameters(calibrator)

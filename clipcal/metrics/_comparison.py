@@ -61,7 +61,7 @@ class CalibrationComparison(NamedTuple):
         **STRATEGY,
         **RESAMPLES,
         **LEVEL,
-        "metric": [StrOptions({"ece", "brier", "log_loss"})],
+        "metric": [StrOptions({"ece", "brier", "nll"})],
     }
 )
 def compare_calibration(
@@ -71,7 +71,7 @@ def compare_calibration(
     *,
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
-    metric: Literal["ece", "brier", "log_loss"] = "ece",
+    metric: Literal["ece", "brier", "nll"] = "ece",
     n_bins: int = 15,
     strategy: Strategy = "uniform",
     confidence_level: float = 0.95,
@@ -103,7 +103,7 @@ def compare_calibration(
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative. A row of weight 2 is one row that counts twice, not two rows.
 
-    metric : {"ece", "brier", "log_loss"}, default="ece"
+    metric : {"ece", "brier", "nll"}, default="ece"
         The binned error, the Brier score summed over classes (from 0 to 2, for two classes as well), or the
         log loss in nats, with probabilities of 0 raised to 2.2e-308 as in :func:`negative_log_likelihood`.
 

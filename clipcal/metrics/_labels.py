@@ -243,9 +243,13 @@ def _default_columns(
             f"A 1-D {name} is about the second of two classes, and holds its {number}; but y_true holds "
             f"{what}. Pass labels=[first, second], such as labels=estimator.classes_."
         )
+    remedy = "labels=estimator.classes_"
+    if n_columns == 1 and len(found) == 2:
+        remedy = f"{name}[:, 0], which is then about the second of the two labels"
+    columns_of = "1 column" if n_columns == 1 else f"{n_columns} columns"
     raise ValueError(
-        f"{name} has {n_columns} columns but y_true holds {len(found)} distinct labels, so the "
-        "columns cannot be told apart. Pass labels=estimator.classes_."
+        f"{name} has {columns_of} but y_true holds {len(found)} distinct labels, so the "
+        f"columns cannot be told apart. Pass {remedy}."
     )
 
 

@@ -118,7 +118,16 @@ class ReliabilityGridDisplay:
         -------
         display : ReliabilityGridDisplay
             The display, already drawn.
+
+        Raises
+        ------
+        TypeError
+            If `estimators` is no mapping.
         """
+        if not isinstance(estimators, Mapping):
+            raise TypeError(
+                f"estimators must map names to classifiers, such as {{'forest': clf}}; got {estimators!r}."
+            )
         displays = [
             ReliabilityDisplay(
                 **measure(
@@ -145,7 +154,7 @@ class ReliabilityGridDisplay:
         y_true: ArrayLike,
         y_prob: ArrayLike,
         *,
-        labels: ArrayLike,
+        labels: ArrayLike | None = None,
         class_labels: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         n_bins: int = 15,
@@ -166,8 +175,9 @@ class ReliabilityGridDisplay:
         y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
             Predicted probabilities. A 1-D array holds those of the second of two classes.
 
-        labels : array-like of shape (n_classes,)
-            The label of each column, usually ``estimator.classes_``.
+        labels : array-like of shape (n_classes,), default=None
+            The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
+            of `y_true`, provided that there are as many as columns.
 
         class_labels : array-like, default=None
             The classes to show; by default all.
@@ -201,6 +211,7 @@ class ReliabilityGridDisplay:
         display : ReliabilityGridDisplay
             The display, already drawn.
         """
+        labels = np.unique(y_true) if labels is None else labels
         displays = [
             ReliabilityDisplay(
                 **measure(
@@ -246,11 +257,9 @@ class ReliabilityGridDisplay:
         """
         n_columns = self._columns()
         n_rows = -(-len(self.displays) // n_columns)
-        matplotlib_figure = import_optional("matplotlib.figure", extra="plot", caller=_CALLER)
+        pyplot = import_optional("matplotlib.pyplot", extra="plot", caller=_CALLER)
         if figure is None:
-            # A figure of its own, so that neither pyplot's state nor a display is needed.
-            size = (2.6 * n_columns, 3.2 * n_rows)
-            figure = matplotlib_figure.Figure(figsize=size, layout="constrained", dpi=110)
+            figure = pyplot.figure(figsize=(2.6 * n_columns, 3.2 * n_rows), layout="constrained", dpi=110)
         self.figure_ = figure
         self.axes_ = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
         panels = list(self.axes_.flat)

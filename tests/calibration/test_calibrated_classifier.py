@@ -316,8 +316,12 @@ def test_methods_come_by_name_or_as_objects(method):
 def test_a_method_must_be_an_instance_with_a_known_name():
     with pytest.raises(TypeError, match=r"VectorScaling\(\)"):
         CalibratedCLIPClassifier(GaussianNB(), method=VectorScaling).fit(IRIS_X, IRIS_Y)
-    with pytest.raises(ValueError, match="'method' parameter"):
+    with pytest.raises(ValueError, match="choose among 'temperature', 'vector'"):
         CalibratedCLIPClassifier(GaussianNB(), method="temprature").fit(IRIS_X, IRIS_Y)
+    with pytest.raises(ValueError, match="CalibratedClassifierCV has it"):
+        CalibratedCLIPClassifier(GaussianNB(), method="sigmoid").fit(IRIS_X, IRIS_Y)
+    with pytest.raises(TypeError, match="such as VectorScaling"):
+        CalibratedCLIPClassifier(GaussianNB(), method=StandardScaler()).fit(IRIS_X, IRIS_Y)
 
 
 def test_grids_reach_into_the_calibrator():

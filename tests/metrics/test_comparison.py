@@ -27,7 +27,7 @@ def case(seed, n, n_classes=3):
     return y, prob, other / other.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("metric", ["brier", "log_loss"])
+@pytest.mark.parametrize("metric", ["brier", "nll"])
 def test_losses_have_the_paired_t_interval(metric):
     y, a, b = case(0, 200)
     found = compare_calibration(y, a, b, metric=metric, confidence_level=0.9)
@@ -54,7 +54,7 @@ def test_errors_are_those_of_the_metric():
 @given(
     st.integers(0, 2**16),
     st.integers(2, 40),
-    st.sampled_from(["ece", "brier", "log_loss"]),
+    st.sampled_from(["ece", "brier", "nll"]),
     st.sampled_from(["uniform", "quantile"]),
     st.booleans(),
     st.booleans(),
@@ -76,7 +76,7 @@ def test_swapping_the_models_swaps_the_signs(seed, n, metric, strategy, saturate
 
 def test_a_model_equals_itself():
     y, a, _ = case(2, 100)
-    for metric in ("ece", "brier", "log_loss"):
+    for metric in ("ece", "brier", "nll"):
         found = compare_calibration(y, a, a, metric=metric, random_state=0)
         assert found.difference == 0
         assert_allclose([found.low, found.high], 0, atol=1e-12)
@@ -98,7 +98,7 @@ def test_models_that_are_nearly_the_same_have_a_short_interval():
 def test_losses_are_those_of_the_metrics_even_where_the_true_class_has_probability_0():
     y, a, b = case(3, 50)
     a = np.eye(3)[a.argmax(axis=1)].astype(np.float32)
-    for metric, score in (("log_loss", negative_log_likelihood), ("brier", brier_score)):
+    for metric, score in (("nll", negative_log_likelihood), ("brier", brier_score)):
         found = compare_calibration(y, a, b, metric=metric)
         assert_allclose([found.value_a, found.value_b], [score(y, a), score(y, b)], rtol=1e-13)
         assert np.isfinite(found).all()

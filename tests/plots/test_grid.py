@@ -60,12 +60,18 @@ def test_panels_fill_rows(n_panels, n_columns, shape):
     assert all(ax.get_xlabel() == ax.get_ylabel() == "" for ax in grid.axes_.flat)
 
 
-def test_a_figure_of_the_user_is_drawn_on_and_pyplot_left_alone():
+def test_a_figure_of_the_user_is_drawn_on_and_else_one_that_pyplot_shows():
     figure = pyplot.figure(layout="constrained")
     top, _ = figure.subfigures(2, 1)
     assert ReliabilityGridDisplay([ReliabilityDisplay(BINS)] * 2).plot(top).figure_ is top
+    assert pyplot.get_fignums() == [figure.number]
     own = ReliabilityGridDisplay([ReliabilityDisplay(BINS)]).plot().figure_
-    assert isinstance(own, Figure) and pyplot.get_fignums() == [figure.number]
+    assert pyplot.gcf() is own
+
+
+def test_several_models_need_names():
+    with pytest.raises(TypeError, match="must map names to classifiers"):
+        ReliabilityGridDisplay.from_estimators([None], [[0]], [0])
 
 
 @pytest.mark.parametrize("width", [3.3, 8])
