@@ -24,9 +24,18 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 
-from clipcal import DynamicOutlierRegularizer, LeaveClassesOut, make_shapes
+from clipcal import DynamicOutlierRegularizer, LeaveClassesOut
 from clipcal.backbones import open_backbone
-from clipcal.benchmark._base_to_new import COOP, KGCOOP, METHODS, N_SHOTS, N_TEST, Cell, _embedded
+from clipcal.benchmark._base_to_new import (
+    COOP,
+    KGCOOP,
+    METHODS,
+    N_SHOTS,
+    N_TEST,
+    Cell,
+    _embedded,
+    class_halves,
+)
 from clipcal.methods import zero_shot_features
 from clipcal.metrics import expected_calibration_error
 from clipcal.model_selection import open_vocabulary_predictions
@@ -82,8 +91,7 @@ def run(cell: Cell, configuration: str | float, memory: Memory) -> dict:
     """Return truth and estimates of one classifier on one task."""
     with threadpool_limits(1):
         data = {subset: _embedded(cell, subset, n) for subset, n in (("train", N_SHOTS), ("test", N_TEST))}
-        names = make_shapes(cell.task, domain=cell.domain, n_per_class=1, random_state=cell.seed).class_names
-        base, new = names[: (len(names) + 1) // 2], names[(len(names) + 1) // 2 :]
+        base, new = class_halves(cell).values()
         train = data["train"].of(base)
         clf = classifier(cell, configuration, memory)
         fitted = clf.fit(train.X, train.y)

@@ -17,7 +17,7 @@ from clipcal.datasets import make_shapes
 from clipcal.images import CLIPImageEncoder
 from clipcal.metrics import expected_calibration_error
 
-__all__ = ["METHODS", "Cell", "CellResult", "run_cell"]
+__all__ = ["METHODS", "Cell", "CellResult", "class_halves", "run_cell"]
 
 ZERO_SHOT, COOP, KGCOOP = "zero-shot", "CoOp", "KgCoOp"
 COOP_DOR, KGCOOP_DOR, COOP_TEMPERATURE = "CoOp + DOR", "KgCoOp + DOR", "CoOp + temperature"
@@ -140,10 +140,7 @@ def run_cell(cell: Cell, method: str, memory: Memory | None = None) -> list[Cell
     results : list of CellResult
         Base, then new. ``CoOp`` also gives the two of ``CoOp + temperature``, from the same fit.
     """
-    names = make_shapes(cell.task, domain=cell.domain, n_per_class=1, random_state=cell.seed).class_names
-    n_base = (len(names) + 1) // 2
-    halves = {"base": names[:n_base], "new": names[n_base:]}
-
+    halves = class_halves(cell)
     train = _embedded(cell, "train", N_SHOTS).of(halves["base"])
     test = _embedded(cell, "test", N_TEST)
     classifier = METHODS[method](cell, memory).fit(train.X, train.y)
@@ -153,6 +150,23 @@ def run_cell(cell: Cell, method: str, memory: Memory | None = None) -> list[Cell
         scaled = CalibratedCLIPClassifier(classifier, cv="prefit").fit(validation.X, validation.y)
         results += _measure(cell, COOP_TEMPERATURE, scaled, test, halves)
     return results
+
+
+def class_halves(cell: Cell) -> dict[str, list[str]]:
+    """Return the classes of a task by half: the first is the base, the rest is new.
+
+    Parameters
+    ----------
+    cell : Cell
+
+    Returns
+    -------
+    halves : dict
+        Class names under ``"base"`` and ``"new"``, in the order of the task.
+    """
+    names = make_shapes(cell.task, domain=cell.domain, n_per_class=1, random_state=cell.seed).class_names
+    n_base = (len(names) + 1) // 2
+    return {"base": names[:n_base], "new": names[n_base:]}
 
 
 def _embedded(cell: Cell, subset: str, n_per_class: int) -> Split:

@@ -16,6 +16,7 @@ from clipcal.benchmark._base_to_new import (
     Cell,
     CellResult,
 )
+from clipcal.metrics import harmonic_mean
 
 __all__ = ["Claim", "check_claims"]
 
@@ -62,8 +63,7 @@ def _gap(row: Row, method: str, half: str) -> float:
 
 
 def _harmonic_accuracy(row: Row, method: str) -> float:
-    base, new = row[method, "base"].accuracy, row[method, "new"].accuracy
-    return 2 * base * new / max(base + new, 1e-12)
+    return harmonic_mean(row[method, "base"].accuracy, row[method, "new"].accuracy)
 
 
 _CLAIMS: list[tuple[str, str, Callable[[Row], float], float]] = [

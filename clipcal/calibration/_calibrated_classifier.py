@@ -39,7 +39,7 @@ from ._held_out import (
     limit_folds,
 )
 from ._logits import class_logits, fill_zeros, zero_logit
-from ._side_inputs import check_side_inputs, image_features, side_inputs, text_side_inputs
+from ._side_inputs import check_side_inputs, encoded_once, image_features, side_inputs, text_side_inputs
 
 __all__ = ["CalibratedCLIPClassifier"]
 
@@ -116,11 +116,6 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
     TemperatureScaling : The default calibrator, for plain arrays of logits.
     sklearn.calibration.CalibratedClassifierCV : Fits similar maps, which do not carry over to new classes.
 
-    References
-    ----------
-    .. [1] C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger. "On calibration of modern neural networks",
-       ICML 2017. :arxiv:`1706.04599`
-
     Examples
     --------
     >>> from sklearn.datasets import load_iris
@@ -195,6 +190,7 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
         if self._is_prefit():
             fitted = check_prefit(self.estimator, labels, self.cv, fit_params)
             classes = np.unique(fitted.classes_)
+            X = encoded_once(calibrator, fitted, X)
             seen, unseen = HeldOut(np.arange(len(labels)), class_logits(fitted, X, classes)), None
         else:
             classes = np.unique(labels)
@@ -261,11 +257,12 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
         return fit_params, {}
 
     def _logits(self, X: Any) -> Floats:
-        check_is_fitted(self)
         return fill_zeros(class_logits(self.estimator_, X, self.classes_), self.zero_logit_)
 
     def _calibrated(self, X: Any, form: str) -> Floats:
         """Return what the calibrators' method `form` makes of the logits."""
+        check_is_fitted(self)
+        X = encoded_once(self.calibrator_, self.estimator_, X)
         logits = self._logits(X)
         if self.reference_features_ is not None:
             nearness = proximity(image_features(self.estimator_, X), self.reference_features_)

@@ -13,7 +13,7 @@ from .._compat import _safe_indexing
 from ..metrics import proximity
 from ._base import Calibrator
 
-__all__ = ["check_side_inputs", "image_features", "side_inputs", "text_side_inputs"]
+__all__ = ["check_side_inputs", "encoded_once", "image_features", "side_inputs", "text_side_inputs"]
 
 
 def image_features(estimator: Any, X: Any) -> NDArray[np.floating]:
@@ -53,6 +53,12 @@ def image_features(estimator: Any, X: Any) -> NDArray[np.floating]:
         ) from error
 
 
+def encoded_once(calibrator: Calibrator, estimator: Any, X: Any) -> Any:
+    """Return what to predict for: features in place of pictures that would be encoded for nearness again."""
+    wanted = "proximity" in calibrator.side_inputs and hasattr(estimator, "image_features")
+    return estimator.image_features(X) if wanted else X
+
+
 def check_side_inputs(calibrator: Calibrator, estimator: Any) -> None:
     """Raise a TypeError if the calibrator asks for text features that the classifier does not have."""
     if "text_features" in calibrator.side_inputs and not hasattr(estimator, "zero_shot"):
@@ -75,7 +81,6 @@ def text_side_inputs(estimator: Any) -> dict[str, NDArray[np.floating]]:
     -------
     side : dict
         ``text_features`` and ``zero_shot_features``, both of shape (n_classes, n_features).
-
     """
     return {
         "text_features": estimator.text_features_,

@@ -79,18 +79,13 @@ def fit_temperature(logits: ArrayLike, y_index: ArrayLike, sample_weight: ArrayL
     >>> round(float(1 / (1 + np.exp(-2 * beta))), 6)  # the accuracy
     0.75
     """
-    return solve_temperature(logits, y_index, sample_weight).inverse_temperature
+    return solve_temperature(*_check_logits(logits, y_index, sample_weight)).inverse_temperature
 
 
 def solve_temperature(
-    logits: ArrayLike,
-    y_index: ArrayLike,
-    sample_weight: ArrayLike | None = None,
-    *,
-    shrinkage: float = 0.0,
+    z: NDArray[np.floating], true_column: NDArray[np.intp], weight: Floats, *, shrinkage: float = 0.0
 ) -> TemperatureSolution:
-    """Do what :func:`fit_temperature` documents, and also tell whether an optimum exists."""
-    z, true_column, weight = _check_logits(logits, y_index, sample_weight)
+    """Do what :func:`fit_temperature` documents on checked rows, and tell whether an optimum exists."""
     total_weight = weight.sum()
     problem = _TemperatureProblem(z, true_column, weight / total_weight)
     pull = 2.0 * shrinkage / total_weight

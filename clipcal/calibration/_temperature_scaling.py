@@ -57,8 +57,7 @@ class TemperatureScaling(Calibrator):
     Notes
     -----
     It keeps the argmax. It transfers to other classes as it is: the temperature belongs to the scale of the
-    logits, not to a class. About 50 rows in all suffice: the logarithm of the temperature then has a
-    standard error of about 0.15.
+    logits, not to a class. About 50 rows in all suffice.
 
     References
     ----------

@@ -14,6 +14,7 @@ from ._top_label import TopLabel, read_top_label
 
 __all__ = [
     "CalibrationBins",
+    "assign_bins",
     "bin_top_label",
     "calibration_bins",
     "cut_index",
@@ -195,12 +196,7 @@ def bin_top_label(
 ) -> CalibrationBins:
     """Build the table from rows that have been checked already."""
     confidence, correct, weight = top_label
-    if strategy == "quantile":
-        edges = equal_weight_edges(confidence, weight, n_bins)
-        index = cut_index(confidence, edges[1:-1])
-    else:
-        edges = np.linspace(0.0, 1.0, n_bins + 1)
-        index = uniform_index(confidence, edges, closed=closed)
+    edges, index = assign_bins(top_label, n_bins=n_bins, strategy=strategy, closed=closed)
 
     def total(values: Floats) -> Floats:
         return np.bincount(index, weights=values, minlength=len(edges) - 1).astype(np.float64)
@@ -223,6 +219,18 @@ def bin_top_label(
         accuracy=_divide(total(correct), in_bin),
         residual=total(residual),
     )
+
+
+def assign_bins(
+    top_label: TopLabel, *, n_bins: int, strategy: Strategy = "uniform", closed: Closed = "right"
+) -> tuple[Floats, NDArray[np.intp]]:
+    """Return the edges of the bins, and the bin of each row."""
+    confidence, _, weight = top_label
+    if strategy == "quantile":
+        edges = equal_weight_edges(confidence, weight, n_bins)
+        return edges, cut_index(confidence, edges[1:-1])
+    edges = np.linspace(0.0, 1.0, n_bins + 1)
+    return edges, uniform_index(confidence, edges, closed=closed)
 
 
 def uniform_index(forecast: Floats, edges: Floats, *, closed: Closed = "right") -> NDArray[np.intp]:

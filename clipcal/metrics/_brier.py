@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.isotonic import isotonic_regression
 
 from .._compat import StrOptions, validate_params
-from ._bins import BIN_COUNT, Strategy, bin_top_label
+from ._bins import BIN_COUNT, Strategy, bin_top_label, cut_index
 from ._top_label import ClassProbabilities, TopLabel, read_class_probabilities, read_top_label, row_blocks
 
 __all__ = [
@@ -301,7 +301,7 @@ def _corp(top_label: TopLabel) -> BrierDecomposition:
 def _binned(top_label: TopLabel, n_bins: int, strategy: Strategy) -> BinnedBrierDecomposition:
     confidence, correct, weight = top_label
     bins = bin_top_label(top_label, n_bins=n_bins, strategy=strategy)
-    index = np.searchsorted(bins.edges[1:-1], confidence)
+    index = cut_index(confidence, bins.edges[1:-1])
     off_confidence = confidence - bins.confidence[index]
     off_accuracy = correct - bins.accuracy[index]
     accuracy = float(np.average(correct, weights=weight))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from .._compat import Interval, StrOptions, validate_params
-from ._bins import BIN_COUNT, CalibrationBins, Strategy, bin_top_label
+from ._bins import BIN_COUNT, CalibrationBins, Closed, Strategy, bin_top_label, cut_index
 from ._null import BinnedRows, bin_rows, no_truth, perfect_bins, perfect_residuals
 from ._resampling import absolute_sum
 from ._top_label import TopLabel, read_top_label
@@ -325,8 +325,8 @@ def _rows_of(bins: CalibrationBins, top_label: TopLabel) -> BinnedRows:
     confidence, _, weight = top_label
     n_bins, filled = len(bins), bins.count > 0
     fits = False
-    for side in ("left", "right"):
-        index = np.searchsorted(bins.edges[1:-1], confidence, side=side)
+    for closed in get_args(Closed):
+        index = cut_index(confidence, bins.edges[1:-1], closed=closed)
         if not np.array_equal(np.bincount(index, minlength=n_bins), bins.count):
             continue
         fits = True

@@ -161,8 +161,7 @@ def calibration_interval(
     replicates).
 
     For the gap, rows of both kinds are added before it gets its normal interval, so that it also holds for
-    few rows and rare exceptions: in a simulation of its own it covered 0.96 or more where all confidences are
-    0.99, of 20 to 200 rows, and accuracies are 0.95 to 0.995.
+    few rows and rare exceptions.
 
     References
     ----------

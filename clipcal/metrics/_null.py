@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
-from ._bins import Strategy, bin_top_label
+from ._bins import Strategy, assign_bins
 from ._top_label import TopLabel
 
 __all__ = ["BinnedRows", "PerfectBin", "bin_rows", "no_truth", "perfect_bins", "perfect_residuals"]
@@ -63,8 +63,7 @@ def no_truth(y_prob: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 def bin_rows(top_label: TopLabel, *, n_bins: int, strategy: Strategy = "uniform") -> BinnedRows:
     """Find the bin of each row, with the edges of `bin_top_label`."""
-    edges = bin_top_label(top_label, n_bins=n_bins, strategy=strategy).edges
-    index = np.searchsorted(edges[1:-1], top_label.confidence, side="left")
+    edges, index = assign_bins(top_label, n_bins=n_bins, strategy=strategy)
     return BinnedRows(top_label.confidence, top_label.weight, index, len(edges) - 1)
 
 

@@ -14,6 +14,7 @@ from ._bins import BIN_COUNT, bin_top_label
 from ._brier import brier_score
 from ._chance import calibration_test
 from ._classwise import classwise_calibration_error
+from ._gaps import maximum_calibration_error
 from ._intervals import calibration_interval
 from ._log_loss import negative_log_likelihood
 from ._selective import area_under_risk_coverage
@@ -131,7 +132,7 @@ def summary(
         "ece_pvalue": test.pvalue,
         "over": bins.over,
         "under": bins.under,
-        "mce": float(np.nanmax(np.abs(bins.gaps))),
+        "mce": maximum_calibration_error(*data, n_bins=n_bins),
         "ace": bin_top_label(top_label, n_bins=n_bins, strategy="quantile").error,
         "smooth_ece": smooth_calibration_error(*data),
         "aurc": area_under_risk_coverage(*data),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._optional import import_optional
+from ..metrics import harmonic_mean
 from ._style import PALE, QUIET, axes_of, bare_spines, legend_below, series_style
 
 __all__ = ["BaseToNewDisplay"]
@@ -259,7 +260,7 @@ class BaseToNewDisplay:
         ticker = import_optional("matplotlib.ticker", extra="plot", caller="BaseToNewDisplay.plot")
         start = max(low, 1e-9) if kind == "harmonic" else low
         base, new = np.meshgrid(*[np.linspace(start, high, 100)] * 2)
-        mean = 2 * base * new / (base + new) if kind == "harmonic" else (base + new) / 2
+        mean = harmonic_mean(base, new) if kind == "harmonic" else (base + new) / 2
         levels = [level for level in ticker.MaxNLocator(6).tick_values(low, high) if low < level < high]
         drawn = self.ax_.contour(base, new, mean, levels=levels, colors=PALE, linewidths=0.8, zorder=0.5)
         # Labels sit where the lines meet the diagonal: there the mean is the coordinate, and the lines are

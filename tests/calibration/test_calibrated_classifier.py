@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from drawn_logits import drawn_from, random_logits
 from numpy.testing import assert_allclose
 from scipy.special import softmax
 from sklearn import config_context
@@ -39,16 +40,6 @@ from clipcal.model_selection import LeaveClassesOut, open_vocabulary
 
 IRIS_X, IRIS_Y = load_iris(return_X_y=True)
 NAMES = np.array(["setosa", "versicolor", "virginica"])[IRIS_Y]
-
-
-def drawn_from(logits, seed=0):
-    """Labels for which `logits` are the truth."""
-    noise = np.random.default_rng(seed).gumbel(size=logits.shape)
-    return (logits + noise).argmax(axis=1)
-
-
-def random_logits(n=400, n_classes=5, seed=0):
-    return np.random.default_rng(seed).normal(size=(n, n_classes)) * 2
 
 
 class LinearLogits(ClassifierMixin, BaseEstimator):

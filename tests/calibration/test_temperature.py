@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from drawn_logits import drawn_from, random_logits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -15,16 +16,6 @@ from clipcal.calibration import TemperatureScaling, fit_temperature
 
 IRIS_X, IRIS_Y = load_iris(return_X_y=True)
 NAMES = np.array(["setosa", "versicolor", "virginica"])[IRIS_Y]
-
-
-def drawn_from(logits, seed=0):
-    """Labels for which `logits` are the truth."""
-    noise = np.random.default_rng(seed).gumbel(size=logits.shape)
-    return (logits + noise).argmax(axis=1)
-
-
-def random_logits(n=400, n_classes=5, seed=0):
-    return np.random.default_rng(seed).normal(size=(n, n_classes)) * 2
 
 
 def log_loss_at(beta, logits, y, weight=None):
