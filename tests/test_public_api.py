@@ -264,9 +264,26 @@ def test_leaving_classes_out_chooses_for_classes_that_come_later(embedded):
     grid = {"regularizer__weight": [0.0, 8.0]}
     cv = LeaveClassesOut(n_splits=2, random_state=0)
     search = GridSearchCV(tuned(regularizer=dor), grid, cv=cv, scoring=open_vocabulary(ece_scorer))
-    assert search.fit(*embedded).best_params_["regularizer__weight"] in (0.0, 8.0)
+    search.fit(*embedded)
+    X, y = embedded
+    by_hand = []
+    for weight in grid["regularizer__weight"]:
+        clf = tuned(regularizer=clone(dor).set_params(weight=weight))
+        later = [
+            ece_scorer(clone(clf).fit(X[train], y[train]).with_classes(np.unique(y[test])), X[test], y[test])
+            for train, test in cv.split(X, y)
+        ]
+        by_hand.append(np.mean(later))
+    assert_allclose(search.cv_results_["mean_test_score"], by_hand)
+    assert search.best_params_["regularizer__weight"] == grid["regularizer__weight"][np.argmax(by_hand)]
+
+
+def test_a_second_temperature_for_classes_that_come_later(embedded):
     scaled = CalibratedCLIPClassifier(tuned(), cv="classes").fit(*embedded)
-    assert scaled.unseen_calibrator_ is not scaled.calibrator_
+    later = scaled.with_classes(OTHER_NAMES)
+    logits = later.estimator_.decision_function(embedded[0])
+    assert_allclose(later.decision_function(embedded[0]), logits / scaled.unseen_calibrator_.temperature_)
+    assert scaled.unseen_calibrator_.temperature_ != scaled.calibrator_.temperature_
 
 
 def test_reliability_display_draws(fitted, embedded):

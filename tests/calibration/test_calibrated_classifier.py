@@ -318,7 +318,13 @@ def test_a_method_must_be_an_instance_with_a_known_name():
 def test_grids_reach_into_the_calibrator():
     model = CalibratedCLIPClassifier(GaussianNB(), method=TemperatureScaling(), cv=2)
     search = GridSearchCV(model, {"method__shrinkage": [0.0, 1.0]}, cv=2, scoring="neg_log_loss")
-    assert set(search.fit(IRIS_X, NAMES).best_params_) == {"method__shrinkage"}
+    search.fit(IRIS_X, NAMES)
+    free, shrunk = search.cv_results_["mean_test_score"]
+    for score, shrinkage in ((free, 0.0), (shrunk, 1.0)):
+        by_hand = CalibratedCLIPClassifier(GaussianNB(), method=TemperatureScaling(shrinkage=shrinkage), cv=2)
+        scores = cross_val_score(by_hand, IRIS_X, NAMES, cv=2, scoring="neg_log_loss")
+        assert_allclose(score, scores.mean())
+    assert free != shrunk
 
 
 def test_what_belongs_to_classes_is_refused_by_name():
@@ -458,6 +464,23 @@ def test_distance_aware_calibration_follows_the_texts():
     assert_allclose(other.calibrator_.scales_, expected.scales_, rtol=1e-5)
     np.testing.assert_array_equal(other.predict(X), other.estimator_.predict(X))
     assert not np.allclose(other.calibrator_.scales_, 1)
+
+
+def test_pictures_are_encoded_once_for_logits_and_nearness(monkeypatch):
+    X, y = make_shapes("textures", n_per_class=4, random_state=0, return_X_y=True)
+    clf = ZeroShotCLIPClassifier("mini", device="cpu").fit(X, y)
+    model = CalibratedCLIPClassifier(clf, method="density-ratio", cv="prefit").fit(X, y)
+    on_embeddings = model.predict_proba(CLIPImageEncoder("mini", device="cpu").transform(X))
+    encoded = []
+    original = ZeroShotCLIPClassifier._predict_embeddings
+
+    def counted(self, X):
+        encoded.append(np.ndim(X))
+        return original(self, X)
+
+    monkeypatch.setattr(ZeroShotCLIPClassifier, "_predict_embeddings", counted)
+    assert_allclose(model.predict_proba(X), on_embeddings, atol=1e-6)
+    assert encoded.count(4) == 1  # the rest are embeddings
 
 
 def test_pictures_have_features_for_nearness():
