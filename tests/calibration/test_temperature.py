@@ -174,3 +174,13 @@ def test_agrees_with_probmetrics():
         CategoricalLogits(torch.from_numpy(logits)), torch.from_numpy(y)
     )
     assert_allclose(fit_temperature(logits, y), float(theirs.invtemp_), rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [100, 174, 223])
+def test_masks_do_not_make_the_search_crawl(seed, calls):
+    rng = np.random.default_rng(seed)
+    logits = rng.standard_t(1.2, size=(30, 4)) * 1e-4
+    y = np.where(rng.random(30) < 0.9, logits.argmax(axis=1), rng.integers(0, 4, 30))
+    masked = np.column_stack([logits, np.full(30, -1e60)])
+    assert_allclose(fit_temperature(masked, y), fit_temperature(logits, y), rtol=1e-8)
+    assert len(calls) < 90

@@ -162,3 +162,14 @@ def test_wrong_kinds_and_lengths_are_refused():
         LeaveClassesOut(2.5).get_n_splits()
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         list(LeaveClassesOut().split(Y[:3], Y))
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "share", "expected"), [(50, 0.07, 3), (50, 0.55, 27), (5, 0.5, 2), (6, 0.6, 4)]
+)
+def test_shares_are_rounded_down_from_the_middle_whatever_binary_makes_of_them(n_classes, share, expected):
+    y = np.repeat(np.arange(n_classes), 20)
+    (classes,) = held_out(LeaveClassesOut(1, test_size=share, random_state=0), y)
+    assert len(classes) == expected
+    train, _ = next(LeaveClassesOut(1, test_size=2, seen_size=0.075, random_state=0).split(y, y))
+    assert np.bincount(y[train]).max() == 19  # 1.5 of 20 rows are rounded to 1
