@@ -6,6 +6,7 @@ from ._device import autocast, resolve_device, resolve_precision, upload
 from ._packing import Packing
 from ._protocol import Backbone
 from ._registry import open_backbone
+from ._threads import product_size, single_threaded, threads_for
 
 if TYPE_CHECKING:
     from ._open_clip import OpenClipBackbone as OpenClipBackbone
@@ -16,8 +17,11 @@ __all__ = [
     "Packing",
     "autocast",
     "open_backbone",
+    "product_size",
     "resolve_device",
     "resolve_precision",
+    "single_threaded",
+    "threads_for",
     "upload",
 ]
 

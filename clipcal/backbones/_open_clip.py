@@ -7,6 +7,7 @@ import copyreg
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from ._packing import Packing
 from ._prefix import bytes_per_token
 from ._remembered import file_stamps
 from ._text_tower import TextTower
+from ._threads import image_product, join_parts, product_size, threads_for
 from ._tokens import PromptTokenizer
 
 if TYPE_CHECKING:
@@ -151,8 +153,14 @@ class OpenClipBackbone:
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed pixels (n, 3, height, width) as (n, embedding_dim), not normalised, without a graph."""
-        with torch.no_grad(), autocast(self.device, self.precision):
-            return self.model.encode_image(pixels.to(self.device), normalize=False).float()
+
+        def encode(rows: slice) -> torch.Tensor:
+            with torch.no_grad(), autocast(self.device, self.precision):
+                return self.model.encode_image(pixels[rows].to(self.device), normalize=False).float()
+
+        if self.device.type != "cpu":
+            return encode(slice(None))
+        return join_parts(encode, [1] * len(pixels), image_product(self.model.visual, len(pixels)))
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         """Turn texts into token ids (n, length) on the device; ClassNameError for one that does not fit."""
@@ -168,7 +176,7 @@ class OpenClipBackbone:
 
     def encode_text(self, token_embeddings: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Embed prompts (n, length, token_dim) as (n, embedding_dim), not normalised, differentiable."""
-        with autocast(self.device, self.precision):
+        with self._threads(tokens.numel()), autocast(self.device, self.precision):
             return self.text_tower.encode(token_embeddings, tokens).float()
 
     @property
@@ -189,9 +197,17 @@ class OpenClipBackbone:
         deep: Mapping[int, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Embed names behind one prefix, or behind each of several; see :class:`Backbone`."""
+        encoder = self.text_tower.prefix_encoder(self.precision)
+        if not torch.is_grad_enabled() and self.device.type == "cpu" and prefix.ndim == 2 and not deep:
+            return encoder.in_parts(prefix, suffixes, packing)
+        n_rows = prefix.shape[:-1].numel() + suffixes.shape[:-1].numel()
         # The encoder casts by itself; an autocast that the caller has open must not.
-        with autocast(self.device, "fp32"):
-            return self.text_tower.prefix_encoder(self.precision)(prefix, suffixes, packing, deep)
+        with self._threads(n_rows), autocast(self.device, "fp32"):
+            return encoder(prefix, suffixes, packing, deep)
+
+    def _threads(self, n_rows: int) -> AbstractContextManager[None]:
+        """Choose the threads for so many rows in the text tower."""
+        return threads_for(product_size(n_rows, self.token_dim) if self.device.type == "cpu" else math.inf)
 
     def __repr__(self) -> str:
         name = self.name or type(self.model).__name__

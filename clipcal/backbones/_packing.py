@@ -50,6 +50,12 @@ class Packing:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def part(self, names: slice) -> tuple[Packing, slice]:
+        """Return the packing of some successive names, and where their tokens lie in this one."""
+        lengths = self.lengths[names]
+        start = int(self.lengths[: names.start].sum())
+        return Packing(lengths, self.n_prefix, self.device), slice(start, start + int(lengths.sum()))
+
     @cached_property
     def n_tokens(self) -> int:
         """Number of packed tokens."""

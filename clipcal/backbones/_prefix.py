@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._packing import Packing
+from ._threads import join_parts, product_size
 
 if TYPE_CHECKING:
     from ._text_tower import TextTower
@@ -116,6 +117,29 @@ class PrefixEncoder:
             x = block.last(x, packing) if number == len(self.blocks) - 1 else block(x, packing)
         features = self._project(self.tower.module.ln_final(x)).float()
         return features[0] if single else features
+
+    def in_parts(self, prefix: Tensor, suffixes: Tensor, packing: Packing) -> Tensor:
+        """Encode names behind one prefix without a graph, those of a small tower shared out over threads.
+
+        Parameters
+        ----------
+        prefix : Tensor, shape (n_prefix, width)
+        suffixes : Tensor, shape (n_tokens, width)
+        packing : Packing
+            See :meth:`__call__`.
+
+        Returns
+        -------
+        features : Tensor, shape (n_names, embedding_dim)
+        """
+
+        def encode(names: slice) -> Tensor:
+            part, tokens = packing.part(names)
+            with torch.no_grad(), torch.autocast(prefix.device.type, enabled=False):
+                return self(prefix, suffixes[tokens], part)
+
+        work = product_size(len(prefix) + len(suffixes), self.tower.width)
+        return join_parts(encode, packing.lengths.tolist(), work)
 
     def _project(self, x: Tensor) -> Tensor:
         projection = self.tower.module.text_projection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,7 +26,7 @@ from clipcal.classifiers._prediction import (
 )
 from clipcal.images import encode_images, input_kind
 from clipcal.metrics import feature_divergence
-from clipcal.text import class_texts, split_labels
+from clipcal.text import check_distinct, class_texts, split_labels
 
 if TYPE_CHECKING:
     import torch
@@ -38,13 +39,14 @@ __all__ = ["CLIPClassifier"]
 class CLIPClassifier(ClassifierMixin, BaseEstimator):
     """Base of classifiers whose logits are scaled cosines between images and class texts.
 
-    Subclasses have the parameters ``backbone``, ``class_names``, ``batch_size``, ``device``,
-    ``precision``, ``memory`` and ``verbose``, and set ``classes_``, ``class_names_``,
-    ``text_features_`` and ``logit_scale_`` in ``fit``.
+    Subclasses have the parameters ``backbone``, ``class_names``, ``allow_duplicate_names``,
+    ``batch_size``, ``device``, ``precision``, ``memory`` and ``verbose``, and set ``classes_``,
+    ``class_names_``, ``text_features_`` and ``logit_scale_`` in ``fit``.
     """
 
     backbone: str | Backbone
     class_names: Mapping[Any, str] | None
+    allow_duplicate_names: bool
     batch_size: int
     device: str | torch.device
     precision: str
@@ -131,10 +133,16 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         self.classes_ = classes
         self.class_names_ = dict(zip(classes.tolist(), texts, strict=True))
 
+    def _check_names(self, backbone: Backbone) -> None:
+        """Refuse names that no prompt can tell apart, unless that is allowed."""
+        if not self.allow_duplicate_names:
+            check_distinct(self.class_names_, backbone.tokenize)
+
     def _backbone_for(self, X: Any) -> Backbone:
-        """Open the backbone, which embeddings must have the width of, and set ``n_features_in_``."""
+        """Open the backbone, which names and the width of embeddings must suit; set ``n_features_in_``."""
         n_features = X.shape[1] if input_kind(X) == "embeddings" else None
         backbone = self._open_backbone(n_features)
+        self._check_names(backbone)
         self.n_features_in_ = backbone.embedding_dim
         return backbone
 
@@ -252,7 +260,8 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ClassNameError
-            If a name is empty, too long or not unique.
+            If a name is empty or too long, or is the same as another one to the tokenizer and
+            ``allow_duplicate_names`` is False.
         ValueError
             If there are fewer than two classes, a label occurs twice, or the classifier's parameters
             belong to its own classes.
@@ -260,11 +269,14 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "text_features_")
         values, names = split_labels(labels)
         classes = np.unique(np.asarray(values))
-        if len(classes) != len(values) or len(classes) < 2:
+        if len(classes) != len(values):
+            repeated = [label for label, count in Counter(values).items() if count > 1]
             raise ValueError(
-                f"with_classes needs at least two different labels; got {len(values)} labels, "
-                f"{len(classes)} of them different."
+                f"with_classes was given the label {repeated[0]!r} {values.count(repeated[0])} times; "
+                "give each label once, such as list(dict.fromkeys(labels))."
             )
+        if len(classes) < 2:
+            raise ValueError(f"with_classes needs at least two different labels; got {values!r}.")
         if names is None and any(label in (self.class_names or {}) for label in classes.tolist()):
             own = {label: label for label in classes.tolist() if isinstance(label, str)}
             names = {**own, **(self.class_names or {})}

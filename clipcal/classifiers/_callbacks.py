@@ -1,17 +1,21 @@
-"""What scikit-learn's callbacks are told of a fit."""
+"""What the user and scikit-learn's callbacks are told of a fit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from sklearn.callback import CallbackSupportMixin
+
+from clipcal._progress import progress_bar
 
 __all__ = ["FitReport"]
 
 
 class FitReport:
-    """Calls the hooks of an estimator's callbacks at the right moments of one fit.
+    """Shows the progress of one fit, and calls the hooks of the estimator's callbacks.
+
+    Used as a context, which it leaves with the bar closed, whatever happened.
 
     Parameters
     ----------
@@ -25,6 +29,8 @@ class FitReport:
         How many epochs there may be.
     state : callable
         Gives the fitted attributes that prediction needs, as of now.
+    description : str or None
+        What stands before the progress bar; None shows none.
     """
 
     def __init__(
@@ -36,15 +42,27 @@ class FitReport:
         *,
         max_epochs: int,
         state: Callable[[], dict[str, Any]],
+        description: str | None = None,
     ) -> None:
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self._data = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         self._state = state
         self._fit = estimator._init_callback_context(max_subtasks=max_epochs)
         self._fit.call_on_fit_task_begin(**self._data)
+        self._bar = progress_bar(
+            shown=description is not None, description=description or "", unit="epoch", total=max_epochs
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
 
     def epoch(self, record: dict[str, float]) -> bool:
         """Report an epoch; return whether a callback wants the fit to end."""
+        self._bar.set_postfix({name: f"{record[name]:.3g}" for name in ("loss", "accuracy")}, refresh=False)
+        self._bar.update()
         epoch = self._fit.subcontext(task_name="epoch")
         epoch.call_on_fit_task_begin(**self._data)
         return epoch.call_on_fit_task_end(**self._data, reconstruction_attributes=self._state)

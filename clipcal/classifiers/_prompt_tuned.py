@@ -15,10 +15,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
+from clipcal._components import NamedComponents
 from clipcal._fitting import all_or_nothing
 from clipcal.caching import FeatureCache, MemoryLike
 from clipcal.classifiers._base import CLIPClassifier
 from clipcal.classifiers._callbacks import FitReport
+from clipcal.classifiers._components import find_method, find_regularizer, find_regularizers
 from clipcal.classifiers._zero_shot import ZeroShotCLIPClassifier
 from clipcal.images import encode_images, input_kind
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["PromptTunedCLIPClassifier"]
 
 
-class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
+class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClassifier):
     """A CLIP classifier whose prompt is learned from a few pictures per class.
 
     The towers stay frozen. The vectors before the class name are trained by gradient descent on
@@ -52,6 +54,10 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         an instance.
     class_names : mapping of label to str, default=None
         Names of labels that are not themselves readable.
+    allow_duplicate_names : bool, default=False
+        Whether several labels may have one name, as "missile" stands twice in the published names of
+        ImageNet's classes. Such classes always get the same probability. By default names that are the
+        same to the backbone's tokenizer are refused.
     max_epochs : int, default=50
         Passes through the data. Published trainers of CoOp run 200.
     learning_rate : float, default=0.002
@@ -73,7 +79,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         Where features of pictures, class prompts and outliers are kept on disk, each found again by
         content; see :class:`clipcal.FeatureCache`.
     verbose : int, default=0
-        From 1 on, encoding pictures and nouns shows its progress.
+        From 1 on, a progress bar shows how far the encoding of images and nouns and the training are, with
+        the loss and the accuracy of the last epoch. For other displays see the notes on callbacks.
 
     Attributes
     ----------
@@ -129,11 +136,13 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
     (5, 3)
     """
 
+    _components: ClassVar[tuple[str, ...]] = ("method", "regularizer")
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "backbone": "no_validation",
         "method": [StrOptions({"coop", "kgcoop"}), HasMethods(["learner"])],
         "regularizer": [StrOptions({"dor", "kg"}), HasMethods(["prepare"]), list, tuple, None],
         "class_names": [Mapping, None],
+        "allow_duplicate_names": ["boolean"],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -152,6 +161,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         method: str | TuningMethod = "coop",
         regularizer: str | Regularizer | Sequence[str | Regularizer] | None = None,
         class_names: Mapping[Any, str] | None = None,
+        allow_duplicate_names: bool = False,
         max_epochs: int = 50,
         learning_rate: float = 0.002,
         batch_size: int = 32,
@@ -166,6 +176,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         self.method = method
         self.regularizer = regularizer
         self.class_names = class_names
+        self.allow_duplicate_names = allow_duplicate_names
         self.max_epochs = max_epochs
         self.learning_rate = learning_rate
         self.batch_size = batch_size
@@ -212,6 +223,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         FloatingPointError
             If training diverges.
         """
+        from clipcal.backbones import threads_for
         from clipcal.training import torch_generator, tune
 
         X, targets, weights = self._check_training_data(X, y, sample_weight)
@@ -219,42 +231,44 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         names = list(self.class_names_.values())
         random_state = check_random_state(self.random_state)
         generator = torch_generator(random_state)
-
-        self.method_ = clone(self._method())
+        self.method_ = clone(find_method(self.method))
         learner = self.method_.learner(backbone, len(names), generator)
         class_prompts = learner.prompts(names)
         data = self._training_data(X, targets, weights, backbone, random_state)
         penalties = self._penalties(learner, names, backbone, generator)
 
         def state() -> dict[str, Any]:
-            text_features = _features(learner, class_prompts)
-            return {"text_features_": text_features, "logit_scale_": float(backbone.logit_scale)}
+            features = _features(learner, class_prompts)
+            return {"text_features_": features, "logit_scale_": float(backbone.logit_scale)}
 
-        report = FitReport(
-            self,
-            X,
-            self.classes_[targets],
-            None if sample_weight is None else weights,
-            max_epochs=self.max_epochs,
-            state=state,
-        )
-        self.history_ = tune(
-            learner,
-            class_prompts,
-            data,
-            penalties,
-            logit_scale=float(backbone.logit_scale),
-            n_epochs=self.max_epochs,
-            learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            data_generator=torch_generator(random_state, backbone.device),
-            penalty_generator=generator,
-            on_epoch_end=report.epoch,
-        )
+        with (
+            FitReport(
+                self,
+                X,
+                self.classes_[targets],
+                None if sample_weight is None else weights,
+                max_epochs=self.max_epochs,
+                state=state,
+                description=f"Tuning {type(self.method_).__name__}" if self.verbose else None,
+            ) as report,
+            threads_for(learner.work(class_prompts)),
+        ):
+            self.history_ = tune(
+                learner,
+                class_prompts,
+                data,
+                penalties,
+                logit_scale=float(backbone.logit_scale),
+                n_epochs=self.max_epochs,
+                learning_rate=self.learning_rate,
+                batch_size=self.batch_size,
+                data_generator=torch_generator(random_state, backbone.device),
+                penalty_generator=generator,
+                on_epoch_end=report.epoch,
+            )
         self.learned_ = learner.arrays()
         self.device_ = str(backbone.device)
-        for name, value in state().items():
-            setattr(self, name, value)
+        vars(self).update(state())
         self._check_text_features()
         report.end()
         return self
@@ -268,43 +282,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
                 f"lower learning_rate (now {self.learning_rate})."
             )
 
-    def _method(self) -> TuningMethod:
-        from clipcal.methods import METHODS
-
-        if isinstance(self.method, type):
-            raise TypeError(
-                f"method is the class {self.method.__name__}; pass an instance: {self.method.__name__}()."
-            )
-        return METHODS[self.method]() if isinstance(self.method, str) else self.method
-
-    def _regularizers(self) -> list[Regularizer]:
-        """Return what the user asked for, after what belongs to the method."""
-        from clipcal.regularizers import REGULARIZERS
-
-        given: Sequence[Any] = (
-            self.regularizer if isinstance(self.regularizer, (list, tuple)) else [self.regularizer]
-        )
-        known = ", ".join(map(repr, REGULARIZERS))
-        wanted: list[Regularizer] = []
-        for item in given:
-            if item is None:
-                continue
-            if isinstance(item, str) and item not in REGULARIZERS:
-                raise ValueError(
-                    f"regularizer={item!r} is not known; choose among {known} or pass a Regularizer."
-                )
-            if isinstance(item, type) or not (isinstance(item, str) or hasattr(item, "prepare")):
-                raise TypeError(
-                    f"regularizer={item!r} is neither one of {known} nor an instance of a Regularizer, "
-                    "such as DynamicOutlierRegularizer(weight=4.0)."
-                )
-            wanted.append(REGULARIZERS[item]() if isinstance(item, str) else item)
-        names = [regularizer.name for regularizer in wanted]
-        if len(set(names)) < len(names):
-            raise ValueError(f"regularizer holds several of one kind: {names}; give each kind once.")
-        # A regularizer that the user gives takes the place of the method's own of the same kind.
-        own = self._method().default_regularizer
-        return wanted if own is None or own in names else [REGULARIZERS[own](), *wanted]
+    def _named_component(self, parameter: str, name: str) -> Any:
+        return find_method(name) if parameter == "method" else find_regularizer(name)
 
     def _penalties(
         self, learner: TextLearner, names: list[str], backbone: Backbone, generator: Any
@@ -312,7 +291,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         from clipcal.methods import zero_shot_features
         from clipcal.regularizers import TuningProblem
 
-        regularizers = self._regularizers()
+        regularizers = find_regularizers(self.regularizer, self.method_)
         problem = TuningProblem(
             learner=learner,
             names=names,
@@ -322,7 +301,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
             zero_shot_table=lambda texts, template: zero_shot_features(
                 backbone, texts, template, skip_long=True, memory=self.memory, verbose=self.verbose
             ),
-            outlier_weight=self._method().outlier_weight if len(regularizers) == 1 else 2.0,
+            outlier_weight=self.method_.outlier_weight if len(regularizers) == 1 else 2.0,
             generator=generator,
         )
         return [regularizer.prepare(problem) for regularizer in regularizers]
@@ -370,8 +349,10 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
             Fitted, with the default template.
         """
         check_is_fitted(self, "learned_")
-        names = ("backbone", "class_names", "batch_size", "device", "precision", "memory", "verbose")
-        other = ZeroShotCLIPClassifier(**{name: getattr(self, name) for name in names})
+        # Everything but what is said of training and of templates.
+        own = self.get_params(deep=False)
+        shared = own.keys() & ZeroShotCLIPClassifier().get_params(deep=False).keys()
+        other = ZeroShotCLIPClassifier(**{name: own[name] for name in shared})
         other.n_features_in_, other.logit_scale_ = self.n_features_in_, self.logit_scale_
         other.classes_, other.class_names_ = self.classes_, dict(self.class_names_)
         other.text_features_ = other._encode_classes()
@@ -383,6 +364,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, CLIPClassifier):
         check_is_fitted(self, "learned_")
         names = list(self.class_names_.values())
         backbone = self._open_backbone(self.n_features_in_)
+        self._check_names(backbone)
         learner = self.method_.learner(backbone, len(names), torch_generator(0))
         if not learner.supports_new_classes:
             raise ValueError(

@@ -39,6 +39,10 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         length again.
     class_names : mapping of label to str, default=None
         Names of labels that are not themselves readable.
+    allow_duplicate_names : bool, default=False
+        Whether several labels may have one name, as "missile" stands twice in the published names of
+        ImageNet's classes. Such classes always get the same probability. By default names that are the
+        same to the backbone's tokenizer are refused.
     batch_size : int, default=64
         Pictures encoded at once.
     device : str or torch.device, default="auto"
@@ -84,6 +88,7 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         "backbone": "no_validation",
         "templates": [str, "array-like"],
         "class_names": [Mapping, None],
+        "allow_duplicate_names": ["boolean"],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": "no_validation",
         "precision": [StrOptions({"auto", "fp32", "bf16"})],
@@ -97,6 +102,7 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         *,
         templates: str | Sequence[str] = DEFAULT_TEMPLATE,
         class_names: Mapping[Any, str] | None = None,
+        allow_duplicate_names: bool = False,
         batch_size: int = 64,
         device: str | torch.device = "auto",
         precision: str = "auto",
@@ -106,6 +112,7 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         self.backbone = backbone
         self.templates = templates
         self.class_names = class_names
+        self.allow_duplicate_names = allow_duplicate_names
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
@@ -149,6 +156,7 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         from clipcal.methods import zero_shot_features
 
         backbone = self._open_backbone(self.n_features_in_)
+        self._check_names(backbone)
         names = list(self.class_names_.values())
         templates = [self.templates] if isinstance(self.templates, str) else list(self.templates)
         if not templates:

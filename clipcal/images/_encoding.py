@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.utils import check_random_state
 
+from clipcal._progress import progress_bar
 from clipcal.caching import FeatureTable, MemoryLike, as_cache
 
 from ._inputs import as_images
@@ -95,8 +96,6 @@ def encode_images(
     >>> encode_images(pictures, backbone).shape == (2, backbone.embedding_dim)
     True
     """
-    from tqdm.auto import tqdm
-
     pictures = as_images(images)
     if n_views < 1 or batch_size < 1:
         raise ValueError(f"n_views and batch_size must be at least 1, got {n_views} and {batch_size}.")
@@ -108,7 +107,9 @@ def encode_images(
     out = np.empty((len(pictures), n_views, backbone.embedding_dim), dtype=np.float32)
     with (
         _threads(n_threads) as pool,
-        tqdm(total=len(pictures), desc="Encoding images", unit="img", disable=verbose < 1) as bar,
+        progress_bar(
+            shown=verbose >= 1, description="Encoding images", unit="img", total=len(pictures)
+        ) as bar,
     ):
         # Each picture brings n_views crops, and the tower should still see about batch_size at once.
         step = max(1, batch_size // n_views)
@@ -134,7 +135,10 @@ def encode_images(
 @contextmanager
 def _threads(n_threads: int) -> Iterator[ThreadPoolExecutor]:
     """Open a pool that, on an error or an interruption, does not first finish what waits in it."""
-    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="clipcal-images")
+    from clipcal.backbones import single_threaded
+
+    # Each image is one thread's; torch would share out its pixels over as many threads again.
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="clipcal-images", initializer=single_threaded)
     try:
         yield pool
     finally:

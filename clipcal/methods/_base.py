@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -86,6 +87,10 @@ class TextLearner(nn.Module):
     def forward(self, prompts: Prompts) -> Tensor:
         """Return unit-length text features, shape (n_prompts, embedding_dim), differentiable."""
         raise NotImplementedError
+
+    def work(self, prompts: Prompts) -> float:
+        """Return the multiply-adds of the largest product in a pass, by which threads are chosen."""
+        return math.inf
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """Return copies of the learned parameters by name."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clipcal._compat import Interval, StrOptions, validate_parameters
-from clipcal.backbones import Backbone
+from clipcal.backbones import Backbone, product_size
 from clipcal.exceptions import ClassNameError
 from clipcal.methods._base import Prompts, TextLearner, TuningMethod
 from clipcal.methods._chunks import chunks_of, encode_in_chunks, memory_budget
@@ -90,11 +90,21 @@ class ContextLearner(TextLearner):
         n_before = {"end": len(self.context), "middle": len(self.context) // 2, "front": 0}
         return self.backbone.n_start_tokens + n_before[self.class_token_position]
 
+    def work(self, prompts: Prompts) -> float:
+        """Return the multiply-adds of the largest matrix product in a pass."""
+        n_rows = self.n_shared + int(self._computed(prompts).sum())
+        return product_size(n_rows, self.backbone.token_dim)
+
+    def _computed(self, prompts: Prompts) -> Tensor:
+        """Return how many tokens are computed for each prompt."""
+        if getattr(self.backbone, "shares_prefix", False):
+            return prompts.lengths - self.n_shared
+        return torch.full((len(prompts),), prompts.tokens.shape[1])
+
     def forward(self, prompts: Prompts) -> Tensor:
         """Encode prompts with the present context, in as many chunks as memory asks for."""
         shares = getattr(self.backbone, "shares_prefix", False)
-        length = prompts.tokens.shape[1]
-        lengths = prompts.lengths - self.n_shared if shares else torch.full((len(prompts),), length)
+        lengths = self._computed(prompts)
         cost = getattr(self.backbone, "text_bytes_per_token", None)
         chunks = chunks_of(lengths, self.text_chunk_size, cost=cost, budget=self.memory_budget)
 
@@ -146,8 +156,9 @@ class CoOp(TuningMethod):
     ----------
     context_init : str or None, default="a photo of a"
         Text whose token embeddings the context starts from; with ``"a photo of a"`` and no training
-        the classifier is zero-shot CLIP with the template ``"a photo of a {}."``. ``None`` draws
-        normal vectors of standard deviation 0.02.
+        the classifier is zero-shot CLIP with the template ``"a photo of a {}."``. Underscores are read as
+        spaces. ``None`` draws normal vectors of standard deviation 0.02, for each class its own if the
+        contexts are class-specific.
     n_context : int or None, default=None
         Number of context vectors M. ``None`` means as many as ``context_init`` has tokens, or 16 for
         a random start. With a text it must be the text's number of tokens, if given.
@@ -222,20 +233,21 @@ class CoOp(TuningMethod):
             If a parameter is out of range, or ``n_context`` contradicts ``context_init``.
         """
         validate_parameters(self)
-        context = (
-            self._random_context(backbone, generator)
-            if self.context_init is None
-            else self._word_context(backbone, self.context_init)
-        )
-        if backbone.n_start_tokens + len(context) + 3 > backbone.context_length:
+        # As in class names, and as the published trainers read it.
+        words = None if self.context_init is None else self.context_init.replace("_", " ")
+        shape = (n_classes,) if self.class_specific else ()
+        if words is None:
+            context = self._random_context(backbone, shape, generator)
+        else:
+            context = self._word_context(backbone, words).expand(*shape, -1, -1)
+        n_context = context.shape[-2]
+        if backbone.n_start_tokens + n_context + 3 > backbone.context_length:
             raise ClassNameError(
-                f"A context of {len(context)} tokens leaves no room for a class name in the "
+                f"A context of {n_context} tokens leaves no room for a class name in the "
                 f"{backbone.context_length} positions of {backbone.name!r}; choose a smaller n_context."
             )
         # An "X" is one token of CLIP's vocabulary, whatever follows it.
-        placeholder = self.context_init or " ".join(["X"] * len(context))
-        if self.class_specific:
-            context = context.repeat(n_classes, 1, 1)
+        placeholder = words or " ".join(["X"] * n_context)
         return ContextLearner(
             backbone,
             context,
@@ -249,19 +261,21 @@ class CoOp(TuningMethod):
         n_marks = int(backbone.text_lengths(backbone.tokenize([""]))[0])
         n_context = int(backbone.text_lengths(tokens)[0]) - n_marks
         if n_context < 1:
-            raise ValueError(f"context_init={text!r} holds no words; use None for a random context.")
+            raise ValueError(f"context_init={self.context_init!r} holds no words; use None for a random context.")
         if self.n_context not in (None, n_context):
             raise ValueError(
-                f"context_init={text!r} has {n_context} tokens, but n_context={self.n_context}; "
+                f"context_init={self.context_init!r} has {n_context} tokens, but n_context={self.n_context}; "
                 "leave n_context=None, or set context_init=None for a random context."
             )
         start = backbone.n_start_tokens
         return backbone.embed_tokens(tokens)[0, start : start + n_context].detach().float()
 
-    def _random_context(self, backbone: Backbone, generator: torch.Generator) -> Tensor:
-        n_context = 16 if self.n_context is None else self.n_context
+    def _random_context(
+        self, backbone: Backbone, shape: tuple[int, ...], generator: torch.Generator
+    ) -> Tensor:
+        shape = (*shape, 16 if self.n_context is None else self.n_context, backbone.token_dim)
         # Drawn on the CPU, so that a seed means the same context on every device.
-        return 0.02 * torch.randn(n_context, backbone.token_dim, generator=generator).to(backbone.device)
+        return 0.02 * torch.randn(shape, generator=generator).to(backbone.device)
 
 
 class KgCoOp(CoOp):

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from clipcal._progress import progress_bar
 from clipcal.backbones import Backbone, Packing
 from clipcal.caching import FeatureCache, MemoryLike, as_cache
 from clipcal.exceptions import ClassNameError
@@ -107,7 +107,8 @@ def _look_up(
     # Ordered by length, as in a batch, and in pieces, so that a run that is cut off can be continued.
     order = sorted(missing.values(), key=lambda i: len(texts[i]))
     encoded = np.empty((len(order), table.width), dtype=np.float32)
-    for start in tqdm(range(0, len(order), _PIECE), disable=verbose < 1, desc="encoding nouns"):
+    starts = range(0, len(order), _PIECE)
+    for start in progress_bar(starts, shown=verbose >= 1, description="Encoding nouns", unit="batch"):
         rows = order[start : start + _PIECE]
         piece = _encode(backbone, [texts[i] for i in rows], skip_long=skip_long)
         table.put([keys[i] for i in rows], piece)
@@ -144,7 +145,8 @@ def _encode(
     # Texts of similar length go together, as a batch is as long as its longest text.
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     features = np.zeros((len(texts), backbone.embedding_dim), dtype=np.float32)
-    for start in tqdm(range(0, len(texts), batch_size), disable=not progress, desc="encoding nouns"):
+    starts = range(0, len(texts), batch_size)
+    for start in progress_bar(starts, shown=progress, description="Encoding nouns", unit="batch"):
         rows = order[start : start + batch_size]
         try:
             tokens = backbone.tokenize([texts[i] for i in rows])

@@ -1,12 +1,13 @@
 """From labels to prompts, and the nouns that are nobody's label."""
 
-from clipcal.text._class_names import class_texts, name_key, split_labels
+from clipcal.text._class_names import check_distinct, class_texts, name_key, split_labels
 from clipcal.text._lexicon import load_nouns
 from clipcal.text._templates import DEFAULT_TEMPLATE, SELECT_TEMPLATES, fill
 
 __all__ = [
     "DEFAULT_TEMPLATE",
     "SELECT_TEMPLATES",
+    "check_distinct",
     "class_texts",
     "fill",
     "load_nouns",

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import html
+import re
 import unicodedata
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from clipcal.exceptions import ClassNameError
 
-__all__ = ["class_texts", "name_key", "split_labels"]
+__all__ = ["check_distinct", "class_texts", "name_key", "split_labels"]
+
+# All that tokenizers may ignore of a name in plain ASCII: case, punctuation and spaces.
+_IGNORABLE = re.compile(r"[^a-z0-9]+")
 
 
 def class_texts(labels: Sequence[Any], class_names: Mapping[Any, str] | None = None) -> list[str]:
@@ -35,7 +39,7 @@ def class_texts(labels: Sequence[Any], class_names: Mapping[Any, str] | None = N
     Raises
     ------
     ClassNameError
-        If a label has no text, a text is empty or not a string, or two labels share a text.
+        If a label has no text, or a text is empty or not a string.
 
     Examples
     --------
@@ -72,15 +76,58 @@ def class_texts(labels: Sequence[Any], class_names: Mapping[Any, str] | None = N
         texts.append(" ".join(text.replace("_", " ").split()))
         if not texts[-1]:
             raise ClassNameError(f"The name of label {label!r} is empty; name it in class_names.")
-    keys = [name_key(text) for text in texts]
-    for key, count in Counter(keys).items():
-        if count > 1:
-            same = [label for label, other in zip(labels, keys, strict=True) if other == key]
-            raise ClassNameError(
-                f"The labels {_some(same)} share the name {key!r}, so no prompt can tell them apart; "
-                "give them different names in class_names."
-            )
     return texts
+
+
+def check_distinct(names: Mapping[Any, str], tokenize: Callable[[list[str]], Any]) -> None:
+    """Refuse names that are the same once they are tokens.
+
+    Tokenizers repair damaged text, unescape HTML and lower-case letters, each in its own way, so only the
+    tokenizer that is used can tell which names it cannot tell apart.
+
+    Parameters
+    ----------
+    names : mapping of label to str
+        The name of each label.
+    tokenize : callable
+        ``tokenize(texts)`` gives token ids (n_texts, length). It is not called where the names, in plain
+        ASCII, differ in letters and digits, which no tokenizer ignores.
+
+    Raises
+    ------
+    ClassNameError
+        If several labels share all tokens of their names.
+
+    Examples
+    --------
+    >>> from clipcal.text import check_distinct
+    >>> check_distinct({0: "crane bird", 1: "crane machine"}, tokenize=None)
+    """
+    if _differ_in_letters(names.values()):
+        return
+    owners = defaultdict(list)
+    rows = tokenize([f"{name}." for name in names.values()]).tolist()
+    for label, tokens in zip(names, rows, strict=True):
+        owners[tuple(tokens)].append(label)
+    for labels in owners.values():
+        if len(labels) > 1:
+            shared = list(dict.fromkeys(names[label] for label in labels))
+            same = f"share the name {shared[0]!r}"
+            if len(shared) > 1:
+                same = f"have the names {_some(shared)}, which are the same to the tokenizer"
+            raise ClassNameError(
+                f"The labels {_some(labels)} {same}, so no prompt can tell them apart; give them different "
+                "names in class_names, or pass allow_duplicate_names=True to use one prompt for all of them."
+            )
+
+
+def _differ_in_letters(names: Iterable[str]) -> bool:
+    keys = set()
+    for name in (names := list(names)):
+        if not (name.isascii() and name.isprintable()) or "&" in name:
+            return False
+        keys.add(_IGNORABLE.sub(" ", name.lower()).strip())
+    return len(keys) == len(names)
 
 
 def name_key(name: str) -> str:

@@ -218,7 +218,11 @@ BAD_TUNING = {
         "'l2' is not known; choose among",
     ),
     "regularizer number": ({"regularizer": [3]}, TypeError, "regularizer=3 is neither one of"),
-    "regularizer class": ({"regularizer": AnchorRegularizer}, TypeError, "nor an instance of a Regularizer"),
+    "regularizer class": (
+        {"regularizer": AnchorRegularizer},
+        TypeError,
+        r"pass an instance: AnchorRegularizer\(\)",
+    ),
     "regularizer twice": (
         {"regularizer": ["kg", AnchorRegularizer(1.0)]},
         ValueError,
