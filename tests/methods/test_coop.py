@@ -143,6 +143,40 @@ class TestRandomStart:
         assert not torch.isclose(first, other).any()
 
 
+def test_each_class_draws_its_own_random_start(tiny_backbone):
+    learner = learner_of(tiny_backbone, context_init=None, n_context=8, class_specific=True)
+    assert learner.context.shape == (len(NAMES), 8, tiny_backbone.token_dim)
+    # As one draw of the whole tensor gives them, from the generator of the fit.
+    drawn = torch.randn(learner.context.shape, generator=torch_generator(0))
+    torch.testing.assert_close(learner.context.detach(), 0.02 * drawn)
+    starts = learner.context.detach().flatten(1)
+    assert torch.pdist(starts).min() > 0.1
+
+
+def test_words_start_every_class_alike(tiny_backbone):
+    learner = learner_of(tiny_backbone, class_specific=True)
+    shared = learner_of(tiny_backbone).context
+    for context in learner.context:
+        torch.testing.assert_close(context, shared)
+
+
+@pytest.mark.parametrize("text", ["a_photo_of_a", "a photo_of a", "a photo of a "])
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_underscores_of_the_first_words_are_spaces(mini, text, position):
+    expected = learner_of(mini, context_init="a photo of a", class_token_position=position)
+    learner = learner_of(mini, context_init=text, class_token_position=position)
+    assert learner.context.shape[0] == 4
+    torch.testing.assert_close(learner.context, expected.context)
+    with torch.no_grad():
+        features = [made(made.prompts(NAMES)) for made in (learner, expected)]
+    torch.testing.assert_close(*features)
+
+
+def test_words_that_are_nothing_but_underscores_are_refused(mini):
+    with pytest.raises(ValueError, match="'__' holds no words; use None"):
+        learner_of(mini, context_init="__")
+
+
 @pytest.mark.parametrize("position", ["end", "middle"])
 @pytest.mark.parametrize("class_specific", [False, True])
 def test_chunks_give_the_same(tiny_backbone, position, class_specific):
