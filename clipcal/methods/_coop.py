@@ -261,7 +261,9 @@ class CoOp(TuningMethod):
         n_marks = int(backbone.text_lengths(backbone.tokenize([""]))[0])
         n_context = int(backbone.text_lengths(tokens)[0]) - n_marks
         if n_context < 1:
-            raise ValueError(f"context_init={self.context_init!r} holds no words; use None for a random context.")
+            raise ValueError(
+                f"context_init={self.context_init!r} holds no words; use None for a random context."
+            )
         if self.n_context not in (None, n_context):
             raise ValueError(
                 f"context_init={self.context_init!r} has {n_context} tokens, but n_context={self.n_context}; "

@@ -1,0 +1,96 @@
+"""Methods and regularizers given by name, as objects, and searched over."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from toy_backbone import AnyWidthBackbone
+
+from clipcal import CoOp, PromptTunedCLIPClassifier, ece_scorer
+from clipcal.methods import KgCoOp
+from clipcal.regularizers import AnchorRegularizer, DynamicOutlierRegularizer
+
+X = np.random.default_rng(0).standard_normal((24, 16))
+Y = np.array(["ant", "bee", "cow"] * 8)
+
+
+def make(**params):
+    return PromptTunedCLIPClassifier(AnyWidthBackbone(16), max_epochs=2, random_state=0, **params)
+
+
+GRIDS = {
+    "name in the grid": ({}, {"regularizer": ["kg"], "regularizer__weight": [2.0, 8.0]}),
+    "name in the classifier": ({"regularizer": "kg"}, {"regularizer__weight": [2.0, 8.0]}),
+    "object": ({"regularizer": AnchorRegularizer()}, {"regularizer__weight": [2.0, 8.0]}),
+    "two names": ({}, {"regularizer": ["kg", AnchorRegularizer()], "regularizer__weight": [2.0, 8.0]}),
+    "method in the grid": (
+        {},
+        {"method": ["coop", "kgcoop"], "method__class_token_position": ["end", "front"]},
+    ),
+    "method in the classifier": ({}, {"method__context_init": [None, "a photo of a"]}),
+}
+
+
+@pytest.mark.parametrize(("params", "grid"), GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_a_search_finds_the_parameters_of_a_named_component(params, grid, n_jobs):
+    clf = make(**params)
+    search = GridSearchCV(clf, grid, cv=2, scoring=ece_scorer, error_score="raise", n_jobs=n_jobs).fit(X, Y)
+    for candidate, score in zip(
+        search.cv_results_["params"], search.cv_results_["split0_test_score"], strict=True
+    ):
+        by_hand = clone(clf).set_params(**clone(candidate, safe=False))
+        train, test = next(iter(search.cv.split(X, Y))) if hasattr(search.cv, "split") else split()
+        assert ece_scorer(by_hand.fit(X[train], Y[train]), X[test], Y[test]) == pytest.approx(score, abs=1e-6)
+
+
+def split():
+    from sklearn.model_selection import StratifiedKFold
+
+    return next(iter(StratifiedKFold(2).split(X, Y)))
+
+
+def test_a_name_becomes_an_object_only_when_its_parameters_are_set():
+    clf = make(regularizer="dor")
+    assert clf.set_params(learning_rate=0.01).regularizer == "dor"
+    clf.set_params(regularizer__weight=4.0, regularizer__pool="far")
+    assert isinstance(clf.regularizer, DynamicOutlierRegularizer)
+    assert clf.regularizer.get_params()["weight"] == 4.0
+    assert clf.regularizer.pool == "far"
+    clf.set_params(method="kgcoop", method__n_context=None)
+    assert type(clf.method) is KgCoOp
+    # What was set by an earlier call stays.
+    clf.set_params(regularizer__pool_size=10)
+    assert (clf.regularizer.weight, clf.regularizer.pool_size) == (4.0, 10)
+
+
+def test_the_original_of_a_clone_keeps_its_name():
+    clf = make(regularizer="kg")
+    clone(clf).set_params(regularizer__weight=1.0)
+    assert clf.regularizer == "kg"
+
+
+@pytest.mark.parametrize(
+    ("params", "change", "words"),
+    [
+        ({}, {"regularizer__weight": 2.0}, r"regularizer__weight cannot be set, as regularizer=None has no"),
+        (
+            {"regularizer": ["kg"]},
+            {"regularizer__weight": 2.0},
+            r"\['kg'\] has no parameter 'weight'.*objects",
+        ),
+        ({"regularizer": "kg"}, {"regularizer__depth": 2}, "Invalid parameter 'depth' for estimator Anchor"),
+        ({"regularizer": "l2"}, {"regularizer__weight": 2.0}, "'l2' is not known; choose among 'dor', 'kg'"),
+        ({"method": "clip"}, {"method__n_context": 2}, "'clip' is not known; choose among 'coop', 'kgcoop'"),
+        ({}, {"backbone__width": 2}, "Invalid parameter|has no attribute|set_params"),
+        ({}, {"no_such__width": 2}, "Invalid parameter 'no_such'"),
+    ],
+)
+def test_refused(params, change, words):
+    with pytest.raises((ValueError, AttributeError), match=words):
+        make(**params).set_params(**change)
+
+
+def test_a_class_in_place_of_an_object():
+    with pytest.raises(TypeError, match=r"method is the class CoOp; pass an instance: CoOp\(\)"):
+        make(method=CoOp).fit(X, Y)

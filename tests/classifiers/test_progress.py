@@ -1,0 +1,70 @@
+"""What a fit shows while it works."""
+
+import importlib.util
+import warnings
+
+import numpy as np
+import pytest
+from toy_backbone import AnyWidthBackbone
+
+from clipcal import DynamicOutlierRegularizer, KgCoOp, PromptTunedCLIPClassifier
+from clipcal._progress import progress_bar
+
+X = np.random.default_rng(0).standard_normal((8, 16))
+Y = ["ant", "bee"] * 4
+NOUNS = [f"noun {i}" for i in range(1200)]
+
+
+def fit(**params):
+    return PromptTunedCLIPClassifier(AnyWidthBackbone(16), max_epochs=3, random_state=0, **params).fit(X, Y)
+
+
+def test_nothing_by_default(capfd):
+    fit(regularizer=DynamicOutlierRegularizer(lexicon=NOUNS))
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
+
+
+@pytest.mark.parametrize("verbose", [1, 2, True])
+def test_verbose_shows_epochs_and_loss_of_training(capfd, verbose):
+    clf = fit(verbose=verbose, method=KgCoOp())
+    captured = capfd.readouterr()
+    last = captured.err.replace("\n", "\r").rstrip("\r").split("\r")[-1]
+    assert captured.out == ""
+    assert last.startswith("Tuning KgCoOp: 100%")
+    assert "3/3" in last
+    record = clf.history_[-1]
+    assert f"loss={record['loss']:.3g}, accuracy={record['accuracy']:.3g}" in last
+
+
+def test_verbose_shows_the_encoding_of_nouns_before_training(capfd):
+    fit(verbose=1, regularizer=DynamicOutlierRegularizer(lexicon=NOUNS))
+    shown = capfd.readouterr().err
+    assert shown.index("Encoding nouns: 100%") < shown.index("Tuning CoOp: 100%")
+
+
+def test_the_bar_is_closed_when_training_fails(capfd):
+    from tqdm.std import tqdm
+
+    before = len(tqdm._instances)
+    with pytest.raises(FloatingPointError):
+        fit(verbose=1, learning_rate=1e30)
+    assert len(tqdm._instances) == before
+
+
+def test_a_fit_without_epochs_has_nothing_to_show(capfd):
+    PromptTunedCLIPClassifier(AnyWidthBackbone(16), max_epochs=0, verbose=1).fit(X, Y)
+    assert "Tuning CoOp" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("has_widgets", [False, True])
+def test_missing_widgets_are_not_warned_about(monkeypatch, has_widgets):
+    found = importlib.util.find_spec
+
+    def find_spec(name, *args):
+        return (object() if has_widgets else None) if name == "ipywidgets" else found(name, *args)
+
+    monkeypatch.setattr("clipcal._progress.find_spec", find_spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(progress_bar([1, 2], shown=False, description="d", unit="u")) == [1, 2]
