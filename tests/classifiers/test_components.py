@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from toy_backbone import AnyWidthBackbone
 
 from clipcal import CoOp, PromptTunedCLIPClassifier, ece_scorer
@@ -23,31 +23,22 @@ GRIDS = {
     "name in the classifier": ({"regularizer": "kg"}, {"regularizer__weight": [2.0, 8.0]}),
     "object": ({"regularizer": AnchorRegularizer()}, {"regularizer__weight": [2.0, 8.0]}),
     "two names": ({}, {"regularizer": ["kg", AnchorRegularizer()], "regularizer__weight": [2.0, 8.0]}),
-    "method in the grid": (
-        {},
-        {"method": ["coop", "kgcoop"], "method__class_token_position": ["end", "front"]},
-    ),
+    "method in the grid": ({}, {"method": ["coop", "kgcoop"], "method__n_context": [None, 4]}),
     "method in the classifier": ({}, {"method__context_init": [None, "a photo of a"]}),
 }
 
 
 @pytest.mark.parametrize(("params", "grid"), GRIDS.values(), ids=GRIDS)
 @pytest.mark.parametrize("n_jobs", [None, 2])
-def test_a_search_finds_the_parameters_of_a_named_component(params, grid, n_jobs):
-    clf = make(**params)
-    search = GridSearchCV(clf, grid, cv=2, scoring=ece_scorer, error_score="raise", n_jobs=n_jobs).fit(X, Y)
-    for candidate, score in zip(
-        search.cv_results_["params"], search.cv_results_["split0_test_score"], strict=True
-    ):
-        by_hand = clone(clf).set_params(**clone(candidate, safe=False))
-        train, test = next(iter(search.cv.split(X, Y))) if hasattr(search.cv, "split") else split()
-        assert ece_scorer(by_hand.fit(X[train], Y[train]), X[test], Y[test]) == pytest.approx(score, abs=1e-6)
-
-
-def split():
-    from sklearn.model_selection import StratifiedKFold
-
-    return next(iter(StratifiedKFold(2).split(X, Y)))
+def test_a_search_sets_the_parameters_of_a_named_component(params, grid, n_jobs):
+    folds = list(StratifiedKFold(2).split(X, Y))
+    search = GridSearchCV(make(**params), grid, cv=folds, scoring=ece_scorer, n_jobs=n_jobs)
+    search.fit(X, Y)
+    train, test = folds[0]
+    found = search.cv_results_["split0_test_score"]
+    for candidate, score in zip(search.cv_results_["params"], found, strict=True):
+        by_hand = make(**params).set_params(**clone(candidate, safe=False)).fit(X[train], Y[train])
+        assert ece_scorer(by_hand, X[test], Y[test]) == pytest.approx(score, abs=1e-6)
 
 
 def test_a_name_becomes_an_object_only_when_its_parameters_are_set():
@@ -77,17 +68,16 @@ def test_the_original_of_a_clone_keeps_its_name():
         (
             {"regularizer": ["kg"]},
             {"regularizer__weight": 2.0},
-            r"\['kg'\] has no parameter 'weight'.*objects",
+            r"\['kg'\] has no parameter 'weight'",
         ),
         ({"regularizer": "kg"}, {"regularizer__depth": 2}, "Invalid parameter 'depth' for estimator Anchor"),
         ({"regularizer": "l2"}, {"regularizer__weight": 2.0}, "'l2' is not known; choose among 'dor', 'kg'"),
         ({"method": "clip"}, {"method__n_context": 2}, "'clip' is not known; choose among 'coop', 'kgcoop'"),
-        ({}, {"backbone__width": 2}, "Invalid parameter|has no attribute|set_params"),
         ({}, {"no_such__width": 2}, "Invalid parameter 'no_such'"),
     ],
 )
 def test_refused(params, change, words):
-    with pytest.raises((ValueError, AttributeError), match=words):
+    with pytest.raises(ValueError, match=words):
         make(**params).set_params(**change)
 
 
