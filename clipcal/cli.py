@@ -17,15 +17,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"clipcal {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="run all methods on generated pictures, offline, in minutes")
+    demo = commands.add_parser(
+        "demo",
+        help="run all methods on generated images, offline, in minutes",
+        description="Tune each method on half of the classes of generated tasks, and measure accuracy and "
+        "calibration on test images of both halves.",
+    )
     demo.add_argument("--out", type=Path, default=Path("clipcal-demo"), help="folder for the results")
-    demo.add_argument("--n-jobs", type=int, default=None, help="processes; default: one a core")
+    demo.add_argument(
+        "--n-jobs", type=_n_jobs, default=-1, help="processes; -1, the default, is one for each core"
+    )
+    demo.add_argument("--quick", action="store_true", help="one task and one seed, in less than a minute")
     options = parser.parse_args(arguments)
 
     from clipcal.benchmark import run_demo
 
     try:
-        sys.stdout.write(run_demo(options.out, n_jobs=options.n_jobs))
+        sys.stdout.write(run_demo(options.out, n_jobs=options.n_jobs, quick=options.quick))
     except ImportError as error:
         parser.exit(1, f"clipcal: {error}\n")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        parser.exit(
+            1,
+            f"clipcal: results cannot be written to {str(options.out)!r} ({error.strerror}). "
+            "Name another folder: clipcal demo --out FOLDER\n",
+        )
     return 0
+
+
+def _n_jobs(text: str) -> int:
+    number = int(text) if text.lstrip("-").isdigit() else 0
+    if number < 1 and number != -1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes: 1, 2, ..., or -1 for all")
+    return number

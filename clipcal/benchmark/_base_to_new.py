@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from joblib import Memory
@@ -16,8 +16,12 @@ from clipcal.classifiers import PromptTunedCLIPClassifier, ZeroShotCLIPClassifie
 from clipcal.datasets import make_shapes
 from clipcal.images import CLIPImageEncoder
 from clipcal.metrics import expected_calibration_error
+from clipcal.text import load_nouns
 
-__all__ = ["METHODS", "Cell", "CellResult", "class_halves", "run_cell"]
+if TYPE_CHECKING:
+    from clipcal.regularizers import DynamicOutlierRegularizer
+
+__all__ = ["METHODS", "Cell", "CellResult", "candidate_nouns", "class_halves", "run_cell"]
 
 ZERO_SHOT, COOP, KGCOOP = "zero-shot", "CoOp", "KgCoOp"
 COOP_DOR, KGCOOP_DOR, COOP_TEMPERATURE = "CoOp + DOR", "KgCoOp + DOR", "CoOp + temperature"
@@ -40,12 +44,15 @@ class Cell:
         Seeds the pictures and the training.
     max_epochs : int
         Length of the training.
+    noun_step : int, default=1
+        Outliers are chosen among each so-manieth noun of WordNet.
     """
 
     task: str
     domain: str
     seed: int
     max_epochs: int
+    noun_step: int = 1
 
 
 class Split(NamedTuple):
@@ -99,14 +106,24 @@ def _zero_shot(cell: Cell, memory: Memory | None) -> BaseEstimator:
     return ZeroShotCLIPClassifier(backbone="mini")
 
 
-def _coop(cell: Cell, memory: Memory | None, regularizer: str | None = None) -> BaseEstimator:
+def _dor(cell: Cell) -> DynamicOutlierRegularizer:
+    from clipcal.regularizers import DynamicOutlierRegularizer
+
+    return DynamicOutlierRegularizer(lexicon=candidate_nouns(cell.noun_step))
+
+
+def _coop(
+    cell: Cell, memory: Memory | None, regularizer: DynamicOutlierRegularizer | None = None
+) -> BaseEstimator:
     from clipcal.methods import CoOp
 
     # Sixteen random vectors: the setting in which CoOp's authors and followers see new classes suffer.
     return _tuned(cell, memory, method=CoOp(context_init=None, n_context=16), regularizer=regularizer)
 
 
-def _kgcoop(cell: Cell, memory: Memory | None, regularizer: str | None = None) -> BaseEstimator:
+def _kgcoop(
+    cell: Cell, memory: Memory | None, regularizer: DynamicOutlierRegularizer | None = None
+) -> BaseEstimator:
     return _tuned(cell, memory, method="kgcoop", regularizer=regularizer)
 
 
@@ -115,8 +132,8 @@ METHODS: dict[str, Callable[[Cell, Memory | None], BaseEstimator]] = {
     ZERO_SHOT: _zero_shot,
     COOP: _coop,
     KGCOOP: _kgcoop,
-    COOP_DOR: lambda cell, memory: _coop(cell, memory, "dor"),
-    KGCOOP_DOR: lambda cell, memory: _kgcoop(cell, memory, "dor"),
+    COOP_DOR: lambda cell, memory: _coop(cell, memory, _dor(cell)),
+    KGCOOP_DOR: lambda cell, memory: _kgcoop(cell, memory, _dor(cell)),
     COOP_TEMPERATURE: _coop,
 }
 
@@ -150,6 +167,11 @@ def run_cell(cell: Cell, method: str, memory: Memory | None = None) -> list[Cell
         scaled = CalibratedCLIPClassifier(classifier, cv="prefit").fit(validation.X, validation.y)
         results += _measure(cell, COOP_TEMPERATURE, scaled, test, halves)
     return results
+
+
+def candidate_nouns(step: int) -> list[str]:
+    """Return each so-manieth noun of WordNet."""
+    return load_nouns()[::step]
 
 
 def class_halves(cell: Cell) -> dict[str, list[str]]:

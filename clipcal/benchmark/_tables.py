@@ -30,7 +30,7 @@ def write_csv(results: Sequence[CellResult], path: Path) -> None:
 
 
 def format_table(results: Sequence[CellResult]) -> str:
-    """Return a Markdown table, mean and standard deviation in per cent, one row a method."""
+    """Return a Markdown table of means and standard deviations over runs, one row a method."""
     header = ["method", *(f"{half} {column}" for half in _HALVES for column in _COLUMNS)]
     rows = [[name.replace("ece", "ECE").replace("confidence", "conf.") for name in header]]
     for method in METHODS:
@@ -43,7 +43,7 @@ def format_table(results: Sequence[CellResult]) -> str:
 
 
 def format_claims(claims: Sequence[Claim]) -> str:
-    """Return a Markdown table of claims, numbers in points of per cent."""
+    """Return a Markdown table of claims."""
     rows = [["claim", "verdict", "measured in each run", "mean ± sd", "runs that agree"]]
     for claim in claims:
         rows.append(
@@ -51,7 +51,7 @@ def format_claims(claims: Sequence[Claim]) -> str:
                 claim.text,
                 claim.verdict,
                 claim.measure,
-                f"{100 * claim.mean:+.1f} ± {100 * claim.spread:.1f}",
+                f"{claim.mean:+.3f}" + (f" ± {claim.spread:.3f}" if claim.n_cells > 1 else ""),
                 f"{claim.n_agreeing} of {claim.n_cells}",
             ]
         )
@@ -59,8 +59,8 @@ def format_claims(claims: Sequence[Claim]) -> str:
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
-    spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return f"{100 * np.mean(values):.1f} ± {100 * spread:.1f}"
+    mean = f"{np.mean(values):.3f}"
+    return f"{mean} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else mean
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

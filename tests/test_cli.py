@@ -1,0 +1,87 @@
+"""The command line, as it is typed."""
+
+import csv
+import os
+
+import pytest
+
+from clipcal.benchmark import _claims, _tables
+from clipcal.benchmark._claims import Claim
+from clipcal.cli import main
+
+
+@pytest.mark.parametrize("n_jobs", ["0", "-2", "two", "1.5", ""])
+def test_a_number_of_processes_that_is_none(n_jobs, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["demo", f"--n-jobs={n_jobs}"])
+    assert raised.value.code == 2
+    assert f"{n_jobs!r} is not a number of processes: 1, 2, ..., or -1 for all" in capsys.readouterr().err
+
+
+def test_results_cannot_go_to_a_file(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for out in (taken, taken / "below"):
+        with pytest.raises(SystemExit) as raised:
+            main(["demo", "--out", str(out)])
+        assert raised.value.code == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"clipcal: results cannot be written to {str(out)!r} (")
+        assert "clipcal demo --out FOLDER" in error
+    assert taken.read_text() == "mine"
+
+
+@pytest.mark.skipif(
+    os.name != "posix" or os.geteuid() == 0, reason="needs a user who may not write everywhere"
+)
+def test_results_cannot_go_to_a_folder_of_others(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    tmp_path.chmod(0o500)
+    with pytest.raises(SystemExit):
+        main(["demo", "--out", str(tmp_path)])
+    assert "Permission denied" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_quick_demo(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["demo", "--quick", "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    report = (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
+    assert report in shown
+    for word in ("Base classes are", "New classes are", "ECE, the\nexpected calibration error, is"):
+        assert word in report
+    assert "one run" in report and "%" not in report
+    assert report.count("| open ") == len(_claims._CLAIMS)
+    with (tmp_path / "out" / "results.csv").open(encoding="utf-8") as file:
+        records = list(csv.DictReader(file))
+    assert len(records) == 12
+    # Table, file and figure are all in fractions.
+    for record in records:
+        row = next(line for line in report.splitlines() if line.startswith(f"| {record['method']} "))
+        assert f"{float(record['ece']):.3f}" in row
+    assert (tmp_path / "out" / "reliability.png").stat().st_size > 10_000
+
+
+def claim(mean, spread, n_cells):
+    return Claim("text", "measure", mean, spread, n_agreeing=n_cells, n_cells=n_cells, bound=0.0)
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "n_cells", "verdict"),
+    [
+        (0.03, 0.03, 9, "holds"),
+        (0.01, 0.03, 9, "open"),
+        (-0.03, 0.03, 9, "fails"),
+        (0.5, 0.0, 1, "open"),
+        (-0.5, 0.0, 1, "open"),
+    ],
+)
+def test_verdicts(mean, spread, n_cells, verdict):
+    assert claim(mean, spread, n_cells).verdict == verdict
+
+
+def test_numbers_of_claims_are_fractions():
+    assert "| +0.030 ± 0.020 |" in _tables.format_claims([claim(0.03, 0.02, 9)])
+    assert "| -0.030    |" in _tables.format_claims([claim(-0.03, 0.0, 1)])
