@@ -102,7 +102,8 @@ def encode_images(
     seed = 0 if n_views == 1 else int(check_random_state(random_state).randint(2**31 - 1))
     # Crops without a seed are never drawn again, so keeping them would only fill the disk.
     cache = None if n_views > 1 and random_state is None else as_cache(memory)
-    # An opened but unread PIL image must not be read by two threads, and a resampled list holds it twice.
+    # Opened PIL images may share a file, and a resampled list holds one twice, so their files are read one
+    # after the other.
     n_threads = 1 if isinstance(pictures[0], Image.Image) else min(8, os.cpu_count() or 1)
     out = np.empty((len(pictures), n_views, backbone.embedding_dim), dtype=np.float32)
     with (

@@ -15,6 +15,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipcal.exceptions import ImageReadError
 
+from ._opened import is_closed, to_decode
+
 
 def read_image(images: Sequence[Any] | NDArray[Any], i: int) -> Image.Image:
     """Decode one picture.
@@ -48,7 +50,8 @@ def read_image(images: Sequence[Any] | NDArray[Any], i: int) -> Image.Image:
     item = images[i]
     try:
         if isinstance(item, Image.Image):
-            return _to_rgb(item)
+            with to_decode(item) as image:
+                return _to_rgb(image)
         if isinstance(item, (str, os.PathLike)):
             with Image.open(item) as image:
                 return _to_rgb(image)
@@ -142,4 +145,6 @@ def _unreadable(item: Any, i: int, error: Exception) -> ImageReadError:
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, UnidentifiedImageError):  # its own words show where in memory the bytes are
         reason = "Pillow knows no format of pictures that begins like this."
+    elif is_closed(item):
+        reason = "it was closed before its pixels were read. Call load() before closing, or give its path."
     return ImageReadError(f"Picture {i}, {what}, could not be read: {reason}")
