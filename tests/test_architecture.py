@@ -17,9 +17,10 @@ MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50
 
 # An arrow from a package to those that it may import. Everyone may import these.
-EVERYONE = {"_compat", "_components", "_fitting", "_optional", "_progress", "caching", "exceptions"}
+EVERYONE = {"_arrays", "_compat", "_components", "_fitting", "_optional", "_progress", "caching", "exceptions"}
 ARROWS: dict[str, set[str]] = {
     "clipcal": set(),
+    "_arrays": set(),
     "_compat": set(),
     "_components": set(),
     "_fitting": set(),
