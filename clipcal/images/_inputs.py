@@ -12,12 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+from clipcal._arrays import to_numpy
 from clipcal.exceptions import ImageReadError
 
+from ._folders import folder_advice, folder_fault
+from ._pixels import list_fault, stack_fault
+
 _ACCEPTED = (
-    "Pictures are a list, 1-D array or Series of paths, ImagePaths, a list of PIL images, "
-    "or uint8 arrays (n, height, width) or (n, height, width, 3); "
-    "embeddings are a 2-D array of numbers."
+    "Images are a list, 1-D array or Series of paths, ImagePaths, a list of PIL images, uint8 arrays or "
+    "tensors (n, height, width) or (n, height, width, 3), or a list of uint8 arrays or tensors of one image "
+    "each; embeddings are a 2-D array of numbers."
+)
+_READ_BYTES = (
+    "; if these are paths, write list(map(os.fsdecode, X)), if contents of files, "
+    "[Image.open(io.BytesIO(x)) for x in X]"
 )
 
 
@@ -56,9 +64,11 @@ class ImagePaths(Sequence[Path]):
         self, paths: Sequence[str | os.PathLike[str]], root: str | os.PathLike[str] | None = None
     ) -> None:
         if isinstance(paths, (str, bytes, os.PathLike)):
-            raise TypeError(f"ImagePaths takes a sequence of paths; write ImagePaths([{str(paths)!r}]).")
-        self.paths = tuple(os.fspath(path) for path in paths)
-        self.root = None if root is None else os.fspath(root)
+            path = str(os.fsdecode(paths))
+            images = folder_advice(path) if os.path.isdir(path) else f"[{path!r}]"
+            raise TypeError(f"ImagePaths takes a sequence of paths; write ImagePaths({images}).")
+        self.paths = tuple(os.fsdecode(path) for path in paths)
+        self.root = None if root is None else os.fsdecode(root)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -132,17 +142,14 @@ def input_kind(X: Any) -> Literal["embeddings", "images"]:
     """
     if isinstance(X, ImagePaths):
         _refuse_empty(len(X))
+        _refuse_folders(X)
         return "images"
     if hasattr(X, "toarray"):
         return _table_kind(X)
     _refuse_strangers(X)
-    if not hasattr(X, "__getitem__"):
-        X = np.asarray(X)
     if hasattr(X, "columns"):
         return _table_kind(X)
-    if hasattr(X, "shape") and hasattr(X, "dtype"):
-        return _array_kind(_as_array(X))
-    return _list_kind(list(X))
+    return _array_kind(X) if _is_array(X) else _list_kind(list(X))
 
 
 def as_images(X: Any) -> Sequence[Any] | NDArray[Any]:
@@ -169,10 +176,10 @@ def as_images(X: Any) -> Sequence[Any] | NDArray[Any]:
         raise ValueError(f"Expected pictures, got numbers ({got}). {_ACCEPTED}")
     if isinstance(X, ImagePaths):
         return X
-    if not hasattr(X, "__getitem__") or (hasattr(X, "shape") and hasattr(X, "dtype")):
-        array = _as_array(X)
-        return array if array.dtype == np.uint8 else list(array)
-    return [_as_array(item) if _item_kind(item) == "arrays" else item for item in X]
+    items = _as_array(X) if _is_array(X) else X
+    if getattr(items, "dtype", None) == np.uint8:
+        return to_numpy(items)
+    return [to_numpy(item) for item in items]
 
 
 def _refuse_empty(n: int) -> None:
@@ -180,10 +187,21 @@ def _refuse_empty(n: int) -> None:
         raise ValueError(f"X is empty: 0 sample(s), and at least 1 is needed. {_ACCEPTED}")
 
 
+def _refuse_folders(paths: Sequence[Any] | NDArray[Any]) -> None:
+    """Notice where folders were given instead of files, by the first one; reading notices the others."""
+    if os.path.isdir(paths[0]):
+        raise ImageReadError(f"Picture 0 of X, {folder_fault(paths, 0)} {_ACCEPTED}")
+
+
 def _refuse_strangers(X: Any) -> None:
     """Raise TypeError for what holds no sequence of samples at all."""
     if isinstance(X, (str, bytes, os.PathLike)):
-        raise TypeError(f"X is a single path, {str(X)!r}; put it into a list: [{str(X)!r}].")
+        path = str(os.fsdecode(X))
+        if os.path.isdir(path):
+            raise TypeError(
+                f"X is a single folder, {path!r}; give the images in it: {folder_advice(path)}. {_ACCEPTED}"
+            )
+        raise TypeError(f"X is a single path, {path!r}; put it into a list: [{path!r}].")
     if isinstance(X, Image):
         raise TypeError("X is a single PIL image; put it into a list: [image].")
     if isinstance(X, (Mapping, AbstractSet)):
@@ -192,17 +210,17 @@ def _refuse_strangers(X: Any) -> None:
         raise TypeError(
             f"X is a {type(X).__name__}, which can be read only once; keep its items: list(X). {_ACCEPTED}"
         )
-    if X is None or (
-        not (hasattr(X, "__len__") and hasattr(X, "__getitem__")) and not hasattr(X, "__array__")
-    ):
+    if X is None or not ((hasattr(X, "__len__") and hasattr(X, "__getitem__")) or _is_array(X)):
         raise TypeError(f"X is a {type(X).__name__}. {_ACCEPTED}")
 
 
+def _is_array(X: Any) -> bool:
+    """Whether NumPy or torch says what X holds: arrays, tensors, and columns of any kind of frame."""
+    return hasattr(X, "__array__") or (hasattr(X, "shape") and hasattr(X, "dtype"))
+
+
 def _as_array(X: Any) -> NDArray[Any]:
-    # A torch tensor that is on a GPU or in a graph does not convert by itself.
-    if hasattr(X, "detach"):
-        X = X.detach().cpu()
-    return np.asarray(X)
+    return np.asarray(to_numpy(X))
 
 
 def _table_kind(X: Any) -> Literal["embeddings", "images"]:
@@ -217,46 +235,28 @@ def _table_kind(X: Any) -> Literal["embeddings", "images"]:
     return "embeddings"
 
 
-def _array_kind(array: NDArray[Any]) -> Literal["embeddings", "images"]:
+def _array_kind(X: Any) -> Literal["embeddings", "images"]:
+    array = _as_array(X)
     if array.ndim == 0:
         raise TypeError(f"X is a single value, {array!r}. {_ACCEPTED}")
     if array.ndim == 1:
         if array.dtype.kind == "U":
             _refuse_empty(len(array))
+            _refuse_folders(array)
             return "images"
-        return _list_kind(list(array)) if array.dtype.kind == "O" else "embeddings"
+        # Bytes, objects, and strings of variable width, which may have missing values.
+        return _list_kind(list(array)) if array.dtype.kind in "SOT" else "embeddings"
     if array.ndim == 2:
-        first = array.flat[0] if array.size else None
-        if array.dtype.kind == "U" or _item_kind(first) in ("paths", "PIL images"):
-            raise ValueError(f"X is a 2-D array of {_item_kind(first)}; make it 1-D: X.ravel(). {_ACCEPTED}")
+        kind = _item_kind(array.flat[0]) if array.size else None
+        if kind in ("paths", "PIL images"):
+            column = "make it 1-D: X.ravel()" if 1 in array.shape else "give one column, such as X[:, 0]"
+            raise ValueError(f"X is a 2-D array of {kind}; {column}. {_ACCEPTED}")
         return "embeddings"
-    _check_pixels(array)
-    return "images"
-
-
-def _check_pixels(array: NDArray[Any]) -> None:
-    """Refuse what is no stack of pictures (n, height, width[, channels]), saying how to convert it."""
-    got = f"X has shape {array.shape} and dtype {array.dtype}"
-    if array.ndim > 4:
-        raise ValueError(f"{got}: too many axes. {_ACCEPTED}")
-    if array.dtype.kind == "f":
-        raise ValueError(
-            f"{got}: pictures of floats do not say what white is. If it is 1.0, write "
-            f"(X * 255).round().astype(np.uint8); if it is 255.0, X.astype(np.uint8). {_ACCEPTED}"
-        )
-    if array.dtype != np.uint8:
-        raise ValueError(f"{got}: pictures are uint8; write X.astype(np.uint8) if 255 is white. {_ACCEPTED}")
     _refuse_empty(len(array))
-    if 0 in array.shape:
-        raise ValueError(f"{got}: a picture has no pixels. {_ACCEPTED}")
-    if array.ndim == 3 and array.shape[-1] in (3, 4):
-        raise ValueError(f"{got}, which is one picture; write X[np.newaxis]. {_ACCEPTED}")
-    if array.ndim == 4 and array.shape[-1] not in (3, 4):
-        if array.shape[-1] == 1:
-            raise ValueError(f"{got}: for grey pictures leave the last axis out, X[..., 0]. {_ACCEPTED}")
-        if array.shape[1] in (1, 3, 4):
-            raise ValueError(f"{got}: channels come last; write np.moveaxis(X, 1, -1). {_ACCEPTED}")
-        raise ValueError(f"{got}: the last axis should be 3 channels. {_ACCEPTED}")
+    fault = stack_fault(X)
+    if fault:
+        raise ValueError(f"{fault} {_ACCEPTED}")
+    return "images"
 
 
 def _item_kind(item: Any) -> str:
@@ -264,6 +264,8 @@ def _item_kind(item: Any) -> str:
         return "paths"
     if isinstance(item, Image):
         return "PIL images"
+    if isinstance(item, bytes):
+        return "bytes"
     if isinstance(item, (int, float, complex, list, tuple, np.number, np.bool_)):
         return "numbers"
     n_axes = getattr(item, "ndim", None)
@@ -279,14 +281,26 @@ def _list_kind(items: list[Any]) -> Literal["embeddings", "images"]:
         if kind != kinds[0]:
             raise TypeError(f"X mixes {kinds[0]} (position 0) and {kind} (position {i}). {_ACCEPTED}")
     if kinds[0] == "numbers":
+        _refuse_rows(items[0])
         return "embeddings"
-    if kinds[0] in ("paths", "PIL images"):
+    if kinds[0] == "paths":
+        _refuse_folders(items)
+        return "images"
+    if kinds[0] == "PIL images":
         return "images"
     if kinds[0] != "arrays":
-        raise TypeError(f"X holds {kinds[0]}. {_ACCEPTED}")
-    for i, item in enumerate(items):
-        try:
-            _check_pixels(_as_array(item)[np.newaxis])
-        except ValueError as error:
-            raise ImageReadError(f"Picture {i} of X, as an array with one axis more: {error}") from None
+        raise TypeError(f"X holds {kinds[0]}{_READ_BYTES if kinds[0] == 'bytes' else ''}. {_ACCEPTED}")
+    fault = list_fault(items)
+    if fault:
+        raise ImageReadError(f"Picture {fault[0]}: {fault[1]} {_ACCEPTED}")
     return "images"
+
+
+def _refuse_rows(row: Any) -> None:
+    """Refuse a table of paths or images, as nested lists."""
+    kind = _item_kind(row[0]) if isinstance(row, (list, tuple)) and row else None
+    if kind in ("paths", "PIL images", "arrays"):
+        raise TypeError(
+            f"X holds {type(row).__name__}s of {kind}; give one of each row, such as [row[0] for row in X]. "
+            f"{_ACCEPTED}"
+        )

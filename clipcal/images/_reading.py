@@ -15,7 +15,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipcal.exceptions import ImageReadError
 
+from ._folders import folder_fault
 from ._opened import is_closed, to_decode
+from ._pixels import to_uint8, value_span
 
 
 def read_image(images: Sequence[Any] | NDArray[Any], i: int) -> Image.Image:
@@ -57,7 +59,7 @@ def read_image(images: Sequence[Any] | NDArray[Any], i: int) -> Image.Image:
                 return _to_rgb(image)
         return _to_rgb(Image.fromarray(np.asarray(item)))
     except Exception as error:  # decoders raise whatever they like on a corrupt file
-        raise _unreadable(item, i, error) from error
+        raise _unreadable(images, i, error) from error
 
 
 def image_digest(images: Sequence[Any] | NDArray[Any], i: int) -> bytes:
@@ -87,7 +89,7 @@ def image_digest(images: Sequence[Any] | NDArray[Any], i: int) -> bytes:
         with open(item, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
-        raise _unreadable(item, i, error) from error
+        raise _unreadable(images, i, error) from error
 
 
 def read_with_digest(
@@ -111,7 +113,7 @@ def read_with_digest(
         with Image.open(io.BytesIO(content)) as opened:
             return digest, _to_rgb(opened)
     except Exception as error:  # as in read_image
-        raise _unreadable(item, i, error) from error
+        raise _unreadable(images, i, error) from error
 
 
 def pixel_digest(image: Image.Image) -> bytes:
@@ -126,7 +128,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError(f"its mode {image.mode!r} does not say what white is; convert it to 8 bits first")
+        pixels = np.asarray(image)
+        _, code = to_uint8("np.asarray(image)", pixels.dtype, value_span([pixels]), is_tensor=False)
+        advice = f"; put Image.fromarray({code}) in its place" if code else ""
+        raise ValueError(f"its mode {image.mode!r} does not say what white is, convert it to 8 bits{advice}")
     if image.has_transparency_data:
         # Dropping alpha instead would show the colours that an editor left under transparent pixels.
         image = image.convert("RGBA")
@@ -135,9 +140,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _unreadable(item: Any, i: int, error: Exception) -> ImageReadError:
+def _unreadable(images: Sequence[Any] | NDArray[Any], i: int, error: Exception) -> ImageReadError:
+    item = images[i]
     if isinstance(item, (str, os.PathLike)):
-        what = repr(os.fspath(item))
+        what = repr(str(item))
+        if Path(item).is_dir():
+            return ImageReadError(f"Picture {i}, {folder_fault(images, i)}")
         if not Path(item).exists():
             return ImageReadError(f"Picture {i}, {what}: there is no such file (looking from {os.getcwd()}).")
     else:

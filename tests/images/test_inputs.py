@@ -33,6 +33,44 @@ class ArrayLike:
         return self.array
 
 
+class Column(ArrayLike):
+    """A column of strings as some frames have it: it can be indexed, and its type is none of NumPy's."""
+
+    dtype = "string"
+
+    def __init__(self, values):
+        self.array = np.array(values, dtype=object)
+        self.shape = (len(values),)
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, i):
+        return self.array[i]
+
+
+class Elsewhere(torch.Tensor):
+    """Like a tensor on a GPU: NumPy cannot read it before it is brought to the CPU."""
+
+    def __new__(cls, tensor):
+        return tensor.as_subclass(cls)
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def __array__(self, *args):
+        raise TypeError("not on the CPU")
+
+    def numpy(self, *args, **kwargs):
+        raise TypeError("not on the CPU")
+
+
+def as_objects(items):
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array
+
+
 EMBEDDINGS = {
     "float64": RNG.normal(size=(4, 5)),
     "float32, Fortran order": np.asfortranarray(RNG.normal(size=(4, 5)).astype(np.float32)),
@@ -46,6 +84,10 @@ EMBEDDINGS = {
     "frame": pd.DataFrame(RNG.normal(size=(4, 5))),
     "tensor": torch.zeros(4, 5),
     "array-like": ArrayLike(np.zeros((4, 5))),
+    "bfloat16": torch.zeros(4, 5, dtype=torch.bfloat16),
+    "tensor in a graph": torch.zeros(4, 5, requires_grad=True),
+    "tensor elsewhere": Elsewhere(torch.zeros(4, 5)),
+    "list of tensors": list(torch.zeros(4, 5, requires_grad=True)),
     # Refused by scikit-learn's own checks, whose words its tests look for.
     "sparse": sparse.csr_matrix(np.eye(4)),
     "1-D numbers": np.arange(4.0),
@@ -74,20 +116,38 @@ PICTURES = {
     "tensor": torch.from_numpy(PIXELS),
     "list of tensors": [torch.from_numpy(PIXELS[0])],
     "array-like": ArrayLike(PIXELS),
+    "series of Path": pd.Series([Path("a.png"), Path("b.png")]),
+    "series of strings": pd.Series(["a.png", "b.png"], dtype="string"),
+    "series of str": pd.Series(["a.png", "b.png"], dtype="str"),
+    "categories": pd.Series(["a.png", "b.png"], dtype="category"),
+    "index": pd.Index(["a.png", "b.png"]),
+    "column of another library": Column(["a.png", "b.png"]),
+    "column of PIL": pd.Series([PICTURE, PICTURE]),
+    "column of arrays": pd.Series([PIXELS[0], PIXELS[1]]),
+    "array of tensors": as_objects([torch.from_numpy(PIXELS[0]), torch.from_numpy(PIXELS[1])]),
+    "tensor elsewhere": Elsewhere(torch.from_numpy(PIXELS)),
+    "tensors elsewhere": [Elsewhere(torch.from_numpy(PIXELS[0])), torch.from_numpy(PIXELS[1])],
 }
 
 REFUSED = {
     "str": ("a.png", TypeError, r"single path.*\['a.png'\]"),
     "Path": (Path("a.png"), TypeError, r"single path.*\['a.png'\]"),
     "image": (PICTURE, TypeError, r"single PIL image.*\[image\]"),
-    "array of one image": (PIXELS[0], ValueError, r"one picture; write X\[np.newaxis\]"),
+    "array of one image": (PIXELS[0], ValueError, r"one image; write X\[np.newaxis\]"),
     "dict": ({"a": 1}, TypeError, "X is a dict"),
     "set": ({"a.png"}, TypeError, "X is a set"),
     "generator": ((p for p in ["a.png"]), TypeError, r"read only once.*list\(X\)"),
     "None": (None, TypeError, "X is a NoneType"),
     "number": (3, TypeError, "X is a int"),
     "0-D": (np.float64(3), TypeError, "single value"),
-    "bytes": (b"a.png", TypeError, "single path"),
+    "bytes": (b"a.png", TypeError, r"single path.*\['a.png'\]"),
+    "list of bytes": ([b"a.png"], TypeError, r"X holds bytes; .*write list\(map\(os.fsdecode, X\)\)"),
+    "array of bytes": (np.array([b"a.png"]), TypeError, r"X holds bytes; .*list\(map\(os.fsdecode, X\)\)"),
+    "missing in a series": (
+        pd.Series(["a.png", None], dtype="string"),
+        TypeError,
+        r"mixes paths \(position 0\) and NAType objects \(position 1\)",
+    ),
     "empty list": ([], ValueError, r"empty: 0 sample\(s\)"),
     "empty paths": (ImagePaths([]), ValueError, "empty"),
     "no pictures": (np.empty((0, 4, 4, 3), np.uint8), ValueError, "empty"),
@@ -96,10 +156,16 @@ REFUSED = {
     "grey floats": (PIXELS[..., 0] / 255, ValueError, r"X \* 255"),
     "int64": (PIXELS.astype(int), ValueError, r"X.astype\(np.uint8\)"),
     "channels first": (np.moveaxis(PIXELS, -1, 1), ValueError, r"np.moveaxis\(X, 1, -1\)"),
-    "channels first, grey": (PIXELS[:, None, :, :, 0], ValueError, r"np.moveaxis\(X, 1, -1\)"),
+    "channels first, grey": (PIXELS[:, None, :, :, 0], ValueError, r"write X\[:, 0\]\."),
     "one channel": (PIXELS[..., :1], ValueError, r"X\[..., 0\]"),
     "two channels": (PIXELS[..., :2], ValueError, "last axis should be 3 channels"),
+    "other channels": (PIXELS.repeat(2, axis=-1), ValueError, "last axis should be 3 channels"),
     "5-D": (PIXELS[None], ValueError, "too many axes"),
+    "4-D in a list": ([PIXELS, PIXELS[0]], ValueError, "Picture 0: .*too many axes"),
+    "complex": (PIXELS * 1j, ValueError, "pixels are uint8"),
+    "NaN": (np.full((2, 4, 4, 3), np.nan), ValueError, "NaN or infinite"),
+    "words": (np.full((2, 4, 4), "a"), ValueError, "pixels are uint8"),
+    "dicts in an array": (np.full((2, 4, 4), {}), ValueError, "pixels are uint8"),
     "2-D of str": (np.array([["a.png"], ["b.png"]]), ValueError, r"X.ravel\(\)"),
     "2-D of objects": (np.array([["a.png"]], dtype=object), ValueError, r"X.ravel\(\)"),
     "frame of paths": (pd.DataFrame({"file": ["a.png"]}), ValueError, r"X\['file'\]"),
@@ -114,6 +180,17 @@ REFUSED = {
     "dicts": ([{"a": 1}], TypeError, "holds dict objects"),
     "list with floats": ([PIXELS[0], PIXELS[0] / 255], ValueError, r"Picture 1.*\* 255"),
 }
+
+if hasattr(np.dtypes, "StringDType"):
+    MAY_LACK = np.dtypes.StringDType(na_object=np.nan)
+    PICTURES["strings of variable width"] = np.array(["a.png", "bb.png"], dtype=np.dtypes.StringDType())
+    PICTURES["strings that may be missing"] = np.array(["a.png", "bb.png"], dtype=MAY_LACK)
+    REFUSED["no strings of variable width"] = (np.array([], dtype=MAY_LACK), ValueError, "empty")
+    REFUSED["missing string"] = (
+        np.array(["a.png", np.nan], dtype=MAY_LACK),
+        TypeError,
+        r"mixes paths \(position 0\) and numbers \(position 1\)",
+    )
 
 
 @pytest.mark.parametrize("X", EMBEDDINGS.values(), ids=EMBEDDINGS)
