@@ -15,6 +15,7 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
+from clipcal._arrays import to_numpy
 from clipcal._compat import _check_sample_weight, _safe_indexing
 from clipcal.caching import MemoryLike
 from clipcal.classifiers._prediction import (
@@ -24,7 +25,7 @@ from clipcal.classifiers._prediction import (
     cosine_logits,
     logit_margins,
 )
-from clipcal.images import encode_images, input_kind
+from clipcal.images import as_images, encode_images, input_kind
 from clipcal.metrics import feature_divergence
 from clipcal.text import check_distinct, class_texts, split_labels
 
@@ -85,11 +86,15 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[Any, NDArray[np.intp], NDArray[np.float64]]:
         """Set the classes; return X, class positions and weights without samples of zero weight."""
         if input_kind(X) == "embeddings":
-            X = validate_data(self, X, dtype=np.float64)
+            X = validate_data(self, _without_tensors(X), dtype=np.float64)
         else:
+            X = as_images(X)
             self.__dict__.pop("feature_names_in_", None)  # of an earlier fit on a frame
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        y = _without_tensors(y)
+        if getattr(getattr(y, "dtype", None), "kind", None) == "T":
+            y = y.astype(object)  # scikit-learn knows no strings of variable width
         if isinstance(y, (list, tuple)) and np.ndim(y) == 1:
             split_labels(y)
         y = column_or_1d(y, warn=True)
@@ -109,7 +114,7 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
             check_classification_targets(y)
         check_consistent_length(X, y)
         weights = _check_sample_weight(
-            sample_weight, np.empty((len(y), 1)), dtype=np.float64, ensure_non_negative=True
+            _without_tensors(sample_weight), np.empty((len(y), 1)), dtype=np.float64, ensure_non_negative=True
         )
         if not weights.any():
             raise ValueError("Every sample weight is zero; give some samples a positive sample_weight.")
@@ -150,7 +155,9 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         """Return embeddings of what is to be predicted, shape (n_samples, n_features)."""
         if input_kind(X) == "embeddings":
             # Floats stay as they are: each block is brought to float64 when its turn comes.
-            return validate_data(self, X, dtype=[np.float64, np.float32, np.float16], reset=False)
+            return validate_data(
+                self, _without_tensors(X), dtype=[np.float64, np.float32, np.float16], reset=False
+            )
         return encode_images(
             X,
             self._open_backbone(),
@@ -309,3 +316,10 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "text_features_")
         return feature_divergence(self.text_features_, n_neighbors=n_neighbors, metric=metric)
+
+
+def _without_tensors(values: Any) -> Any:
+    """Bring a tensor, or a list of tensors, to NumPy; leave everything else as it is."""
+    if isinstance(values, (list, tuple)) and any(hasattr(value, "detach") for value in values):
+        return [to_numpy(value) for value in values]
+    return to_numpy(values)

@@ -202,8 +202,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
         Parameters
         ----------
         X : pictures or embeddings
-            A list or array of paths, of PIL images, uint8 arrays, :class:`~clipcal.images.ImagePaths`, or
-            a float array of embeddings, shape (n_samples, n_features).
+            Paths (list, array, Series, :class:`~clipcal.images.ImagePaths`), PIL images, uint8 arrays or
+            tensors (n_samples, height, width[, 3]), or embeddings, numbers (n_samples, n_features).
         y : array-like of shape (n_samples,)
             Labels.
         sample_weight : array-like of shape (n_samples,), default=None

@@ -128,9 +128,10 @@ class CLIPImageEncoder(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : pictures
-            A list, 1-D array or Series of paths, :class:`ImagePaths`, a list of PIL images, or uint8 arrays
-            (n, height, width) or (n, height, width, 3). Grey is repeated in all channels, transparency is
-            laid on white, the camera's orientation is applied.
+            A list, 1-D array or Series of paths, :class:`ImagePaths`, a list of PIL images, uint8 arrays or
+            tensors (n, height, width) or (n, height, width, 3), or a list of uint8 arrays or tensors of one
+            image each. Grey is repeated in all channels, transparency (a fourth channel) is laid on white,
+            the camera's orientation is applied. Opened PIL images are not kept decoded.
 
         Returns
         -------

@@ -54,8 +54,9 @@ def encode_images(
     Parameters
     ----------
     images : pictures
-        A list, 1-D array or Series of paths, :class:`ImagePaths`, a list of PIL images, or uint8 arrays
-        (n, height, width) or (n, height, width, 3).
+        A list, 1-D array or Series of paths, :class:`ImagePaths`, a list of PIL images, uint8 arrays or
+        tensors (n, height, width) or (n, height, width, 3), or a list of uint8 arrays or tensors of one
+        image each. Opened PIL images are not kept decoded.
     backbone : Backbone
         The CLIP, as :func:`clipcal.backbones.open_backbone` gives it.
     batch_size : int, default=64

@@ -127,7 +127,8 @@ def input_kind(X: Any) -> Literal["embeddings", "images"]:
     TypeError
         If X is of a type that is neither, such as a generator, a dict or one single picture.
     ValueError
-        If X is an array or a list of the right type and the wrong shape, values or mixture.
+        If X is an array or a list of the right type and the wrong shape or values, or its first path is that
+        of a folder.
 
     Examples
     --------

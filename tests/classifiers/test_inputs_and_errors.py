@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
+import torch
 from PIL import Image
 from sklearn.exceptions import NotFittedError
+from tensor_elsewhere import elsewhere
 from toy_backbone import AnyWidthBackbone
 
 from clipcal import CLIPImageEncoder, CoOp, ImagePaths, PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
@@ -96,6 +98,53 @@ class TestKindsOfX:
             warnings.simplefilter("error")
             clf.predict(RNG.normal(size=(2, 32)))
 
+    @pytest.mark.parametrize("cls", BOTH)
+    @pytest.mark.parametrize(
+        "convert",
+        [
+            lambda X: X.bfloat16(),
+            lambda X: X.half(),
+            lambda X: X.clone().requires_grad_(),
+            elsewhere,
+            lambda X: list(X.bfloat16().requires_grad_()),
+            lambda X: tuple(elsewhere(X)),
+        ],
+        ids=["bfloat16", "float16", "in a graph", "elsewhere", "list", "tuple"],
+    )
+    def test_tensors_of_embeddings(self, cls, convert):
+        # Eighths are exact in every type.
+        exact = np.round(EMBEDDINGS * 8) / 8
+        X = convert(torch.from_numpy(exact).float())
+        weights = torch.arange(1.0, 9.0)
+        clf = make(cls).fit(X, LABELS, sample_weight=convert(weights))
+        other = make(cls).fit(exact, LABELS, sample_weight=weights.numpy())
+        np.testing.assert_array_equal(clf.predict(X), other.predict(exact))
+        for method in ("predict_proba", "predict_log_proba", "decision_function", "image_features"):
+            np.testing.assert_allclose(getattr(clf, method)(X), getattr(other, method)(exact), atol=1e-12)
+        assert clf.score(X, LABELS) == other.score(exact, LABELS)
+
+    @pytest.mark.parametrize("cls", BOTH)
+    @pytest.mark.parametrize("weights", [None, [1, 1, 1, 1, 1, 1, 1, 0]])
+    def test_tensors_of_images(self, cls, weights):
+        whole = torch.from_numpy(PIXELS)
+        expected = make(cls).fit(PIXELS, LABELS, sample_weight=weights).predict_proba(PIXELS)
+        for X in (whole, list(whole), elsewhere(whole), tuple(elsewhere(whole))):
+            proba = make(cls).fit(X, LABELS, sample_weight=weights).predict_proba(X)
+            np.testing.assert_array_equal(proba, expected)
+
+    @pytest.mark.parametrize("cls", BOTH)
+    def test_columns_of_paths(self, cls, files):
+        pd = pytest.importorskip("pandas")
+        paths = [str(path) for path in files]
+        columns = [pd.Series(paths, dtype="string"), pd.Series(files), np.array(files)]
+        if hasattr(np.dtypes, "StringDType"):
+            columns.append(np.array(paths, dtype=np.dtypes.StringDType()))
+        weights = [1] * 7 + [0]
+        expected = make(cls).fit(paths, LABELS, sample_weight=weights).predict_proba(paths)
+        for X in columns:
+            proba = make(cls).fit(X, LABELS, sample_weight=weights).predict_proba(X)
+            np.testing.assert_array_equal(proba, expected)
+
     def test_read_only_arrays_are_taken_in_silence(self):
         X = EMBEDDINGS.copy()
         X.flags.writeable = False
@@ -131,6 +180,27 @@ class TestLabels:
         names = names or {label: label for label in labels.tolist()}
         assert clf.class_names_ == {label: names[label] for label in clf.classes_.tolist()}
 
+    @pytest.mark.parametrize("cls", BOTH)
+    def test_tensors(self, cls):
+        names = {0: "dog", 1: "river"}
+        ids = torch.tensor([0, 1] * 4)
+        for y in (ids, elsewhere(ids), list(ids), ids.to(torch.int16)):
+            clf = make(cls, class_names=names).fit(EMBEDDINGS, y)
+            assert clf.classes_.tolist() == [0, 1]
+            assert clf.class_names_ == names
+        floats = ids.to(torch.bfloat16).requires_grad_()
+        assert make(cls, class_names=names).fit(EMBEDDINGS, floats).classes_.tolist() == [0.0, 1.0]
+
+    @pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="this NumPy has no such strings")
+    @pytest.mark.parametrize("cls", BOTH)
+    def test_strings_of_variable_width(self, cls):
+        y = LABELS.astype(np.dtypes.StringDType())
+        clf = make(cls).fit(EMBEDDINGS, y)
+        assert clf.class_names_ == {"dog": "dog", "river": "river"}
+        np.testing.assert_array_equal(
+            clf.predict(EMBEDDINGS), make(cls).fit(EMBEDDINGS, LABELS).predict(EMBEDDINGS)
+        )
+
     def test_numbers_without_names_warn(self):
         with pytest.warns(UserWarning, match=r"pass class_names=\{0: 'its name'"):
             make().fit(EMBEDDINGS, [0, 1] * 4)
@@ -164,6 +234,13 @@ BAD_X = {
     "mixed": (["dog.png", *PIXELS[1:]], TypeError, r"mixes paths \(position 0\) and arrays \(position 1\)"),
     "1-D numbers": (np.arange(8.0), ValueError, "Expected 2D array, got 1D array"),
     "dict": ({"a": 1}, TypeError, "X is a dict"),
+    "folders": (["."] * 8, ImageReadError, r"'\.' is a folder.*Write X = \["),
+    "boolean pictures": (PIXELS > 127, ValueError, r"write X\.astype\(np\.uint8\) \* 255"),
+    "tensor with channels first": (
+        torch.from_numpy(PIXELS / 255).permute(0, 3, 1, 2),
+        ValueError,
+        r"write \(X\.permute\(0, 2, 3, 1\) \* 255\)\.round\(\)\.to\(torch\.uint8\)",
+    ),
 }
 
 BAD_Y = {

@@ -16,6 +16,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator, check_param_validation
+from tensor_elsewhere import elsewhere
 from toy_backbone import AnyWidthBackbone
 
 from clipcal.exceptions import BackboneError, ImageReadError
@@ -63,7 +64,13 @@ class TestEncodeImages:
             [Image.open(path) for path in files],
             list(PIXELS),
             torch.from_numpy(PIXELS),
+            elsewhere(torch.from_numpy(PIXELS)),
+            list(torch.from_numpy(PIXELS)),
+            pd.Series(files),
+            pd.Series([str(path) for path in files], dtype="string"),
         ]
+        if hasattr(np.dtypes, "StringDType"):
+            kinds.append(np.array([str(path) for path in files], dtype=np.dtypes.StringDType()))
         for images in kinds:
             np.testing.assert_array_equal(encode_images(images, tiny_backbone), expected)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import sparse
 from sklearn.utils import _safe_indexing
+from tensor_elsewhere import elsewhere
 
 from clipcal.exceptions import ImageReadError
 from clipcal.images import ImagePaths, as_images, image_digest, input_kind, read_image
@@ -49,22 +50,6 @@ class Column(ArrayLike):
         return self.array[i]
 
 
-class Elsewhere(torch.Tensor):
-    """Like a tensor on a GPU: NumPy cannot read it before it is brought to the CPU."""
-
-    def __new__(cls, tensor):
-        return tensor.as_subclass(cls)
-
-    def cpu(self):
-        return self.as_subclass(torch.Tensor)
-
-    def __array__(self, *args):
-        raise TypeError("not on the CPU")
-
-    def numpy(self, *args, **kwargs):
-        raise TypeError("not on the CPU")
-
-
 def as_objects(items):
     array = np.empty(len(items), dtype=object)
     array[:] = items
@@ -86,7 +71,7 @@ EMBEDDINGS = {
     "array-like": ArrayLike(np.zeros((4, 5))),
     "bfloat16": torch.zeros(4, 5, dtype=torch.bfloat16),
     "tensor in a graph": torch.zeros(4, 5, requires_grad=True),
-    "tensor elsewhere": Elsewhere(torch.zeros(4, 5)),
+    "tensor elsewhere": elsewhere(torch.zeros(4, 5)),
     "list of tensors": list(torch.zeros(4, 5, requires_grad=True)),
     # Refused by scikit-learn's own checks, whose words its tests look for.
     "sparse": sparse.csr_matrix(np.eye(4)),
@@ -125,8 +110,8 @@ PICTURES = {
     "column of PIL": pd.Series([PICTURE, PICTURE]),
     "column of arrays": pd.Series([PIXELS[0], PIXELS[1]]),
     "array of tensors": as_objects([torch.from_numpy(PIXELS[0]), torch.from_numpy(PIXELS[1])]),
-    "tensor elsewhere": Elsewhere(torch.from_numpy(PIXELS)),
-    "tensors elsewhere": [Elsewhere(torch.from_numpy(PIXELS[0])), torch.from_numpy(PIXELS[1])],
+    "tensor elsewhere": elsewhere(torch.from_numpy(PIXELS)),
+    "tensors elsewhere": [elsewhere(torch.from_numpy(PIXELS[0])), torch.from_numpy(PIXELS[1])],
 }
 
 REFUSED = {
