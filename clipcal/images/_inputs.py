@@ -180,7 +180,7 @@ def as_images(X: Any) -> Sequence[Any] | NDArray[Any]:
     items = _as_array(X) if _is_array(X) else X
     if getattr(items, "dtype", None) == np.uint8:
         return to_numpy(items)
-    return [to_numpy(item) for item in items]
+    return [to_numpy(item) if hasattr(item, "detach") else item for item in items]
 
 
 def _refuse_empty(n: int) -> None:
