@@ -1,5 +1,11 @@
 """Fixtures that several test files share."""
 
+import os
+
+# The models of the tests are small, and on a busy machine threads that share small operations wait for each
+# other far longer than they compute. Set before torch is imported, and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 

@@ -17,7 +17,16 @@ MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50
 
 # An arrow from a package to those that it may import. Everyone may import these.
-EVERYONE = {"_arrays", "_compat", "_components", "_fitting", "_optional", "_progress", "caching", "exceptions"}
+EVERYONE = {
+    "_arrays",
+    "_compat",
+    "_components",
+    "_fitting",
+    "_optional",
+    "_progress",
+    "caching",
+    "exceptions",
+}
 ARROWS: dict[str, set[str]] = {
     "clipcal": set(),
     "_arrays": set(),

@@ -171,7 +171,7 @@ def run_cell(cell: Cell, method: str, memory: Memory | None = None) -> list[Cell
 
 def candidate_nouns(step: int) -> list[str]:
     """Return each so-manieth noun of WordNet."""
-    return load_nouns()[::step]
+    return list(load_nouns()[::step])
 
 
 def class_halves(cell: Cell) -> dict[str, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clipcal._components import named_component
 
@@ -49,7 +49,7 @@ def find_regularizers(
     TypeError
         If an entry is no regularizer.
     """
-    items = given if isinstance(given, (list, tuple)) else [given]
+    items: Sequence[Any] = given if isinstance(given, (list, tuple)) else [given]
     wanted = [find_regularizer(item) for item in items if item is not None]
     names = [regularizer.name for regularizer in wanted]
     if len(set(names)) < len(names):

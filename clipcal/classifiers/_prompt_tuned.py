@@ -268,7 +268,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
             )
         self.learned_ = learner.arrays()
         self.device_ = str(backbone.device)
-        vars(self).update(state())
+        self.__dict__.update(state())
         self._check_text_features()
         report.end()
         return self
