@@ -4,9 +4,10 @@
     python benchmarks/speed/busy.py --what fit encode tests demo --rounds 1
     python benchmarks/speed/busy.py --package ../other-checkout
 
-Two of the four processes compute with torch and its default threads, two are loops of plain Python. `loop` is one
-more such loop, with a fixed amount of work: what it loses is the machine's doing, as a thread gets no more than its
-share of the cores. A fit of one thread cannot lose less, and one whose threads wait for each other loses far more.
+Two of the four processes compute with torch and its default threads, two are loops of plain Python. `loop`
+is one more such loop, with a fixed amount of work: what it loses is the machine's doing, as a thread gets no
+more than its share of the cores. A fit of one thread cannot lose less, and one whose threads wait for each
+other loses far more.
 """
 
 from __future__ import annotations
@@ -65,6 +66,14 @@ zero_shot_features(backbone, nouns, "a photo of a {}.", skip_long=True)""",
 }
 
 
+ROWS = {
+    "fit": ["fit"],
+    "encode": ["encode images", "encode nouns"],
+    "tests": ["fast tests"],
+    "demo": ["demo"],
+}
+
+
 def main() -> None:
     """Time what was asked for, quiet and busy."""
     parser = argparse.ArgumentParser(
@@ -78,7 +87,7 @@ def main() -> None:
     parser.add_argument("--name", default="busy", help="name of the result file")
     options = parser.parse_args()
     records = []
-    for name in names_of(options.what):
+    for name in ["loop", *(row for key in options.what for row in ROWS[key])]:
         quiet = [seconds(name, options.package) for _ in range(options.rounds)]
         with busy_processes():
             busy = [seconds(name, options.package) for _ in range(options.rounds)]
@@ -86,17 +95,6 @@ def main() -> None:
         records.append(row | {"busy / quiet": row["busy"] / row["quiet"], "rounds": options.rounds})
         print(records[-1], flush=True)
     report(options.name, records)
-
-
-def names_of(what: list[str]) -> list[str]:
-    """Return the rows of the table."""
-    rows = {
-        "fit": ["fit"],
-        "encode": ["encode images", "encode nouns"],
-        "tests": ["fast tests"],
-        "demo": ["demo"],
-    }
-    return ["loop", *(row for key in what for row in rows[key])]
 
 
 @contextmanager

@@ -43,7 +43,25 @@ _lock = threading.Lock()
 
 
 def product_size(n_rows: int, width: int) -> int:
-    """Return the multiply-adds of the largest product of a transformer block, its MLP's, for so many rows."""
+    """Return the multiply-adds of the largest matrix product of a transformer block, that of its MLP.
+
+    Parameters
+    ----------
+    n_rows : int
+        Tokens, of all texts or images together.
+    width : int
+        Width of the tower.
+
+    Returns
+    -------
+    size : int
+
+    Examples
+    --------
+    >>> from clipcal.backbones import product_size
+    >>> product_size(100, 512)
+    104857600
+    """
     return 4 * n_rows * width * width
 
 
@@ -66,12 +84,21 @@ def usable_threads() -> int:
 
 @contextmanager
 def threads_for(work: float) -> Iterator[None]:
-    """Compute with as many threads as pay, in the calling thread alone.
+    """Compute with as many threads as pay; what other threads compute with does not change.
 
     Parameters
     ----------
     work : float
-        Multiply-adds of the largest matrix product; infinity takes all usable threads.
+        Multiply-adds of the largest matrix product, see :func:`product_size`; infinity takes all threads that
+        may be used: no more than ``torch.get_num_threads()``, and than the cores that the process may use.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from clipcal.backbones import product_size, threads_for
+    >>> with threads_for(product_size(100, 64)):
+    ...     torch.get_num_threads()
+    1
     """
     n_threads = usable_threads()
     if work < _WORTH_THREADS:
