@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import warnings
 from typing import Any
+
+# In a notebook without ipywidgets the first import of this module, by whomever, warns of that and then gives the
+# plain bar. open_clip's own dependencies import it too, so `backbones` imports this file first.
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from tqdm.auto import tqdm
 
 __all__ = ["progress_bar"]
 
@@ -26,11 +32,6 @@ def progress_bar(iterable: Any = None, *, shown: bool, description: str, unit: s
 
     Returns
     -------
-    bar : tqdm.tqdm
+    bar : tqdm.auto.tqdm
     """
-    # In a notebook without ipywidgets tqdm.auto would warn of that, and then show what this one shows.
-    if find_spec("ipywidgets") is None:
-        from tqdm.std import tqdm
-    else:
-        from tqdm.auto import tqdm
     return tqdm(iterable, total=total, desc=description, unit=unit, disable=not shown)

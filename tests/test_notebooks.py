@@ -38,3 +38,22 @@ def test_they_run(path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = read(path)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": root}}).execute()
+
+
+@pytest.mark.slow
+def test_progress_is_shown_without_warnings(monkeypatch):
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER.parents[1]))
+    code = """
+import numpy as np
+from clipcal import PromptTunedCLIPClassifier
+images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+PromptTunedCLIPClassifier("mini", max_epochs=2, verbose=1).fit(images, ["ant", "bee"] * 4);
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, timeout=600).execute()
+    shown = "".join(output.get("text", "") for output in notebook.cells[0].outputs)
+    assert "Encoding images: 100%" in shown
+    assert "Tuning CoOp: 100%" in shown
+    assert "Warning" not in shown

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from clipcal import _progress as _progress  # before open_clip; it says why
+
 from ._device import autocast, resolve_device, resolve_precision, upload
 from ._packing import Packing
 from ._protocol import Backbone

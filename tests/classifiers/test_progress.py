@@ -1,14 +1,10 @@
 """What a fit shows while it works."""
 
-import importlib.util
-import warnings
-
 import numpy as np
 import pytest
 from toy_backbone import AnyWidthBackbone
 
 from clipcal import DynamicOutlierRegularizer, KgCoOp, PromptTunedCLIPClassifier
-from clipcal._progress import progress_bar
 
 X = np.random.default_rng(0).standard_normal((8, 16))
 Y = ["ant", "bee"] * 4
@@ -56,16 +52,3 @@ def test_the_bar_is_closed_when_training_fails(capfd):
 def test_a_fit_without_epochs_has_nothing_to_show(capfd):
     PromptTunedCLIPClassifier(AnyWidthBackbone(16), max_epochs=0, verbose=1).fit(X, Y)
     assert "Tuning CoOp" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("has_widgets", [False, True])
-def test_missing_widgets_are_not_warned_about(monkeypatch, has_widgets):
-    found = importlib.util.find_spec
-
-    def find_spec(name, *args):
-        return (object() if has_widgets else None) if name == "ipywidgets" else found(name, *args)
-
-    monkeypatch.setattr("clipcal._progress.find_spec", find_spec)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert list(progress_bar([1, 2], shown=False, description="d", unit="u")) == [1, 2]
