@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-# In a notebook without ipywidgets the first import of tqdm.auto, by whomever, warns of that and then gives the
-# plain bar. open_clip's dependencies import it too, so `backbones` imports this file first.
+# In a notebook without ipywidgets the first import of tqdm.auto, by whomever, warns of that and then gives
+# the plain bar. open_clip's dependencies import it too, so `backbones` imports this file first.
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="IProgress not found")
     from tqdm.auto import tqdm
