@@ -77,7 +77,8 @@ TORCH_FREE_PACKAGES = {"calibration", "datasets", "metrics", "model_selection", 
 TORCH = {"torch", "torchvision"}
 # The only place of each foreign package.
 OWNERS = {
-    "open_clip": {"clipcal/backbones/_open_clip.py"},
+    "open_clip": {"clipcal/backbones/_open_clip.py", "clipcal/backbones/_loading.py"},
+    "huggingface_hub": {"clipcal/backbones/_hub.py"},
     "nltk": {"clipcal/text/_lexicon.py"},
     "matplotlib": {"clipcal/plots/"},
 }

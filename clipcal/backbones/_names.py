@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clipcal.exceptions import BackboneError, WeightsUnavailableError
 
@@ -167,3 +169,21 @@ def find_in_folder(name: str, folder: str) -> tuple[Path, Path]:
     if not checkpoints:
         raise unavailable(name, folder, "The folder holds no weights (*.safetensors, *.bin, *.pth, *.pt).")
     return configs[0], checkpoints[0]
+
+
+def read_config(name: str, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the model and the preprocessing of an open_clip configuration.
+
+    Raises
+    ------
+    WeightsUnavailableError
+        If the file is not one.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return dict(config["model_cfg"]), dict(config.get("preprocess_cfg") or {})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsUnavailableError(
+            f"backbone={name!r}: {path} is not an open_clip configuration, which is JSON with 'model_cfg' "
+            f"(embed_dim, vision_cfg, text_cfg) and 'preprocess_cfg'. Reason: {type(error).__name__}: {error}"
+        ) from error

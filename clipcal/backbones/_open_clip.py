@@ -1,34 +1,29 @@
-"""CLIPs of open_clip behind the Backbone protocol. The only file that imports open_clip."""
+"""CLIPs of open_clip behind the Backbone protocol."""
 
 from __future__ import annotations
 
 import copy
 import copyreg
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
 from open_clip.model import TextTransformer
-from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from torch import nn
 
-from clipcal.exceptions import BackboneError, WeightsUnavailableError
+from clipcal.exceptions import BackboneError
 
 from ._augment import random_view
 from ._device import autocast, resolve_device, resolve_precision
 from ._fingerprint import fingerprint_of
-from ._names import BackboneName, find_in_folder, parse_name, unavailable, unknown_architecture, unknown_tag
 from ._packing import Packing
 from ._prefix import bytes_per_token
-from ._remembered import file_stamps
 from ._text_tower import TextTower
 from ._threads import image_product, join_parts, product_size, threads_for
 from ._tokens import PromptTokenizer
@@ -242,136 +237,6 @@ class OpenClipBackbone:
         return state
 
 
-def load_open_clip(
-    name: str, *, device: str | torch.device = "auto", precision: str = "auto"
-) -> OpenClipBackbone:
-    """Build a backbone from its name.
-
-    Parameters
-    ----------
-    name : str
-        ``"mini"``, ``"ARCHITECTURE/TAG"``, ``"hf-hub:org/name"``, ``"local-dir:path"`` or
-        ``"ARCHITECTURE:path"``.
-    device, precision
-        As for :class:`OpenClipBackbone`.
-
-    Returns
-    -------
-    OpenClipBackbone
-        A new copy; the registry is what keeps one a process.
-
-    Raises
-    ------
-    BackboneError
-        If the name leads nowhere, or to a model that clipcal cannot use.
-    WeightsUnavailableError
-        If the weights cannot be found, fetched or read.
-    """
-    model_cfg, preprocess_cfg, checkpoint, tokenizer_source = _locate(name, parts := parse_name(name))
-    files = file_stamps(parts, checkpoint)
-    text_cfg = model_cfg.get("text_cfg", {})
-    if text_cfg.get("hf_model_name"):
-        raise _refusal("HFTextEncoder", f"backbone={name!r}")
-    model = _build(name, model_cfg)
-    try:
-        open_clip.load_checkpoint(model, str(checkpoint), strict=True, weights_only=True)
-    except Exception as error:
-        raise unavailable(
-            name, str(checkpoint), f"The file does not hold the tensors of this architecture: {error}"
-        ) from error
-    preprocess_cfg = merge_preprocess_dict(asdict(PreprocessCfg()), preprocess_cfg)
-    preprocess_cfg["size"] = getattr(model.visual, "image_size", preprocess_cfg["size"])
-    open_clip.set_model_preprocess_cfg(model, preprocess_cfg)
-    tokenizer = _tokenizer(name, text_cfg, tokenizer_source)
-    backbone = OpenClipBackbone(model, tokenizer, name=name, device=device, precision=precision)
-    backbone.files = files
-    return backbone
-
-
-def _locate(name: str, parts: BackboneName) -> tuple[dict[str, Any], dict[str, Any], Path, str | None]:
-    """Find model configuration, preprocessing, checkpoint file, and the folder of a tokenizer."""
-    if parts.kind == "folder":
-        config, checkpoint = find_in_folder(name, parts.source)
-        return *_read_config(name, config), checkpoint, parts.source
-    if parts.kind == "hub":
-        looked = f"https://huggingface.co/{parts.source} and the Hugging Face cache"
-        try:
-            config = Path(download_pretrained_from_hf(parts.source, filename="open_clip_config.json"))
-            checkpoint = Path(download_pretrained_from_hf(parts.source))
-        except Exception as error:
-            raise unavailable(name, looked, error) from error
-        return *_read_config(name, config), checkpoint, None
-    model_cfg = open_clip.get_model_config(parts.architecture)
-    if model_cfg is None:
-        raise unknown_architecture(name, parts.architecture, open_clip.list_models())
-    if parts.kind == "file":
-        if not Path(parts.source).is_file():
-            raise unavailable(name, parts.source, "There is no such file.")
-        return model_cfg, {}, Path(parts.source), None
-    pretrained_cfg = open_clip.get_pretrained_cfg(parts.architecture, parts.source)
-    if not pretrained_cfg:
-        raise unknown_tag(name, parts, open_clip.list_pretrained_tags_by_model(parts.architecture))
-    if model_cfg.get("text_cfg", {}).get("hf_model_name"):
-        raise _refusal("HFTextEncoder", f"backbone={name!r}")
-    # open_clip only warns when weights trained with QuickGELU meet an architecture without it, and the
-    # embeddings are then quietly worse.
-    if pretrained_cfg.get("quick_gelu"):
-        model_cfg["quick_gelu"] = True
-    where = f"https://huggingface.co/{pretrained_cfg['hf_hub']}" if pretrained_cfg.get("hf_hub") else None
-    looked = f"{where or pretrained_cfg.get('url')} and the local cache"
-    try:
-        checkpoint = Path(download_pretrained(pretrained_cfg))
-    except Exception as error:
-        raise unavailable(name, looked, error) from error
-    return model_cfg, pretrained_cfg, checkpoint, None
-
-
-def _read_config(name: str, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        return dict(config["model_cfg"]), dict(config.get("preprocess_cfg") or {})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsUnavailableError(
-            f"backbone={name!r}: {path} is not an open_clip configuration, which is JSON with 'model_cfg' "
-            f"(embed_dim, vision_cfg, text_cfg) and 'preprocess_cfg'. Reason: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _build(name: str, model_cfg: dict[str, Any]) -> Any:
-    """Make the model of a configuration, without weights and without touching torch's global generator."""
-    model_cfg = copy.deepcopy(model_cfg)
-    custom_text = model_cfg.pop("custom_text", False)
-    if "timm_model_name" in model_cfg.get("vision_cfg", {}):
-        model_cfg["vision_cfg"]["timm_model_pretrained"] = False
-    model_class = open_clip.CLIP
-    if custom_text:
-        model_class = open_clip.CoCa if "multimodal_cfg" in model_cfg else open_clip.CustomTextCLIP
-    try:
-        with torch.random.fork_rng(devices=[]):
-            return model_class(**model_cfg)
-    except Exception as error:
-        raise BackboneError(
-            f"backbone={name!r}: open_clip cannot build this configuration. Reason: {error}"
-        ) from error
-
-
-def _tokenizer(name: str, text_cfg: dict[str, Any], source: str | None) -> Callable[..., torch.Tensor]:
-    kwargs: dict[str, Any] = dict(text_cfg.get("tokenizer_kwargs") or {})
-    context_length = text_cfg.get("context_length", 77)
-    hub_name = text_cfg.get("hf_tokenizer_name")
-    if not hub_name:
-        return SimpleTokenizer(context_length=context_length, **kwargs)
-    mode = text_cfg.get("tokenizer_mode")
-    try:
-        return HFTokenizer(source or hub_name, context_length=context_length, tokenizer_mode=mode, **kwargs)
-    except ImportError as error:
-        raise BackboneError(
-            f"backbone={name!r} reads its texts with a Hugging Face tokenizer: pip install transformers"
-        ) from error
-    except Exception as error:
-        raise unavailable(name, f"tokenizer {source or hub_name!r}", error) from error
-
-
 def _text_tower(model: nn.Module) -> TextTower:
     """Choose the layout: attributes inlined in the model, or a tower of its own."""
     if isinstance(model, open_clip.CLIP):
@@ -381,10 +246,11 @@ def _text_tower(model: nn.Module) -> TextTower:
     if isinstance(tower, TextTransformer):
         eos_id = getattr(tower, "eos_id", None)
         return TextTower(tower, pool=tower.pool_type, eos_id=eos_id, pad_id=tower.pad_id)
-    raise _refusal(type(model if tower is None else tower).__name__, type(model).__name__)
+    raise refusal(type(model if tower is None else tower).__name__, type(model).__name__)
 
 
-def _refusal(tower: str, owner: str) -> BackboneError:
+def refusal(tower: str, owner: str) -> BackboneError:
+    """Word the refusal of a text tower that cannot be entered after its token embedding."""
     return BackboneError(
         f"{owner} has the text tower {tower}, which cannot be given prompts as embeddings. "
         "clipcal can use open_clip's CLIP, CustomTextCLIP and CoCa with a TextTransformer, "

@@ -142,7 +142,7 @@ def _open_name(name: str, device: str | torch.device, precision: str, cache: Fea
             return RememberedBackbone(name, parts, facts, cache, really_open, resolved, arithmetic)
     with _lock:
         if key not in _loaded:
-            from ._open_clip import load_open_clip  # seconds to import, and a hit does not need it
+            from ._loading import load_open_clip  # seconds to import, and a hit does not need it
 
             _loaded[key] = load_open_clip(name, device=resolved, precision=arithmetic)
         backbone = _loaded[key]

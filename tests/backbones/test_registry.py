@@ -17,8 +17,9 @@ from tiny_clip import make_tiny_model
 from toy_backbone import AnyWidthBackbone
 
 from clipcal.backbones import Backbone, OpenClipBackbone, open_backbone, resolve_device, resolve_precision
-from clipcal.backbones import _open_clip as adapter
+from clipcal.backbones import _loading as loading
 from clipcal.backbones import _registry as registry
+from clipcal.backbones._hub import Hub
 from clipcal.backbones._names import MINI_FOLDER, parse_name
 from clipcal.exceptions import BackboneError, WeightsUnavailableError
 
@@ -41,8 +42,9 @@ def no_network(monkeypatch):
     def unreachable(*args, **kwargs):
         raise FileNotFoundError("Failed to download file. Last error: no connection\nsecond line")
 
-    monkeypatch.setattr(adapter, "download_pretrained", unreachable)
-    monkeypatch.setattr(adapter, "download_pretrained_from_hf", unreachable)
+    monkeypatch.setattr(Hub, "failure", "")
+    monkeypatch.setattr(loading, "download_pretrained", unreachable)
+    monkeypatch.setattr(loading, "download_pretrained_from_hf", unreachable)
 
 
 @pytest.fixture(scope="session")
@@ -169,7 +171,8 @@ class TestTag:
         weights = tmp_path / "weights.safetensors"
         save_file(make_tiny_model().state_dict(), weights)
         monkeypatch.setattr(open_clip, "get_model_config", lambda name: dict(MODEL_CFG))
-        monkeypatch.setattr(adapter, "download_pretrained", lambda cfg: str(weights))
+        monkeypatch.setattr(Hub, "failure", "")
+        monkeypatch.setattr(loading, "download_pretrained", lambda cfg: str(weights))
         quick = open_backbone("ViT-B-16/openai", device="cpu")
         plain = open_backbone("ViT-B-16/laion2b_s34b_b88k", device="cpu")
         assert any(isinstance(m, open_clip.model.QuickGELU) for m in quick.model.modules())
@@ -204,13 +207,13 @@ class TestTag:
         with pytest.raises(BackboneError, match=words):
             open_backbone(name, device="cpu")
 
-    def test_hf_tokenizer_without_transformers(self, monkeypatch):
+    def test_hf_tokenizer_without_transformers(self, no_network, monkeypatch):
         def missing(*args, **kwargs):
             raise ModuleNotFoundError("No module named 'transformers'")
 
-        monkeypatch.setattr(adapter, "HFTokenizer", missing)
+        monkeypatch.setattr(loading, "HFTokenizer", missing)
         with pytest.raises(BackboneError, match="pip install transformers"):
-            adapter._tokenizer("x", {"hf_tokenizer_name": "org/tokenizer"}, None)
+            loading._tokenizer("x", {"hf_tokenizer_name": "org/tokenizer"}, None, Hub())
 
 
 class TestOneCopy:

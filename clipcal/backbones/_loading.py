@@ -1,0 +1,167 @@
+"""From the name of a backbone to a loaded CLIP of open_clip."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+from clipcal.exceptions import BackboneError
+
+from ._hub import CONFIG_FILE, Hub
+from ._names import (
+    BackboneName,
+    find_in_folder,
+    parse_name,
+    read_config,
+    unavailable,
+    unknown_architecture,
+    unknown_tag,
+)
+from ._open_clip import OpenClipBackbone, refusal
+from ._remembered import file_stamps
+
+
+def load_open_clip(
+    name: str, *, device: str | torch.device = "auto", precision: str = "auto"
+) -> OpenClipBackbone:
+    """Build a backbone from its name.
+
+    Parameters
+    ----------
+    name : str
+        ``"mini"``, ``"ARCHITECTURE/TAG"``, ``"hf-hub:org/name"``, ``"local-dir:path"`` or
+        ``"ARCHITECTURE:path"``.
+    device, precision
+        As for :class:`OpenClipBackbone`.
+
+    Returns
+    -------
+    OpenClipBackbone
+        A new copy; the registry is what keeps one a process.
+
+    Raises
+    ------
+    BackboneError
+        If the name leads nowhere, or to a model that clipcal cannot use.
+    WeightsUnavailableError
+        If the weights cannot be found, fetched or read.
+    """
+    hub = Hub()
+    model_cfg, preprocess_cfg, checkpoint, tokenizer_source = _locate(name, parts := parse_name(name), hub)
+    files = file_stamps(parts, checkpoint)
+    text_cfg = model_cfg.get("text_cfg", {})
+    if text_cfg.get("hf_model_name"):
+        raise refusal("HFTextEncoder", f"backbone={name!r}")
+    model = _build(name, model_cfg)
+    try:
+        open_clip.load_checkpoint(model, str(checkpoint), strict=True, weights_only=True)
+    except Exception as error:
+        raise unavailable(
+            name, str(checkpoint), f"The file does not hold the tensors of this architecture: {error}"
+        ) from error
+    preprocess_cfg = merge_preprocess_dict(asdict(PreprocessCfg()), preprocess_cfg)
+    preprocess_cfg["size"] = getattr(model.visual, "image_size", preprocess_cfg["size"])
+    open_clip.set_model_preprocess_cfg(model, preprocess_cfg)
+    tokenizer = _tokenizer(name, text_cfg, tokenizer_source, hub)
+    backbone = OpenClipBackbone(model, tokenizer, name=name, device=device, precision=precision)
+    backbone.files = files
+    return backbone
+
+
+def _locate(
+    name: str, parts: BackboneName, hub: Hub
+) -> tuple[dict[str, Any], dict[str, Any], Path, str | None]:
+    """Find model configuration, preprocessing, checkpoint file, and the folder of a tokenizer."""
+    if parts.kind == "folder":
+        config, checkpoint = find_in_folder(name, parts.source)
+        return *read_config(name, config), checkpoint, parts.source
+    if parts.kind == "hub":
+        download = partial(download_pretrained_from_hf, parts.source)
+        try:
+            config = hub.fetch(partial(download, filename=CONFIG_FILE), parts.source, CONFIG_FILE)
+            checkpoint = hub.fetch(download, parts.source)
+        except Exception as error:
+            looked = f"{hub.endpoint}/{parts.source} and the Hugging Face cache"
+            raise unavailable(name, looked, error) from error
+        return *read_config(name, config), checkpoint, None
+    model_cfg = open_clip.get_model_config(parts.architecture)
+    if model_cfg is None:
+        raise unknown_architecture(name, parts.architecture, open_clip.list_models())
+    if parts.kind == "file":
+        if not Path(parts.source).is_file():
+            raise unavailable(name, parts.source, "There is no such file.")
+        return model_cfg, {}, Path(parts.source), None
+    pretrained_cfg = open_clip.get_pretrained_cfg(parts.architecture, parts.source)
+    if not pretrained_cfg:
+        raise unknown_tag(name, parts, open_clip.list_pretrained_tags_by_model(parts.architecture))
+    if model_cfg.get("text_cfg", {}).get("hf_model_name"):
+        raise refusal("HFTextEncoder", f"backbone={name!r}")
+    # open_clip only warns when weights trained with QuickGELU meet an architecture without it, and the
+    # embeddings are then quietly worse.
+    if pretrained_cfg.get("quick_gelu"):
+        model_cfg["quick_gelu"] = True
+    return model_cfg, pretrained_cfg, _fetch_tag(name, pretrained_cfg, hub), None
+
+
+def _fetch_tag(name: str, pretrained_cfg: dict[str, Any], hub: Hub) -> Path:
+    """Return the checkpoint of a tag: from the hub if it is there, as open_clip prefers it."""
+    download = partial(download_pretrained, pretrained_cfg)
+    on_hub, url = pretrained_cfg.get("hf_hub"), pretrained_cfg.get("url")
+    looked = f"{f'{hub.endpoint}/{on_hub}' if on_hub else url} and the local cache"
+    try:
+        if on_hub:
+            repository, _, filename = on_hub.rpartition("/")
+            return hub.fetch(download, repository, filename)
+        return hub.fetch_url(download, url) if url else Path(download())
+    except Exception as error:
+        raise unavailable(name, looked, error) from error
+
+
+def _build(name: str, model_cfg: dict[str, Any]) -> Any:
+    """Make the model of a configuration, without weights and without touching torch's global generator."""
+    model_cfg = copy.deepcopy(model_cfg)
+    custom_text = model_cfg.pop("custom_text", False)
+    if "timm_model_name" in model_cfg.get("vision_cfg", {}):
+        model_cfg["vision_cfg"]["timm_model_pretrained"] = False
+    model_class = open_clip.CLIP
+    if custom_text:
+        model_class = open_clip.CoCa if "multimodal_cfg" in model_cfg else open_clip.CustomTextCLIP
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return model_class(**model_cfg)
+    except Exception as error:
+        raise BackboneError(
+            f"backbone={name!r}: open_clip cannot build this configuration. Reason: {error}"
+        ) from error
+
+
+def _tokenizer(
+    name: str, text_cfg: dict[str, Any], source: str | None, hub: Hub
+) -> Callable[..., torch.Tensor]:
+    kwargs: dict[str, Any] = dict(text_cfg.get("tokenizer_kwargs") or {})
+    context_length = text_cfg.get("context_length", 77)
+    hub_name = text_cfg.get("hf_tokenizer_name")
+    if not hub_name:
+        return SimpleTokenizer(context_length=context_length, **kwargs)
+    failure = "" if source else hub.failure
+    if failure:
+        kwargs["local_files_only"] = True
+    mode = text_cfg.get("tokenizer_mode")
+    try:
+        return HFTokenizer(source or hub_name, context_length=context_length, tokenizer_mode=mode, **kwargs)
+    except ImportError as error:
+        raise BackboneError(
+            f"backbone={name!r} reads its texts with a Hugging Face tokenizer: pip install transformers"
+        ) from error
+    except Exception as error:
+        raise unavailable(name, f"tokenizer {source or hub_name!r}", failure or error) from error
