@@ -12,8 +12,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.utils import EntryNotFoundError, get_session
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.utils import get_session
 
 CONFIG_FILE = "open_clip_config.json"
 # Where open_clip and the clip package of OpenAI keep what does not come from the hub.
@@ -72,10 +72,10 @@ class Hub:
         if not self.failure:
             return Path(download())
         for candidate in _candidates(filename):
-            try:
-                return Path(hf_hub_download(repository, candidate, local_files_only=True))
-            except EntryNotFoundError:
-                continue
+            # Not hf_hub_download(local_files_only=True), which may ask the hub how to introduce itself.
+            found = try_to_load_from_cache(repository, candidate)
+            if isinstance(found, str):
+                return Path(found)
         raise ConnectionError(self.failure)
 
     def fetch_url(self, download: Callable[[], str], url: str) -> Path:

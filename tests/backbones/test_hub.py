@@ -144,7 +144,11 @@ def silent():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        yield listener
+
+
+def port_of(listener):
+    return f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 def closed_port():
@@ -180,8 +184,12 @@ class TestNoConnection:
     @pytest.mark.slow
     def test_a_port_that_never_answers(self, endpoint, silent):
         # Without the server's part of TLS there is no connection.
-        url = endpoint(f"https://{silent}")
+        url = endpoint(f"https://{port_of(silent)}")
         assert_refused_soon(lambda: open_backbone("ViT-B-16/openai", device="cpu"), url)
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # once is enough
+            silent.accept()
 
     def test_a_name_service_that_never_answers(self, endpoint, monkeypatch):
         endpoint("https://somewhere.invalid")
@@ -248,7 +256,7 @@ class TestConnection:
 
     def test_silence_is_for_the_client_to_judge(self, endpoint, silent, monkeypatch):
         monkeypatch.setattr(hub_module, "_ANSWER_SECONDS", 0.1)
-        endpoint(f"http://{silent}")
+        endpoint(f"http://{port_of(silent)}")
         assert Hub().failure == ""
 
     def test_a_first_page_that_has_moved_out_of_reach(self, endpoint):
@@ -271,7 +279,7 @@ class TestConnection:
             endpoint(server.url)
             assert Hub().failure == ""
         monkeypatch.setattr(hub_module, "_CONNECT_SECONDS", 0.5)
-        for url in (f"http://{closed_port()}", "https://nowhere.invalid", f"https://{silent}"):
+        for url in (f"http://{closed_port()}", "https://nowhere.invalid", f"https://{port_of(silent)}"):
             endpoint(url)
             assert url in Hub().failure
 
@@ -412,7 +420,7 @@ class TestUrl:
 
     @pytest.mark.slow
     def test_silence_before_tls_is_ready(self, tag, silent):
-        tag(f"https://{silent}/weights.safetensors")
+        tag(f"https://{port_of(silent)}/weights.safetensors")
         assert_refused_soon(lambda: open_backbone("Tiny/tag", device="cpu"))
 
     def test_slow_is_not_refused_and_the_cache_needs_no_network(self, tag, monkeypatch):
