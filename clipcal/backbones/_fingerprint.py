@@ -28,7 +28,7 @@ def fingerprint_of(
     # Not the printed form of the model, which changes with torch.
     structure = {
         "preprocess": preprocess_cfg,
-        "quick_gelu": any(type(module).__name__ == "QuickGELU" for module in model.modules()),
+        "quick_gelu": has_quick_gelu(model),
         "heads": [module.num_heads for module in model.modules() if hasattr(module, "num_heads")],
         "text": [tower.pool, tower.eos_id, tower.pad_id, tower.module.attn_mask is not None],
     }
@@ -43,3 +43,8 @@ def fingerprint_of(
         digest.update(f"{key}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def has_quick_gelu(model: Any) -> bool:
+    """Whether a model computes QuickGELU, which its weights do not show."""
+    return any(type(module).__name__ == "QuickGELU" for module in model.modules())

@@ -17,18 +17,22 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
 from clipcal.exceptions import BackboneError
 
-from ._hub import CONFIG_FILE, Hub
+from ._fingerprint import has_quick_gelu
+from ._hub import CONFIG_FILE, Hub, cached_file
 from ._names import (
     BackboneName,
     find_in_folder,
+    other_weights,
     parse_name,
     read_config,
     unavailable,
     unknown_architecture,
     unknown_tag,
+    unreadable,
 )
 from ._open_clip import OpenClipBackbone, refusal
 from ._remembered import file_stamps
+from ._torchscript import OPENAI_NUMBERS, Archive, is_torchscript, read_torchscript
 
 
 def load_open_clip(
@@ -63,12 +67,7 @@ def load_open_clip(
     if text_cfg.get("hf_model_name"):
         raise refusal("HFTextEncoder", f"backbone={name!r}")
     model = _build(name, model_cfg)
-    try:
-        open_clip.load_checkpoint(model, str(checkpoint), strict=True, weights_only=True)
-    except Exception as error:
-        raise unavailable(
-            name, str(checkpoint), f"The file does not hold the tensors of this architecture: {error}"
-        ) from error
+    _load_weights(name, model, checkpoint)
     preprocess_cfg = merge_preprocess_dict(asdict(PreprocessCfg()), preprocess_cfg)
     preprocess_cfg["size"] = getattr(model.visual, "image_size", preprocess_cfg["size"])
     open_clip.set_model_preprocess_cfg(model, preprocess_cfg)
@@ -110,10 +109,10 @@ def _locate(
     # embeddings are then quietly worse.
     if pretrained_cfg.get("quick_gelu"):
         model_cfg["quick_gelu"] = True
-    return model_cfg, pretrained_cfg, _fetch_tag(name, pretrained_cfg, hub), None
+    return model_cfg, pretrained_cfg, _fetch_tag(name, parts, pretrained_cfg, hub), None
 
 
-def _fetch_tag(name: str, pretrained_cfg: dict[str, Any], hub: Hub) -> Path:
+def _fetch_tag(name: str, parts: BackboneName, pretrained_cfg: dict[str, Any], hub: Hub) -> Path:
     """Return the checkpoint of a tag: from the hub if it is there, as open_clip prefers it."""
     download = partial(download_pretrained, pretrained_cfg)
     on_hub, url = pretrained_cfg.get("hf_hub"), pretrained_cfg.get("url")
@@ -124,7 +123,13 @@ def _fetch_tag(name: str, pretrained_cfg: dict[str, Any], hub: Hub) -> Path:
             return hub.fetch(download, repository, filename)
         return hub.fetch_url(download, url) if url else Path(download())
     except Exception as error:
-        raise unavailable(name, looked, error) from error
+        reason = str(error)
+        if url and cached_file(url).is_file():
+            quick = f"{parts.architecture}-quickgelu"
+            known = pretrained_cfg.get("quick_gelu") and open_clip.get_model_config(quick)
+            architecture = quick if known else parts.architecture
+            reason += f" But there is a file for backbone='{architecture}:{cached_file(url)}'."
+        raise unavailable(name, looked, reason) from error
 
 
 def _build(name: str, model_cfg: dict[str, Any]) -> Any:
@@ -143,6 +148,60 @@ def _build(name: str, model_cfg: dict[str, Any]) -> Any:
         raise BackboneError(
             f"backbone={name!r}: open_clip cannot build this configuration. Reason: {error}"
         ) from error
+
+
+def _load_weights(name: str, model: Any, checkpoint: Path) -> None:
+    """Put the tensors of a file into a model; nothing that a file names is run."""
+    try:
+        archive = read_torchscript(checkpoint) if is_torchscript(checkpoint) else None
+        if archive is None:
+            open_clip.load_checkpoint(model, str(checkpoint), strict=True, weights_only=True)
+    except Exception as error:
+        raise unreadable(name, checkpoint, error) from error
+    if archive is not None:
+        _load_archive(name, model, checkpoint, archive)
+
+
+def _load_archive(name: str, model: Any, checkpoint: Path, archive: Archive) -> None:
+    """Put the tensors of a TorchScript archive into a model that computes what they were trained for."""
+    own = model.state_dict()
+    # Numbers that describe OpenAI's models, and masks that open_clip makes anew and TorchScript keeps.
+    extra = OPENAI_NUMBERS | {key for key, _ in model.named_buffers()} - own.keys()
+    tensors = {key: tensor for key, tensor in archive.tensors.items() if key not in extra}
+    fits = _shapes(tensors) == _shapes(own)
+    quick = archive.quick_gelu
+    if fits and quick in (None, has_quick_gelu(model)):
+        model.load_state_dict(tensors)
+        return
+    if fits:
+        trained, computed = ("QuickGELU", "GELU") if quick else ("GELU", "QuickGELU")
+        why = f"were trained with {trained}, and with {computed} their embeddings are quietly worse"
+    else:
+        why = "are those of another architecture"
+    raise other_weights(name, checkpoint, why, _architectures(tensors, quick))
+
+
+def _architectures(tensors: dict[str, torch.Tensor], quick_gelu: bool | None) -> list[str]:
+    """Name the architectures of open_clip that have just these tensors."""
+    found = []
+    for architecture in open_clip.list_models():
+        cfg = open_clip.get_model_config(architecture)
+        if cfg.get("custom_text") or cfg["text_cfg"].keys() & {"hf_model_name"}:
+            continue  # of another class than CLIP, whose attributes OpenAI's files have
+        if quick_gelu in (None, cfg.get("quick_gelu", False)) and cfg["embed_dim"] == _embed_dim(tensors):
+            with torch.device("meta"):
+                shapes = _shapes(open_clip.CLIP(**cfg).state_dict())
+            found += [architecture] if shapes == _shapes(tensors) else []
+    return found
+
+
+def _embed_dim(tensors: dict[str, torch.Tensor]) -> int | None:
+    projection = tensors.get("text_projection")
+    return None if projection is None or projection.ndim != 2 else projection.shape[1]
+
+
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in tensors.items()}
 
 
 def _tokenizer(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,8 +130,45 @@ def unavailable(name: str, looked: str, cause: object) -> WeightsUnavailableErro
         f"The weights of backbone={name!r} could not be loaded. Looked in: {looked}. Reason: {reason} "
         "To work without a network: fill the Hugging Face cache once on a machine that has one and set "
         "HF_HUB_OFFLINE=1; or put configuration and weights into a folder and use backbone='local-dir:path'; "
-        "or give a checkpoint file, backbone='ViT-B-16:path'; or use the packaged backbone='mini'."
+        "or give a checkpoint file, as in backbone='ViT-B-16-quickgelu:~/.cache/clip/ViT-B-16.pt', which is "
+        "where OpenAI's clip.load keeps its own; or use the packaged backbone='mini'."
     )
+
+
+def unreadable(name: str, checkpoint: Path, cause: object) -> WeightsUnavailableError:
+    """Word a checkpoint file that is there and does not give the tensors of the model."""
+    text = str(cause)
+    if "loading state_dict" in text:
+        what = "does not hold the tensors of this architecture"
+        advice = (
+            "The architecture is the one in the name, as in backbone='ViT-B-16:path', or that of the "
+            "configuration beside the weights."
+        )
+    else:
+        what = "is damaged or holds more than tensors, and nothing in it was run"
+        advice = (
+            "If you trust where it is from, write its tensors with safetensors.torch.save_file(state_dict, "
+            "'weights.safetensors') and open that file."
+        )
+    # torch puts its advice, to load the file all the same, before what is the matter with it.
+    reason = textwrap.shorten(text[max(text.find("WeightsUnpickler error:"), 0) :], 400, placeholder=" [...]")
+    return WeightsUnavailableError(
+        f"backbone={name!r}: {checkpoint} {what}. Reason: {reason.rstrip('.') or 'it is empty'}. {advice}"
+    )
+
+
+def other_weights(name: str, checkpoint: Path, why: str, architectures: Sequence[str]) -> BackboneError:
+    """Word the refusal of weights that belong to other architectures than the one asked for."""
+    advice = (
+        "No architecture of open_clip has just these tensors; with a configuration of their own they can be "
+        "opened as backbone='local-dir:path'."
+    )
+    if architectures:
+        names = " or ".join(f"'{architecture}:{checkpoint}'" for architecture in architectures)
+        advice = f"Use backbone={names}."
+        if name.startswith(FOLDER_PREFIX):
+            advice += f" In a folder, give its configuration the model_cfg of {architectures[0]}."
+    return BackboneError(f"backbone={name!r}: the weights in {checkpoint} {why}. {advice}")
 
 
 def find_in_folder(name: str, folder: str) -> tuple[Path, Path]:
@@ -158,7 +196,10 @@ def find_in_folder(name: str, folder: str) -> tuple[Path, Path]:
         raise unavailable(name, folder, "There is no such folder.")
     configs = [root / file for file in _CONFIG_FILES if (root / file).is_file()]
     if not configs:
-        raise unavailable(name, folder, f"The folder holds neither {' nor '.join(_CONFIG_FILES)}.")
+        reason = f"The folder holds neither {' nor '.join(_CONFIG_FILES)}."
+        for file in sorted(root.glob("*.pt"))[:1]:
+            reason += f" A file alone is opened with its architecture, as in backbone='ViT-B-16:{file}'."
+        raise unavailable(name, folder, reason)
     checkpoints = [root / file for file in _CHECKPOINT_FILES if (root / file).is_file()]
     if not checkpoints:
         for suffix in ("safetensors", "bin", "pth", "pt"):

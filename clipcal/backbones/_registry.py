@@ -63,9 +63,7 @@ def open_backbone(
         - ``"ARCHITECTURE/TAG"``: any pair of open_clip, as in ``"ViT-B-16/openai"``;
         - ``"hf-hub:org/name"``: an open_clip repository on the Hugging Face hub;
         - ``"local-dir:path"``: a folder with ``open_clip_config.json`` (or ``config.json``) and weights;
-        - ``"ARCHITECTURE:path"``: a checkpoint file, as in ``"ViT-B-16:weights.safetensors"``. A file does
-          not say whether it was trained with QuickGELU, the architecture does: weights of OpenAI want
-          ``"ViT-B-16-quickgelu:path"``.
+        - ``"ARCHITECTURE:path"``: a checkpoint file, as in ``"ViT-B-16:weights.safetensors"``; see Notes.
 
         A name is opened once per process, device and precision. An object is returned as it is, or fitted to
         `n_features` if it has ``for_width``; `device` and `precision` are then its own affair.
@@ -87,9 +85,21 @@ def open_backbone(
     Raises
     ------
     BackboneError
-        If `spec` leads nowhere, or its width is not `n_features`.
+        If `spec` leads nowhere, the weights are those of another architecture, or the width is not
+        `n_features`.
     WeightsUnavailableError
-        If the weights cannot be found, fetched or read.
+        If the weights cannot be found, fetched or read. A hub that cannot be connected to is noticed within
+        seconds; what is in its cache is then opened without it.
+
+    Notes
+    -----
+    A checkpoint file is safetensors, tensors saved with ``torch.save``, or an archive such as those that the
+    ``clip`` package of OpenAI keeps in ``~/.cache/clip``. Nothing in a file is run: an archive of TorchScript
+    is read for its tensors alone, and a pickle that asks for more than tensors is refused.
+
+    Weights do not say whether they were trained with QuickGELU, the architecture does. Those of OpenAI were,
+    and are opened with ``"ViT-B-16-quickgelu:~/.cache/clip/ViT-B-16.pt"``. TorchScript does say it, and an
+    architecture that computes something else is then refused.
 
     Examples
     --------
