@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._optional import import_optional
 from ..metrics import harmonic_mean
+from ._names import as_text, entitle, grow, room_of, write
 from ._style import PALE, QUIET, axes_of, bare_spines, legend_below, series_style
 
 __all__ = ["BaseToNewDisplay"]
@@ -197,6 +198,7 @@ class BaseToNewDisplay:
         runs = self._runs()
         everything = np.concatenate([pair.ravel() for pair in runs.values()])
         _check_mean_lines(mean_lines, everything)
+        is_new = ax is None
         ax, self.figure_ = axes_of(ax, (4.2, 4.6), "BaseToNewDisplay.plot")
         self.ax_ = ax
         low, high = _padded(everything)
@@ -213,17 +215,17 @@ class BaseToNewDisplay:
         self.run_points_: dict[str, Any] = {}
         for position, (method, pair) in enumerate(runs.items()):
             self._draw_method(method, pair, series_style(position, markersize=8), show_runs, marker_kwargs)
-        what = f"{self.metric_name}, " if self.metric_name else ""
-        ax.set(xlabel=f"{what}base classes", ylabel=f"{what}new classes")
+        self._label_axes()
         bare_spines(ax)
-        if (title := name if name is not None else self.name) is not None:
-            ax.set_title(title)
+        entitle(ax, name if name is not None else self.name)
         self.legend_ = legend_below(ax, list(self.points_.values()), list(self.points_), legend_kwargs)
+        if is_new:
+            grow([ax])
         return self
 
     def _runs(self) -> dict[str, NDArray[np.float64]]:
         """Return an array of shape (2, n_runs_of_method) for each method."""
-        method = np.asarray(self.method).astype(str)
+        method = np.asarray(self.method)
         base, new = (np.asarray(values, dtype=float) for values in (self.base, self.new))
         if method.ndim != 1 or not base.shape == new.shape == method.shape or not len(method):
             raise ValueError(
@@ -234,7 +236,15 @@ class BaseToNewDisplay:
         if not np.isfinite(pairs).all():
             run = int(np.flatnonzero(~np.isfinite(pairs).all(axis=0))[0])
             raise ValueError(f"base and new must be finite; run {run} ({method[run]}) is not. Leave it out.")
-        return {name: pairs[:, method == name] for name in dict.fromkeys(method.tolist())}
+        names = np.array([as_text(name) for name in method.tolist()], dtype=object)
+        return {name: pairs[:, names == name] for name in dict.fromkeys(names)}
+
+    def _label_axes(self) -> None:
+        what = f"{as_text(self.metric_name)}, " if self.metric_name else ""
+        width, height = room_of(self.ax_)
+        write(self.ax_.set_xlabel(""), f"{what}base classes", width)
+        # With equal scales the axes are no higher than their place is wide.
+        write(self.ax_.set_ylabel(""), f"{what}new classes", min(width, height))
 
     def _draw_method(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..metrics import CalibrationBins, calibration_bins
+from ._names import entitle, grow
 from ._style import INK, PALE, VERMILLION, axes_of, bare_spines, legend_below
 
 __all__ = ["ConfidenceHistogramDisplay"]
@@ -226,6 +227,7 @@ class ConfidenceHistogramDisplay:
         ImportError
             If matplotlib is not installed.
         """
+        is_new = ax is None
         ax, self.figure_ = axes_of(ax, (4.5, 3.6), "ConfidenceHistogramDisplay.plot")
         self.ax_, edges = ax, self.bins.edges
         width = np.diff(edges)
@@ -245,9 +247,10 @@ class ConfidenceHistogramDisplay:
         self._mark_means()
         ax.set(xlim=(0, 1), xlabel="Confidence", ylabel=_height_label(stacked, density))
         bare_spines(ax)
-        if (title := name if name is not None else self.name) is not None:
-            ax.set_title(title)
+        entitle(ax, name if name is not None else self.name)
         self.legend_ = self._explain(legend_kwargs)
+        if is_new:
+            grow([ax])
         return self
 
     def _heights(self, stacked: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

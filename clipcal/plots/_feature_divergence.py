@@ -9,9 +9,15 @@ from numpy.typing import ArrayLike
 
 from .._optional import import_optional
 from ..metrics import feature_divergence
+from ._names import entitle, grow, room_of, width_of, write_ticks
 from ._style import INK, axes_of, bare_spines, legend_below, series_style
 
 __all__ = ["FeatureDivergenceDisplay"]
+
+# Names of methods stand beside the axes, and may take so much of their place.
+_NAME_SHARE = 0.6
+# So many points of a new figure are theirs anyway.
+_NAME_MARGIN = 100.0
 
 
 class FeatureDivergenceDisplay:
@@ -167,15 +173,15 @@ class FeatureDivergenceDisplay:
             If there is no method, or a method has other groups than `before`.
         """
         self._check()
-        n_lines = len(self.after) * len(self.before)
-        size = (4.5, 1.5 + 0.22 * n_lines + 0.12 * len(self.after))
+        is_new = ax is None
+        size = (4.5, 1.5 + self._row_height() * len(self.after))
         ax, self.figure_ = axes_of(ax, size, "FeatureDivergenceDisplay.plot")
         self.ax_ = ax
         self.lines_: dict[tuple[str, str], Any] = {}
         for row, method in enumerate(self.after):
             for position, group in enumerate(self.before):
                 self._draw(row, method, position, group, line_kwargs)
-        ax.set_yticks(range(len(self.after)), list(self.after))
+        room = self._name_rows(is_new)
         ax.set_ylim(len(self.after) - 0.5, -0.5)
         # Between rows, so that the two lines of a method are seen as one.
         for edge in range(len(self.after) - 1):
@@ -185,10 +191,32 @@ class FeatureDivergenceDisplay:
         ax.margins(x=0.06)
         bare_spines(ax)
         ax.spines["left"].set_visible(False)
-        if (title := name if name is not None else self.name) is not None:
-            ax.set_title(title)
-        self.legend_ = self._explain(legend_kwargs)
+        entitle(ax, name if name is not None else self.name, room=room)
+        self.legend_ = self._explain(legend_kwargs, room)
+        if is_new:
+            grow([ax])
         return self
+
+    def _row_height(self) -> float:
+        return 0.22 * len(self.before) + 0.12
+
+    def _name_rows(self, is_new: bool) -> float:
+        """Write the methods beside their rows, and return the width that is left.
+
+        A new figure is enlarged for long names.
+        """
+        width = room_of(self.ax_)[0]
+        labels = write_ticks(self.ax_.yaxis, list(self.after), _NAME_SHARE * width)
+        names = max(map(width_of, labels))
+        wider = max(names - _NAME_MARGIN, 0.0) if is_new else 0.0
+        if is_new:
+            # Names of many lines must not meet.
+            most = max(label.get_text().count("\n") for label in labels) + 1.5
+            higher = max(1.2 * labels[0].get_size() * most / 72 - self._row_height(), 0.0)
+            size = self.figure_.get_size_inches()
+            self.figure_.set_size_inches(size[0] + wider / 72, size[1] + higher * len(self.after))
+        # About half of that margin lies outside of the place of the axes.
+        return min(width, max(width + wider + _NAME_MARGIN / 2 - names, width / 2))
 
     def _check(self) -> None:
         if not self.after or not self.before:
@@ -214,14 +242,14 @@ class FeatureDivergenceDisplay:
         # White on top of the line's end: hollow, and found in grey print.
         self.ax_.plot(values[:1], [height], **{**style, "markerfacecolor": "white", "linestyle": "none"})
 
-    def _explain(self, kwargs: Mapping[str, Any] | None) -> Any:
+    def _explain(self, kwargs: Mapping[str, Any] | None, room: float) -> Any:
         lines = import_optional("matplotlib.lines", extra="plot", caller="FeatureDivergenceDisplay.plot")
         first = next(iter(self.after))
         handles = [self.lines_[first, group] for group in self.before]
         plain = {"color": INK, "marker": "o", "linestyle": "none", "markersize": 6}
         handles += [lines.Line2D([], [], **plain, markerfacecolor="white"), lines.Line2D([], [], **plain)]
         labels = [*self.before, "zero-shot", "tuned"]
-        return legend_below(self.ax_, handles, labels, kwargs)
+        return legend_below(self.ax_, handles, labels, kwargs, room=room)
 
 
 def _group_style(position: int) -> dict[str, Any]:

@@ -10,11 +10,15 @@ from numpy.typing import ArrayLike
 
 from .._optional import import_optional
 from ._measure import measure
+from ._names import as_text, entitle, grow, write
 from ._reliability import ReliabilityDisplay
+from ._reliability_parts import axis_labels
 
 __all__ = ["ReliabilityGridDisplay"]
 
 _CALLER = "ReliabilityGridDisplay.plot"
+# The labels of the whole figure may take so much of its width and height.
+_RIM = 0.95
 
 
 class ReliabilityGridDisplay:
@@ -225,7 +229,7 @@ class ReliabilityGridDisplay:
                     band=band,
                     random_state=random_state,
                 ),
-                name=str(class_label),
+                name=as_text(class_label),
             )
             for class_label in np.asarray(labels if class_labels is None else class_labels)
         ]
@@ -258,15 +262,20 @@ class ReliabilityGridDisplay:
         n_columns = self._columns()
         n_rows = -(-len(self.displays) // n_columns)
         pyplot = import_optional("matplotlib.pyplot", extra="plot", caller=_CALLER)
-        if figure is None:
+        is_new = figure is None
+        if is_new:
             figure = pyplot.figure(figsize=(2.6 * n_columns, 3.2 * n_rows), layout="constrained", dpi=110)
         self.figure_ = figure
         self.axes_ = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False)
         panels = list(self.axes_.flat)
         for display, ax in zip(self.displays, panels, strict=False):
             display.plot(ax, **plot_kwargs)
-            ax.set_title(ax.get_title(), fontsize="medium")
+            name = plot_kwargs.get("name")
+            entitle(ax, name if name is not None else display.name, fontsize="medium")
         self._label_rim(panels, n_columns)
+        if is_new:
+            rows = [max(row, key=lambda ax: ax.get_title().count("\n")) for row in self.axes_]
+            grow(rows)
         return self
 
     def _label_rim(self, panels: Sequence[Any], n_columns: int) -> None:
@@ -276,9 +285,10 @@ class ReliabilityGridDisplay:
             # The titles name the classes.
             labels = ("Probability of the class", "Share of the class")
         else:
-            labels = (panels[0].get_xlabel(), panels[0].get_ylabel())
-        self.figure_.supxlabel(labels[0], fontsize="medium")
-        self.figure_.supylabel(labels[1], fontsize="medium")
+            labels = axis_labels(self.displays[0].class_label)
+        box, points = self.figure_.bbox, 72 / self.figure_.figure.dpi
+        write(self.figure_.supxlabel("", fontsize="medium"), labels[0], _RIM * box.width * points)
+        write(self.figure_.supylabel("", fontsize="medium"), labels[1], _RIM * box.height * points)
         for position, ax in enumerate(panels):
             ax.set_visible(position < n_panels)
             ax.set(xlabel="", ylabel="")

@@ -9,7 +9,9 @@ from numpy.typing import ArrayLike
 
 from ..metrics import CalibrationBins
 from ._measure import measure
+from ._names import as_text, entitle, grow
 from ._reliability_parts import (
+    axis_labels,
     draw_accuracy,
     draw_band,
     draw_gaps,
@@ -193,7 +195,7 @@ class ReliabilityDisplay:
             The display, already drawn.
         """
         kind = type(estimator).__name__
-        title = kind if class_label is None else f"{kind}, {class_label}"
+        title = kind if class_label is None else f"{kind}, {as_text(class_label)}"
         return cls.from_predictions(
             y,
             estimator.predict_proba(X),
@@ -293,7 +295,7 @@ class ReliabilityDisplay:
             random_state=random_state,
         )
         if name is None and class_label is not None:
-            name = str(class_label)
+            name = as_text(class_label)
         return cls(**found, name=name).plot(ax, **plot_kwargs)
 
     def plot(
@@ -359,6 +361,7 @@ class ReliabilityDisplay:
         """
         if ci is not None and not 0 < ci < 1:
             raise ValueError(f"ci must lie between 0 and 1, such as ci=0.95; got {ci!r}.")
+        is_new = ax is None
         size = (4.2, 5.0 if show_histogram else 4.2)
         ax, self.figure_ = axes_of(ax, size, "ReliabilityDisplay.plot")
         self.ax_, bins = ax, self.bins
@@ -373,17 +376,13 @@ class ReliabilityDisplay:
             bins.confidence[filled], bins.accuracy[filled],
             linestyle="none", marker="o", markersize=3, color=INK, zorder=4, clip_on=False,
         )  # fmt: skip
-        frame(ax, *self._axis_labels(), show_histogram)
-        if (title := name if name is not None else self.name) is not None:
-            ax.set_title(title)
+        frame(ax, *axis_labels(self.class_label), show_histogram)
+        entitle(ax, name if name is not None else self.name)
         self.hist_ax_ = draw_histogram(ax, bins) if show_histogram else None
         details = {"n": f"{bins.n_samples}"} if show_details else {}
         if show_details and self.floor is not None:
             details["floor"] = f"{self.floor:.3f}"
         self.text_ = write_text(ax, bins, self.interval, details) if show_text else None
+        if is_new:
+            grow([ax])
         return self
-
-    def _axis_labels(self) -> tuple[str, str]:
-        if self.class_label is None:
-            return "Confidence", "Accuracy"
-        return f"Probability of {self.class_label}", f"Share of {self.class_label}"

@@ -11,9 +11,11 @@ from scipy.special import ndtri
 
 from .._optional import import_optional
 from ..metrics import CalibrationBins
+from ._names import as_text, room_of, write
 from ._style import BLUE, INK, PALE, QUIET, VERMILLION, bare_spines
 
 __all__ = [
+    "axis_labels",
     "draw_accuracy",
     "draw_band",
     "draw_gaps",
@@ -100,6 +102,14 @@ def draw_intervals(ax: Any, bins: CalibrationBins, ci: float) -> Any:
     )  # fmt: skip
 
 
+def axis_labels(class_label: Any) -> tuple[str, str]:
+    """Return what the axes show: confidence and accuracy, or those of a class."""
+    if class_label is None:
+        return "Confidence", "Accuracy"
+    name = as_text(class_label)
+    return f"Probability of {name}", f"Share of {name}"
+
+
 def frame(ax: Any, xlabel: str, ylabel: str, show_histogram: bool) -> None:
     """Set limits, ticks and labels."""
     ax.set(xlim=(0, 1), ylim=(_HISTOGRAM_BOTTOM if show_histogram else 0, 1), aspect="equal")
@@ -107,8 +117,9 @@ def frame(ax: Any, xlabel: str, ylabel: str, show_histogram: bool) -> None:
     names = [f"{tick:.1f}".rstrip("0").rstrip(".") for tick in ticks]
     ax.set_xticks(ticks, names)
     ax.set_yticks(ticks, names)
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
+    width, height = room_of(ax)
+    write(ax.set_xlabel(""), xlabel, width)
+    write(ax.set_ylabel(""), ylabel, height)
     bare_spines(ax)
 
 
@@ -159,7 +170,7 @@ def write_text(
 
 def _is_small(ax: Any) -> bool:
     """Whether tick labels for every fifth would run into each other."""
-    return bool(ax.get_position().width * ax.figure.bbox.width / ax.figure.dpi < _SMALL)
+    return bool(room_of(ax)[0] < 72 * _SMALL)
 
 
 def _free_corner(bins: CalibrationBins) -> tuple[str, tuple[int, int]]:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._optional import import_optional
 from ..metrics import area_under_risk_coverage, risk_coverage_curve
+from ._names import as_text, grow
 from ._style import QUIET, axes_of, bare_spines, legend_below, series_style
 
 __all__ = ["RiskCoverageDisplay"]
@@ -213,7 +214,9 @@ class RiskCoverageDisplay:
             Whether to draw the error rate of all rows, which a random order has at any coverage.
 
         curve_kwargs : dict, default=None
-            Further arguments for ``Axes.plot``.
+            Further arguments for ``Axes.plot``. A ``label`` among them takes the place of name and area, and
+            follows matplotlib's rules: text between dollar signs is a formula, and a leading underscore hides
+            the curve from the legend.
 
         legend_kwargs : dict, default=None
             Further arguments for ``Axes.legend``.
@@ -228,15 +231,16 @@ class RiskCoverageDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        is_new = ax is None
+        is_own = ax is None
         ax, self.figure_ = axes_of(ax, (4.5, 3.8), _CALLER)
-        is_new = is_new or not ax.lines
+        is_new = not ax.lines
         self.ax_ = ax
         coverage, risk = np.asarray(self.coverage), np.asarray(self.risk)
         style = {**_next_style(ax), "linewidth": 1.7, "label": self._label(name), "zorder": 3}
         # A curve of one threshold is a point.
         style["marker"] = "o" if len(coverage) == 1 else None
         (self.line_,) = ax.plot(coverage, risk, **{**style, **(curve_kwargs or {})})
+        self.line_.clipcal_name = style["label"]
         error = float(risk[-1])
         self.ideal_line_ = self._reference(*_ideal(error), "best order", _IDEAL) if show_ideal else None
         level = [error, error]
@@ -246,6 +250,8 @@ class RiskCoverageDisplay:
         ax.set(xlabel="Coverage", ylabel="Risk (error rate)")
         bare_spines(ax)
         self.legend_ = self._explain(legend_kwargs)
+        if is_own:
+            grow([ax])
         return self
 
     def _reference(self, coverage: ArrayLike, risk: ArrayLike, label: str, dashes: Any) -> Any:
@@ -255,6 +261,7 @@ class RiskCoverageDisplay:
 
     def _label(self, name: str | None) -> str:
         name = name if name is not None else self.name
+        name = None if name is None else as_text(name)
         if self.area is None:
             return name or "a model"
         area = f"AURC {self.area:.3f}"
@@ -262,13 +269,25 @@ class RiskCoverageDisplay:
 
     def _explain(self, kwargs: Mapping[str, Any] | None) -> Any:
         lines = import_optional("matplotlib.lines", extra="plot", caller=_CALLER)
-        handles, labels = self.ax_.get_legend_handles_labels()
-        there = {line.get_label() for line in self.ax_.lines}
+        handles, _ = self.ax_.get_legend_handles_labels()
+        # matplotlib hides labels that begin with an underscore; the name of a model may.
+        handles += [line for line in self.ax_.lines if _is_model(line) and line not in handles]
+        order = {artist: place for place, artist in enumerate(self.ax_.lines)}
+        handles.sort(key=lambda artist: order.get(artist, len(order)))
+        labels = [artist.get_label() for artist in handles]
+        spelled = [_is_model(artist) for artist in handles]
+        there = {line.get_label() for line in self.ax_.lines if not _is_model(line)}
         for dashes, label in ((_IDEAL, "best order"), (_RANDOM, "random order")):
             if f"_{label}" in there:
                 handles.append(lines.Line2D([], [], color=QUIET, linewidth=1.0, linestyle=dashes))
                 labels.append(label)
-        return legend_below(self.ax_, handles, labels, kwargs)
+                spelled.append(True)
+        return legend_below(self.ax_, handles, labels, kwargs, spelled=spelled)
+
+
+def _is_model(artist: Any) -> bool:
+    """Whether a curve shows a model under its name; under a label of the user's, it is like his own."""
+    return hasattr(artist, "clipcal_name") and artist.clipcal_name == artist.get_label()
 
 
 def _next_style(ax: Any) -> dict[str, Any]:

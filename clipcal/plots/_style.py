@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._optional import import_optional
+from ._names import as_text, room_of, write
 
 __all__ = [
     "BLUE",
@@ -31,6 +32,10 @@ INK = "#2B2F36"
 QUIET = "#6F7680"
 
 Series = dict[str, Any]
+
+# Widths in a legend, in heights of a letter: a handle with its gaps, and the narrowest column of names.
+_HANDLE = 4
+_NARROWEST = 8
 
 _COLORS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", INK)
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
@@ -72,30 +77,50 @@ def bare_spines(ax: Any) -> None:
 
 
 def legend_below(
-    ax: Any, handles: Sequence[Any], labels: Sequence[str], kwargs: Mapping[str, Any] | None = None
+    ax: Any,
+    handles: Sequence[Any],
+    names: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    spelled: Sequence[bool] | None = None,
+    room: float | None = None,
 ) -> Any:
     """Add a legend that covers no data.
 
     It stands below the axis label, in as many columns as fit. A figure without a layout engine would cut it
     off there, so in such a figure matplotlib picks the emptiest corner of the axes.
+
+    Names are written as they are spelled; `spelled` says which of them, where some are labels that follow
+    matplotlib's rules. By default the room, in points, is the width of the axes before the layout is made.
     """
+    room = room_of(ax)[0] if room is None else room
+    labels = [as_text(name) for name in names]
+    spelled = [True] * len(labels) if spelled is None else spelled
     style: dict[str, Any] = {"fontsize": "small", "frameon": False, "handlelength": 2.2}
     # A SubFigure's figure is the whole one; a Figure's is itself.
     if ax.figure.figure.get_layout_engine() is None:
         style.update(loc="best", frameon=True, framealpha=0.85, edgecolor="none")
     else:
-        style.update(_below(ax, labels))
-    return ax.legend(handles, labels, **{**style, **(kwargs or {})})
+        style.update(_below(ax, labels, room))
+    style.update(kwargs or {})
+    # Names come later, as some versions of matplotlib skip entries that begin with an underscore.
+    entries = ["name" if exact else label for label, exact in zip(labels, spelled, strict=True)]
+    legend = ax.legend(handles, entries, **style)
+    # Several columns were chosen because they fit.
+    is_single = style.get("ncols", style.get("ncol", 1)) == 1
+    for text, label, exact in zip(legend.get_texts(), labels, spelled, strict=True):
+        if exact:
+            letter = text.get_size()
+            write(text, label, max(room - _HANDLE * letter, _NARROWEST * letter) if is_single else None)
+    return legend
 
 
-def _below(ax: Any, labels: Sequence[str]) -> dict[str, Any]:
+def _below(ax: Any, labels: Sequence[str], room: float) -> dict[str, Any]:
     transforms = import_optional("matplotlib.transforms", extra="plot", caller="A legend")
     root = ax.figure.figure
     label_size = ax.xaxis.label.get_size()
-    drop = 10 + 2.6 * label_size
-    # A letter is about half as wide as it is high; a handle with its gaps takes four times the height.
-    width = ax.get_position().width * ax.figure.bbox.width / root.dpi
-    letters = 72 * width / (0.85 * label_size)
+    drop = 10 + (2.6 + 1.2 * ax.xaxis.label.get_text().count("\n")) * label_size
+    letters = room / (0.85 * label_size)
     return {
         "loc": "upper left",
         "bbox_to_anchor": (0, 0),
@@ -113,4 +138,6 @@ def _columns_width(labels: Sequence[str], n_columns: int) -> float:
     if -(-len(labels) // n_rows) != n_columns:
         return float("inf")
     columns = [labels[start : start + n_rows] for start in range(0, len(labels), n_rows)]
-    return sum(0.5 * max(map(len, column)) + 4 for column in columns)
+    # A letter is about half as wide as it is high.
+    longest = [max(len(line) for label in column for line in label.split("\n")) for column in columns]
+    return sum(0.5 * n_letters + _HANDLE for n_letters in longest)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._optional import import_optional
+from ._names import entitle, grow
 from ._style import INK, PALE, QUIET, axes_of, bare_spines, legend_below, series_style
 
 __all__ = ["TrainingHistoryDisplay"]
@@ -152,7 +153,7 @@ class TrainingHistoryDisplay:
         ValueError
             If there are no records, or none of the terms is in them.
         """
-        terms = self._terms(terms)
+        is_new, terms = ax is None, self._terms(terms)
         ax, self.figure_ = axes_of(ax, (4.5, 3.6), "TrainingHistoryDisplay.plot")
         self.ax_ = ax
         epochs = [record["epoch"] for record in self.history]
@@ -165,16 +166,19 @@ class TrainingHistoryDisplay:
         ticker = import_optional("matplotlib.ticker", extra="plot", caller="TrainingHistoryDisplay.plot")
         ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=7))
         bare_spines(ax)
-        if (title := name if name is not None else self.name) is not None:
-            ax.set_title(title)
+        entitle(ax, name if name is not None else self.name)
         self.rate_ax_, self.rate_line_ = None, None
         if show_learning_rate and all("learning_rate" in record for record in self.history):
             self._draw_rate(epochs, rate_kwargs)
-        shown = {term: self.lines_[term] for term in terms}
+        shown = list(dict.fromkeys(terms))
+        handles = [self.lines_[term] for term in shown]
+        labels = ["cross-entropy" if term == "cross_entropy" else term for term in shown]
         if self.rate_line_ is not None:
-            shown["learning rate"] = self.rate_line_
-        labels = ["cross-entropy" if label == "cross_entropy" else label for label in shown]
-        self.legend_ = legend_below(ax, list(shown.values()), labels, legend_kwargs)
+            handles.append(self.rate_line_)
+            labels.append("learning rate")
+        self.legend_ = legend_below(ax, handles, labels, legend_kwargs)
+        if is_new:
+            grow([ax])
         return self
 
     def _terms(self, terms: Sequence[str] | None) -> list[str]:
