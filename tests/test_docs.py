@@ -6,10 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import clipcal
+import clipcal.metrics
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.rst"))
@@ -35,6 +38,27 @@ def test_examples_in_the_pages_run(path):
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     failed, _ = doctest.testfile(str(path), module_relative=False, optionflags=flags, encoding="utf-8")
     assert failed == 0
+
+
+def calls_in(page):
+    """Return the calls of metrics that a page names."""
+    found = re.findall(r"``([^`]+)``", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    calls = [" ".join(text.split()) for text in found]
+    return [call for call in dict.fromkeys(calls) if re.search(r"\w\(y, p\b", call)]
+
+
+@pytest.mark.parametrize("call", calls_in("papers.rst"))
+def test_the_calls_for_papers_run(call):
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([1.0, 1.0, 1.0], 300)
+    clf = SimpleNamespace(classes_=np.array(["a", "b", "c"]))
+    names = {**vars(clipcal.metrics), "np": np, "p": p, "y": rng.choice(clf.classes_, 300), "clf": clf}
+    names |= {"X": rng.normal(size=(300, 4)), "X_validation": rng.normal(size=(60, 4))}
+    assert 0 < np.mean(getattr(value := eval(call, names), "error", value)) < 1
+
+
+def test_the_calls_for_papers_are_found():
+    assert len(calls_in("papers.rst")) > 20
 
 
 def test_every_public_name_has_a_place_in_the_reference():

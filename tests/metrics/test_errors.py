@@ -1,10 +1,13 @@
 """The metrics: literals worked out by hand, other libraries, and laws that must hold."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from sklearn.preprocessing import KBinsDiscretizer
 
 from clipcal.metrics import (
     adaptive_calibration_error,
@@ -467,6 +470,52 @@ def test_against_torchmetrics():
             torch.tensor(prob), torch.tensor(y), num_classes=6, n_bins=15, norm=norm
         )
         assert_allclose(metric(y, prob), float(theirs), atol=1e-6)
+
+
+@pytest.mark.parametrize("n_bins", [10, 20])
+def test_right_closed_bins_as_papers_on_prompt_tuning_count_them(n_bins):
+    rng = np.random.default_rng(n_bins)
+    # Many of these confidences lie on edges, some at 1, and neighbouring bins err in opposite directions.
+    ticks = rng.integers(20, 41, 400)
+    confidence = ticks / 40
+    correct = (rng.random(400) < np.where(np.ceil(ticks * n_bins / 40) % 2, 1.0, 0.3)).astype(int)
+    edges, expected = [i / n_bins for i in range(n_bins + 1)], 0.0
+    for low, high in itertools.pairwise(edges):
+        inside = [(c, a) for c, a in zip(confidence, correct, strict=True) if low < c <= high]
+        if inside:
+            gap = sum(a for _, a in inside) / len(inside) - sum(c for c, _ in inside) / len(inside)
+            expected += abs(gap) * len(inside) / 400
+    prob = np.column_stack([confidence, 1 - confidence])
+    options = {"labels": [0, 1], "n_bins": n_bins}
+    assert_allclose(expected_calibration_error(1 - correct, prob, **options), expected, atol=1e-12)
+    assert abs(expected_calibration_error(1 - correct, prob, closed="left", **options) - expected) > 0.01
+
+
+def quantile_error(confidence, correct, n_bins, method):
+    """The adaptive error of code that cuts at quantiles."""
+    cuts = KBinsDiscretizer(n_bins, encode="ordinal", quantile_method=method, subsample=None)
+    index = cuts.fit_transform(confidence[:, None])[:, 0]
+    gaps = [(confidence - correct)[index == b].sum() for b in range(n_bins)]
+    return np.abs(gaps).sum() / len(confidence)
+
+
+@pytest.mark.parametrize("method", ["linear", "averaged_inverted_cdf"])
+@pytest.mark.parametrize("n", [50, 200, 1000])
+def test_cuts_and_quantiles_part_the_same_rows_if_bins_are_equally_full(n, method):
+    y, prob = random_case(n, n, 5)
+    confidence, correct = prob.max(axis=1), prob.argmax(axis=1) == y
+    theirs = quantile_error(confidence, correct, 10, method)
+    assert_allclose(adaptive_calibration_error(y, prob, labels=range(5), n_bins=10), theirs, atol=1e-12)
+    fewer = adaptive_calibration_error(y[3:], prob[3:], labels=range(5), n_bins=9)
+    assert abs(fewer - quantile_error(confidence[3:], correct[3:], 9, method)) > 1e-6
+
+
+def test_ties_at_a_cut_go_into_the_lower_bin():
+    confidence = np.repeat([0.6, 0.7, 0.8], [5, 10, 5])
+    bins = calibration_bins(np.ones(20), confidence, labels=[0, 1], n_bins=2, strategy="quantile")
+    assert bins.count.tolist() == [15, 5]
+    upper = KBinsDiscretizer(2, encode="ordinal", quantile_method="linear").fit_transform(confidence[:, None])
+    assert np.bincount(upper[:, 0].astype(int)).tolist() == [5, 15]
 
 
 def test_against_scikit_learn_curve():

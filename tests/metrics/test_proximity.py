@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.preprocessing import KBinsDiscretizer
 
 from clipcal.metrics import (
     expected_calibration_error,
@@ -185,6 +186,20 @@ def test_against_netcal_group_by_group():
         for g in range(10)
     ]
     assert_allclose(proximity_informed_calibration_error(y, prob, proximity=near), sum(shares), atol=1e-12)
+
+
+def test_cuts_and_quantiles_part_the_same_rows_if_bins_are_equally_full():
+    for n, is_multiple in ((1200, True), (1203, False)):
+        y, prob, near = random_case(n, n)
+        cuts = KBinsDiscretizer(10, encode="ordinal", quantile_method="linear", subsample=None)
+        group = cuts.fit_transform(near[:, None])[:, 0]
+        ece = [
+            expected_calibration_error(y[group == g], prob[group == g], labels=range(4), closed="left")
+            for g in range(10)
+        ]
+        theirs = np.average(ece, weights=np.bincount(group.astype(int)))
+        ours = proximity_informed_calibration_error(y, prob, proximity=near, labels=range(4), closed="left")
+        assert bool(abs(ours - theirs) < 1e-12) is is_multiple
 
 
 # The part that chance explains
