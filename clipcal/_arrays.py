@@ -1,10 +1,12 @@
-"""From torch tensors to arrays, without torch."""
+"""From torch tensors and NumPy's newer strings to the arrays that scikit-learn knows, without torch."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["to_numpy"]
+import numpy as np
+
+__all__ = ["plain_labels", "to_numpy"]
 
 
 def to_numpy(values: Any) -> Any:
@@ -42,3 +44,32 @@ def to_numpy(values: Any) -> Any:
         return tensor.numpy(force=True)
     except TypeError:
         return tensor.float().numpy(force=True)
+
+
+def plain_labels(labels: Any) -> Any:
+    """Return labels of a type that scikit-learn knows: tensors and ``StringDType`` as ordinary arrays.
+
+    Parameters
+    ----------
+    labels : object
+        Labels as a caller passed them on.
+
+    Returns
+    -------
+    labels : object
+        For a tensor what :func:`to_numpy` returns; for an array of ``numpy.dtypes.StringDType`` one of
+        fixed-width strings, or of objects if some are missing. Anything else as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from clipcal._arrays import plain_labels
+    >>> plain_labels(np.array(["cat", "mouse"], dtype=np.dtypes.StringDType()))
+    array(['cat', 'mouse'], dtype='<U5')
+    """
+    labels = to_numpy(labels)
+    if getattr(getattr(labels, "dtype", None), "kind", None) != "T":
+        return labels
+    objects = np.asarray(labels, dtype=object)
+    text = all(isinstance(label, str) for label in objects.ravel().tolist())
+    return objects.astype(str) if text else objects

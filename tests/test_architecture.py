@@ -19,22 +19,28 @@ MAX_FUNCTION_LINES = 50
 # An arrow from a package to those that it may import. Everyone may import these.
 EVERYONE = {
     "_arrays",
+    "_caller",
+    "_columns",
     "_compat",
     "_components",
     "_fitting",
     "_optional",
     "_progress",
+    "_weights",
     "caching",
     "exceptions",
 }
 ARROWS: dict[str, set[str]] = {
     "clipcal": set(),
     "_arrays": set(),
+    "_caller": set(),
+    "_columns": set(),
     "_compat": set(),
     "_components": set(),
     "_fitting": set(),
     "_optional": set(),
     "_progress": set(),
+    "_weights": set(),
     "exceptions": set(),
     "_shards": set(),
     "caching": {"_shards"},

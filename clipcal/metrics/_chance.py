@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
+from .._arrays import to_numpy
 from .._compat import Interval, StrOptions, validate_params
 from ._bins import BIN_COUNT, CalibrationBins, Closed, Strategy, bin_top_label, cut_index
 from ._null import BinnedRows, bin_rows, no_truth, perfect_bins, perfect_residuals
@@ -141,7 +142,7 @@ def calibration_error_floor(
     >>> round(calibration_error_floor(y_prob), 3), round(calibration_error_floor(y_prob[::100]), 3)
     (0.028, 0.312)
     """
-    y_prob = np.asarray(y_prob)  # names of columns do not matter here
+    y_prob = np.asarray(to_numpy(y_prob))  # names of columns do not matter here
     y, labels = no_truth(y_prob)
     top_label = read_top_label(y, y_prob, labels=labels, sample_weight=sample_weight)
     return _floor(bin_rows(top_label, n_bins=n_bins, strategy=strategy), check_random_state(random_state))
@@ -300,7 +301,7 @@ def consistency_band(
     >>> low, bins.accuracy, high
     (array([0.5]), array([0.55]), array([0.9]))
     """
-    y_prob = np.asarray(y_prob)  # names of columns do not matter here
+    y_prob = np.asarray(to_numpy(y_prob))  # names of columns do not matter here
     y, labels = no_truth(y_prob)
     rows = _rows_of(bins, read_top_label(y, y_prob, labels=labels, sample_weight=sample_weight))
     tails = [(1.0 - confidence_level) / 2.0, (1.0 + confidence_level) / 2.0]

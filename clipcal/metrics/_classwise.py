@@ -163,12 +163,15 @@ def classwise_calibration_error(
         errors = _equal_width_errors(classes, n_bins, closed, norm, threshold)
     if average is None:
         return errors
-    share: Floats = np.ones(len(errors))
-    if average == "weighted":
-        share = np.bincount(classes.true_column, classes.weight, len(errors)).astype(np.float64)
-    if average != "sum":
-        share /= share.sum()
-    return float(share @ errors) if norm == "l1" else float(np.sqrt(share @ errors**2))
+    powers = errors if norm == "l1" else errors**2
+    if average == "sum":
+        joined = powers.sum()
+    else:
+        share = (
+            np.bincount(classes.true_column, classes.weight, len(errors)) if average == "weighted" else None
+        )
+        joined = np.average(powers, weights=share)
+    return float(joined) if norm == "l1" else float(np.sqrt(joined))
 
 
 def _error(residual: Floats, weight: Floats, total: Floats | float, norm: Norm) -> Floats:
@@ -179,6 +182,8 @@ def _error(residual: Floats, weight: Floats, total: Floats | float, norm: Norm) 
         parts = np.divide(residual**2, weight, out=np.zeros_like(residual), where=residual != 0)
     total = np.broadcast_to(np.asarray(total), parts.shape[1:])
     error = np.divide(parts.sum(axis=0), total, out=np.zeros(parts.shape[1:]), where=total > 0)
+    # The total was summed in another order than its parts.
+    error = np.minimum(error, 1.0)
     return error if norm == "l1" else np.sqrt(error)
 
 

@@ -241,7 +241,7 @@ def _compare_errors(
 ) -> CalibrationComparison:
     tail = (1.0 - level) / 2.0
     bins, noise = pair_noise(models, n_resamples, generator)
-    shown = [float(np.abs(b.residual).sum()) for b in bins[:2]]
+    shown = [min(1.0, float(np.abs(b.residual).sum())) for b in bins[:2]]
     difference = shown[0] - shown[1]
     # How far chance and bias may have lifted the difference, and how far they may have lowered it.
     lifted, lowered = (most_excess_over(bins[i], noise[i], bins[j], noise[j]) for i, j in ((0, 1), (1, 0)))
@@ -253,7 +253,8 @@ def _compare_errors(
     n_beyond = min(int((lifted >= difference - 1e-12).sum()), int((lowered >= -difference - 1e-12).sum()))
     step = 1.0 / (n_resamples + 1)
     pvalue = min(1.0, 2.0 * step * (1 + n_beyond), 2.0 * _tail_apart(bins, noise, step))
-    return CalibrationComparison(difference, min(low, difference), max(high, difference), pvalue, *shown)
+    low, high = max(min(low, difference), -1.0), min(max(high, difference), 1.0)
+    return CalibrationComparison(difference, low, high, pvalue, *shown)
 
 
 def _tail_apart(bins: list[BinnedResiduals], noise: list[Floats], step: float) -> float:
@@ -275,9 +276,9 @@ def _tail_apart(bins: list[BinnedResiduals], noise: list[Floats], step: float) -
 def _compare_means(loss_a: Floats, loss_b: Floats, weight: Floats, level: float) -> CalibrationComparison:
     """Compute the paired t interval, with Kish's effective number of rows."""
     share = weight / weight.sum()
-    value_a, value_b = float(share @ loss_a), float(share @ loss_b)
+    value_a, value_b = (float(np.average(loss, weights=weight)) for loss in (loss_a, loss_b))
     gaps = loss_a - loss_b
-    difference = float(share @ gaps)
+    difference = float(np.average(gaps, weights=weight))
     n_effective = 1.0 / float(share @ share)
     deviation = float(np.sqrt(share**2 @ (gaps - difference) ** 2 * n_effective / (n_effective - 1.0)))
     half = float(stdtrit(n_effective - 1.0, (1.0 + level) / 2.0)) * deviation

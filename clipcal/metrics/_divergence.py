@@ -7,6 +7,7 @@ from numbers import Integral
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._arrays import to_numpy
 from ._proximity import nearest_squared_distances, unit_rows
 
 __all__ = ["feature_divergence"]
@@ -57,6 +58,7 @@ def feature_divergence(text_features: ArrayLike, *, n_neighbors: int = 5, metric
         raise ValueError(f"metric must be 'euclidean' or 'cosine'; got {metric!r}.")
     if isinstance(n_neighbors, bool) or not isinstance(n_neighbors, Integral) or n_neighbors < 1:
         raise ValueError(f"n_neighbors must be a positive integer; got {n_neighbors!r}.")
+    text_features = to_numpy(text_features)
     shape = np.shape(text_features)
     if len(shape) != 2 or shape[0] < 2:
         raise ValueError(

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
-from .._compat import _check_sample_weight
+from .._arrays import to_numpy
+from .._weights import check_weight
 from ._labels import read_labels
 
 __all__ = ["BLOCK_ENTRIES", "Scan", "read_matrix", "read_weight", "row_slices", "scan_rows"]
@@ -80,6 +81,7 @@ def read_matrix(y_true: ArrayLike, values: ArrayLike, name: str) -> tuple[NDArra
     ValueError
         If there are no rows, or the shapes do not fit together.
     """
+    values = to_numpy(values)
     if np.ndim(values) not in (1, 2):
         got = f"an array of shape {np.shape(values)}" if np.ndim(values) else repr(values)
         raise ValueError(
@@ -129,12 +131,8 @@ def read_weight(sample_weight: ArrayLike | None, n_samples: int) -> tuple[NDArra
     """
     if sample_weight is None:
         return None, np.ones(n_samples)
-    weight = _check_sample_weight(
-        sample_weight, np.empty((n_samples, 1)), dtype=np.float64, ensure_non_negative=True
-    )
+    weight = check_weight(sample_weight, n_samples)
     largest = float(weight.max())
-    if largest == 0.0:
-        raise ValueError("All entries of sample_weight are zero; at least one row must count.")
     if not _SMALLEST_WEIGHT <= largest <= _LARGEST_WEIGHT:
         with np.errstate(under="ignore"):
             weight = np.ldexp(weight, -np.frexp(largest)[1])

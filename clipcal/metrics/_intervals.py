@@ -215,6 +215,7 @@ def _gap_interval(top_label: TopLabel, level: float) -> CalibrationInterval:
     centre = (float(weight @ residual) + extra * float(added.sum())) / total
     variance = weight**2 @ (residual - centre) ** 2 + extra * one * ((added - centre) ** 2).sum()
     half = z * float(np.sqrt(variance)) / total
-    estimate = float(weight @ residual) / whole
+    # Unlike a product, an average never leaves the range of its values by rounding.
+    estimate = float(np.average(residual, weights=weight))
     low, high = min(centre - half, estimate), max(centre + half, estimate)
     return CalibrationInterval(estimate, max(low, -1.0), min(high, 1.0))

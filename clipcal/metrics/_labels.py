@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import column_or_1d
 
+from .._arrays import to_numpy
+from .._columns import column_names, column_order, contradict, shorten
+
 __all__ = [
     "Columns",
     "check_labels",
@@ -64,6 +67,7 @@ def read_labels(values: ArrayLike, name: str) -> NDArray[Any]:
     ValueError
         If they have another shape.
     """
+    values = to_numpy(values)
     shape = np.shape(values)
     if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
         return column_or_1d(values)
@@ -254,20 +258,21 @@ def _default_columns(
 
 
 def _check_names(y_prob: Any, name: str, columns: NDArray[Any], assumption: str) -> None:
-    """Refuse a data frame whose columns bear the labels, in another order than the one assumed."""
-    names = getattr(y_prob, "columns", None)
+    """Refuse a data frame whose columns are named after labels, in another order or not all of them."""
+    names = column_names(y_prob)
     if names is None:
         return
-    names, assumed = list(names), columns.tolist()
-    if names != assumed and set(names) == set(assumed):
-        raise ValueError(
-            f"The columns of {name} are named {_shorten(names)}, but {assumption} {_shorten(assumed)}. Pass "
-            f"labels=list({name}.columns) if the names are right, or {name}.to_numpy() if they are not."
-        )
-
-
-def _shorten(values: list[Any]) -> str:
-    return repr(values) if len(values) <= 5 else f"[{', '.join(map(repr, values[:5]))}, ...]"
+    assumed = columns.tolist()
+    order = column_order(names, assumed)
+    if order == sorted(order) if order else not contradict(names, assumed):
+        return
+    cure = f"labels=list({name}.columns)"
+    if order and set(names) != set(assumed):  # text in place of other labels, as which it would not be taken
+        cure = f"{name}[{shorten([names[position] for position in order])}]"
+    raise ValueError(
+        f"The columns of {name} are named {shorten(names)}, but {assumption} {shorten(assumed)}. Pass "
+        f"{cure} if the names are right, or {name}.to_numpy() if they are not."
+    )
 
 
 def _missing(values: NDArray[Any]) -> Sequence[Any] | NDArray[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
 
+from .._arrays import to_numpy
 from .._compat import Interval, StrOptions, validate_params
 from ._bins import BIN_COUNT, Closed, cut_index, equal_weight_edges, uniform_index
 from ._input import read_weight
@@ -336,13 +337,14 @@ class _Cells(NamedTuple):
     def error(self, group: NDArray[np.intp]) -> float:
         """Compute the error with the given group of each row."""
         cell = group * (self.confidence_bin.max() + 1) + self.confidence_bin
-        return float(np.abs(np.bincount(cell, weights=self.residual)).sum() / self.total_weight)
+        # Sums over other groups of rows round differently.
+        return min(1.0, float(np.abs(np.bincount(cell, weights=self.residual)).sum() / self.total_weight))
 
 
 def _read_proximity(proximity: ArrayLike, y_true: ArrayLike, sample_weight: ArrayLike | None) -> Floats:
     """Check proximities, and drop those of rows of weight zero."""
-    closeness = column_or_1d(proximity, dtype=np.float64, input_name="proximity")
-    check_consistent_length(column_or_1d(y_true), closeness)
+    closeness = column_or_1d(to_numpy(proximity), dtype=np.float64, input_name="proximity")
+    check_consistent_length(column_or_1d(to_numpy(y_true)), closeness)
     kept, _ = read_weight(sample_weight, len(closeness))
     if kept is not None:
         closeness = closeness[kept]
@@ -385,7 +387,7 @@ def unit_rows(features: ArrayLike, name: str) -> NDArray[np.floating]:
     ValueError
         If features hold NaN, infinity or a row of zeros.
     """
-    rows = check_array(features, dtype=[np.float64, np.float32], input_name=name)
+    rows = check_array(to_numpy(features), dtype=[np.float64, np.float32], input_name=name)
     largest = np.abs(rows).max(axis=1, keepdims=True)
     if not largest.all():
         raise ValueError(

@@ -12,13 +12,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.model_selection import check_cv
-from sklearn.utils import indexable
+from sklearn.utils import get_tags, indexable
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from .._compat import HasMethods, _BaseScorer, _check_method_params, _safe_indexing, validate_params
+from .._arrays import plain_labels, to_numpy
+from .._caller import without_advice
+from .._columns import in_class_order
+from .._compat import (
+    HasMethods,
+    _BaseScorer,
+    _check_method_params,
+    _num_samples,
+    _safe_indexing,
+    validate_params,
+)
+from .._weights import rows_that_count, splits_among, take_rows
 from ._brier import brier_score
-from ._caller import without_advice
 from ._classwise import classwise_calibration_error
 from ._errors import adaptive_calibration_error, expected_calibration_error
 from ._gaps import maximum_calibration_error
@@ -51,19 +61,52 @@ class _CalibrationScorer(_BaseScorer):
         self, method_caller: Callable[..., Any], estimator: Any, X: Any, y_true: ArrayLike, **kwargs: Any
     ) -> float:
         check_is_fitted(estimator)
-        classes = np.asarray(estimator.classes_)
-        if len(classes) > 1:
-            y_prob = np.asarray(method_caller(estimator, "predict_proba", X, pos_label=None))
+        rows = rows_that_count(kwargs.get("sample_weight"), _num_samples(y_true))
+        y_true, answers = plain_labels(y_true), _InClassOrder(estimator)
+        if rows is not None:
+            # What others predict from all rows cannot be shared.
+            kwargs = _check_method_params(X, kwargs, indices=rows)
+            X, y_true = take_rows(rows, X, y_true)
+            y_prob = answers.predict_proba(X)
+        elif len(answers.classes_) > 1:
+            y_prob = answers.shared_by(method_caller, X)
         else:
             # scikit-learn's helper refuses a classifier that saw one class; its error rate is still defined.
-            y_prob = np.asarray(estimator.predict_proba(X))
+            y_prob = answers.predict_proba(X)
         with without_advice():
-            value = self._score_func(y_true, y_prob, labels=classes, **{**self._kwargs, **kwargs})
+            value = self._score_func(y_true, y_prob, labels=answers.classes_, **{**self._kwargs, **kwargs})
         # Adding zero turns the negative zero of a perfect fold into an ordinary one.
         return self._sign * _as_number(value, self._score_func) + 0.0
 
     def __repr__(self) -> str:
         return f"make_calibration_scorer({_name(self._score_func)}{_options(self._kwargs)})"
+
+
+class _InClassOrder:
+    """A fitted classifier that answers with arrays whose columns follow its classes."""
+
+    def __init__(self, estimator: Any) -> None:
+        self._estimator = estimator
+        self.classes_ = np.asarray(plain_labels(estimator.classes_))
+
+    def __sklearn_tags__(self) -> Any:
+        return get_tags(self._estimator)
+
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        prob = self._in_order(self._estimator.predict_proba(X))
+        return np.column_stack([1.0 - prob, prob]) if prob.ndim == 1 and len(self.classes_) == 2 else prob
+
+    def shared_by(self, method_caller: Callable[..., Any], X: Any) -> NDArray[Any]:
+        """Predict by way of scikit-learn's helper, which shares the answer among scorers."""
+        prob = method_caller(self, "predict_proba", X, pos_label=None)
+        # Another scorer may have asked the classifier itself. A data frame of two classes is then reduced
+        # to a column, whichever that is.
+        if isinstance(prob, np.ndarray):
+            return prob
+        return self.predict_proba(X) if np.ndim(prob) == 1 else self._in_order(prob)
+
+    def _in_order(self, prob: Any) -> NDArray[Any]:
+        return in_class_order(prob, self.classes_, f"{type(self._estimator).__name__}.predict_proba")
 
 
 def _as_number(value: Any, metric: Callable[..., Any]) -> float:
@@ -264,7 +307,8 @@ def cross_val_calibration_error(
         Group labels, for splitters that use them.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights of the rows in `metric`. The fits do not see them: for that, pass them in `params` too.
+        Weights of the rows in `metric`. The fits do not see them: for that, pass them in `params` too. Rows
+        of weight 0 are left out of everything, as if they had not been passed.
 
     metric : callable, default=expected_calibration_error
         A function ``metric(y_true, y_prob, *, labels, sample_weight=None)``. Bind further arguments with
@@ -300,13 +344,19 @@ def cross_val_calibration_error(
     >>> round(cross_val_calibration_error(GaussianNB(), X, y, cv=5), 3)
     0.039
     """
-    X, y, groups, sample_weight = indexable(X, y, groups, sample_weight)
+    X, y, groups, sample_weight = indexable(X, *map(plain_labels, (y, groups)), to_numpy(sample_weight))
+    params = params or {}
+    n_samples = _num_samples(X)
+    rows = rows_that_count(sample_weight, n_samples)
+    if rows is not None:
+        cv, params = splits_among(cv, rows, n_samples), _check_method_params(X, params, indices=rows)
+        X, y, groups, sample_weight = take_rows(rows, X, y, groups, sample_weight)
     labels = read_labels(y, "y")
     check_labels(labels, "y")
     splitter = check_cv(cv, labels, classifier=is_classifier(estimator))
     splits = list(splitter.split(X, labels, groups))
     folds = Parallel(n_jobs=n_jobs)(
-        delayed(_out_of_fold)(clone(estimator), X, y, train, test, params or {}) for train, test in splits
+        delayed(_out_of_fold)(clone(estimator), X, y, train, test, params) for train, test in splits
     )
     tested = np.concatenate([np.arange(len(labels))[test] for _, test in splits])
     # A metric that knows no weights can still be used without them.
@@ -321,8 +371,8 @@ def _out_of_fold(
     """Fit one fold, and return its classes and probabilities."""
     params = _check_method_params(X, params, indices=train)
     estimator.fit(_safe_indexing(X, train), _safe_indexing(y, train), **params)
-    prob = np.asarray(estimator.predict_proba(_safe_indexing(X, test)))
-    return np.asarray(estimator.classes_), prob
+    answers = _InClassOrder(estimator)
+    return answers.classes_, answers.predict_proba(_safe_indexing(X, test))
 
 
 def _pool(

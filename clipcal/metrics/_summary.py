@@ -111,7 +111,6 @@ def summary(
     # The metrics take a reading for probabilities, so that all is checked and warned of once.
     data: Any = (reading.y, reading)
     top_label = reading.top_label
-    weight = top_label.weight / top_label.weight.sum()
     bins = bin_top_label(top_label, n_bins=n_bins)
     drawn = {"n_bins": n_bins, "n_resamples": n_resamples, "random_state": generator}
     gap = calibration_interval(*data, metric="gap")
@@ -120,8 +119,9 @@ def summary(
     return {
         **({} if name is None else {"name": name}),
         "n_samples": bins.n_samples,
-        "accuracy": float(weight @ top_label.correct),
-        "confidence": float(weight @ top_label.confidence),
+        # Rounds numerator and denominator alike, so that no mean leaves the range of its values.
+        "accuracy": float(np.average(top_label.correct, weights=top_label.weight)),
+        "confidence": float(np.average(top_label.confidence, weights=top_label.weight)),
         "gap": gap.estimate,
         "gap_low": gap.low,
         "gap_high": gap.high,

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from framed import TextTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -239,3 +240,15 @@ def test_warns_of_row_sums_at_the_caller():
     with pytest.warns(UserWarning, match="sum to 1") as caught:
         mean_confidence_gap([0, 1], [[0.5, 0.4], [0.1, 0.9]])
     assert caught[0].filename == __file__
+
+
+def test_text_as_names_of_columns_stands_for_labels():
+    y = [1, 0]
+    for frame in (pd.DataFrame(TWO, columns=["1", "0"]), TextTable(TWO, [1, 0])):
+        with pytest.raises(ValueError, match=r"named \['1', '0'\].*y_prob\[\['0', '1'\]\] if the names"):
+            calibration_bins(y, frame)
+    expected = calibration_bins(y, np.asarray(TWO)[:, ::-1]).residual
+    ordered = pd.DataFrame(TWO, columns=["1", "0"])[["0", "1"]]
+    np.testing.assert_array_equal(calibration_bins(y, ordered).residual, expected)
+    with pytest.raises(ValueError, match=r"named \['ant', 'cow'\], but labels says \['ant', 'cat'\]"):
+        calibration_bins(["ant", "cat"], pd.DataFrame(TWO, columns=["ant", "cow"]), labels=["ant", "cat"])

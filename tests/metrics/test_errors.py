@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -14,14 +15,18 @@ from clipcal.metrics import (
     area_under_risk_coverage,
     brier_score,
     calibration_bins,
+    calibration_interval,
     classwise_calibration_error,
+    compare_calibration,
     expected_calibration_error,
     maximum_calibration_error,
     mean_confidence_gap,
     negative_log_likelihood,
     over_under_confidence,
+    proximity_informed_calibration_error,
     root_mean_square_calibration_error,
     smooth_calibration_error,
+    summary,
 )
 
 # NumPy's warnings about divisions and overflow would mean that an edge case went wrong.
@@ -531,3 +536,50 @@ def test_against_scikit_learn_curve():
     assert_allclose(bins.confidence[filled], mean_confidence, atol=1e-12)
     error = bins.count[filled] @ np.abs(accuracy - mean_confidence) / len(y)
     assert_allclose(expected_calibration_error(y, prob), error, atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.filterwarnings("ignore:.*leave fewer than five", "ignore:The rows of y_prob")
+def test_tensors_of_every_kind(metric):
+    y, prob = random_case(3, 60, 3)
+    weight = np.arange(1.0, 61.0)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        given = torch.tensor(prob, dtype=dtype)
+        expected = metric(y, given.double().numpy(), sample_weight=weight)
+        options = {"sample_weight": torch.tensor(weight, requires_grad=True), "labels": torch.arange(3)}
+        for tensor in (given, given.clone().requires_grad_(True), torch.nn.Parameter(given) * 1):
+            assert_allclose(metric(torch.tensor(y), tensor, **options), expected, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
+@pytest.mark.parametrize("seed", range(100))
+def test_rounding_lets_no_share_leave_its_range(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 40))
+    weight = (rng.uniform(0.1, 1, n), rng.exponential(size=n), rng.uniform(size=n) ** 8)[seed % 3]
+    # All certain, and all right or all wrong: every share is 0 or 1.
+    y, p = np.full(n, seed % 2), np.ones(n)
+    right = float(seed % 2)
+    data = {"labels": [0, 1], "sample_weight": weight}
+    both = np.column_stack([1 - p, p])
+    for metric in (expected_calibration_error, adaptive_calibration_error, maximum_calibration_error):
+        assert 0 <= metric(y, p, **data) <= 1
+    for average in ("macro", "weighted"):
+        for norm in ("l1", "l2"):
+            assert 0 <= classwise_calibration_error(y, both, average=average, norm=norm, **data) <= 1
+    assert (classwise_calibration_error(y, both, average=None, **data) <= 1).all()
+    assert -1 <= mean_confidence_gap(y, p, **data) <= 1
+    assert 0 <= brier_score(y, p, **data) <= 2
+    near = rng.uniform(size=n)
+    assert 0 <= proximity_informed_calibration_error(y, p, proximity=near, **data) <= 1
+    bins = calibration_bins(y, p, n_bins=3, **data)
+    assert (bins.accuracy[2], bins.confidence[2]) == (right, 1.0)
+    interval = calibration_interval(y, p, metric="gap", **data)
+    assert -1 <= interval.low <= interval.estimate <= interval.high <= 1
+    record = summary(y, p, **data, n_resamples=99, random_state=0)
+    assert (record["accuracy"], record["confidence"]) == (right, 1.0)
+    assert -1 <= record["gap"] <= 1 and 0 <= record["classwise_ece"] <= 1
+    if n > 3:
+        found = compare_calibration(y, p, 1 - p, n_resamples=99, random_state=0, **data)
+        assert min(found.value_a, found.value_b) >= 0 and max(found.value_a, found.value_b) <= 1
+        assert -1 <= found.low <= found.difference <= found.high <= 1

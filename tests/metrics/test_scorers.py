@@ -7,12 +7,15 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
+from framed import Framed
 from numpy.testing import assert_allclose
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, cross_validate
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedKFold, cross_validate
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -208,13 +211,14 @@ class WeightedNB(GaussianNB):
 
 def test_pooled_error_with_weights():
     weight = np.random.default_rng(0).integers(0, 3, 150)
-    pooled = np.empty((150, 3))
-    for train, test in StratifiedKFold(5).split(X, y):
-        pooled[test] = GaussianNB().fit(X[train], y[train]).predict_proba(X[test])
+    there = weight > 0  # a row of weight 0 is neither tested nor trained on
+    rows, truth, pooled = X[there], y[there], np.empty((there.sum(), 3))
+    for train, test in StratifiedKFold(5).split(rows, truth):
+        pooled[test] = GaussianNB().fit(rows[train], truth[train]).predict_proba(rows[test])
     for given in (weight, list(weight)):
         found = cross_val_calibration_error(GaussianNB(), X, NAMES, sample_weight=given)
-        assert_allclose(found, expected_calibration_error(y, pooled, sample_weight=weight))
-    assert found != expected_calibration_error(y, pooled)
+        assert_allclose(found, expected_calibration_error(truth, pooled, sample_weight=weight[there]))
+    assert found != expected_calibration_error(truth, pooled)
 
 
 def test_pooled_error_passes_fit_arguments():
@@ -412,3 +416,143 @@ def test_folds_give_no_advice_and_warnings_point_at_the_caller():
         adaptive_calibration_error(y, model.predict_proba(X), n_bins=40)
     assert [w.filename for w in caught] == [__file__] * 5
     assert ["rows of y_prob" in str(w.message) for w in caught] == [True] * 4 + [False]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "text", "table"])
+@pytest.mark.parametrize("target", [y * 10 + 3, NAMES, y == 1], ids=["numbers", "text", "two"])
+def test_columns_of_a_frame_are_taken_by_name(kind, target):
+    plain = LogisticRegression(max_iter=500).fit(X, target)
+    framed = Framed(kind).fit(X, target)
+    for scorer in calibration_scorers().values():
+        assert_allclose(scorer(framed, X, target), scorer(plain, X, target))
+    assert_allclose(
+        cross_val_calibration_error(Framed(kind), X, target),
+        cross_val_calibration_error(LogisticRegression(max_iter=500), X, target),
+    )
+    options = {"cv": 3, "scoring": calibration_scorers(), "error_score": "raise"}
+    found = cross_validate(make_pipeline(StandardScaler(), Framed(kind)), X, target, **options)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    expected = cross_validate(model, X, target, **options)
+    for name in calibration_scorers():
+        assert_allclose(found[f"test_{name}"], expected[f"test_{name}"])
+
+
+def test_a_scorer_that_asked_before_does_not_decide_the_column():
+    # scikit-learn takes the second column of a table of two classes, whatever its name.
+    framed, plain = Framed("table").fit(X, y == 1), LogisticRegression(max_iter=500).fit(X, y == 1)
+    for scoring in ({"auc": "roc_auc", "ece": ece_scorer}, {"ece": ece_scorer, "auc": "roc_auc"}):
+        found = check_scoring(framed, scoring=scoring)(framed, X, y == 1)
+        assert_allclose(found["ece"], ece_scorer(plain, X, y == 1))
+    # Having asked in the order of the classes, a calibration scorer hands on what is right.
+    assert_allclose(found["auc"], check_scoring(plain, scoring="roc_auc")(plain, X, y == 1))
+
+
+def test_columns_named_after_other_classes_are_refused():
+    framed = Framed(names=["virginica", "versicolor", "rosa"]).fit(X, NAMES)
+    with pytest.raises(ValueError, match=r"Framed.predict_proba returned columns named .*'rosa'"):
+        ece_scorer(framed, X, NAMES)
+    with pytest.raises(ValueError, match="Name one column after each class"):
+        cross_val_calibration_error(framed, X, NAMES)
+
+
+class Tensors(GaussianNB):
+    def predict_proba(self, X):
+        return torch.tensor(super().predict_proba(X), dtype=torch.bfloat16, requires_grad=True)
+
+
+@pytest.mark.filterwarnings("ignore:The rows of y_prob should sum to 1")
+def test_tensors_are_read():
+    # Probabilities with eight bits sum to 1 within 0.002 only, of which metrics warn.
+    as_rounded = torch.tensor(GaussianNB().fit(X, NAMES).predict_proba(X)).bfloat16().double().numpy()
+    expected = expected_calibration_error(NAMES, as_rounded)
+    assert_allclose(ece_scorer(Tensors().fit(X, NAMES), X, NAMES), -expected, atol=1e-7)
+    two = Tensors().fit(X, y == 1)
+    assert_allclose(ece_scorer(two, X, y == 1), ece_scorer(GaussianNB().fit(X, y == 1), X, y == 1), atol=0.01)
+    found = cross_val_calibration_error(Tensors(), X, torch.tensor(y), sample_weight=torch.ones(150))
+    assert_allclose(found, cross_val_calibration_error(GaussianNB(), X, y), atol=0.01)
+
+
+class Refusing(GaussianNB):
+    """Reads nothing that is not finite, as a folder with a broken image."""
+
+    def predict_proba(self, X):
+        assert np.isfinite(X).all()
+        return super().predict_proba(X)
+
+
+def test_rows_of_weight_zero_are_not_predicted():
+    broken, truth, weight = X.copy(), NAMES.astype(object), np.ones(150)
+    broken[::10], truth[::10], weight[::10] = np.nan, None, 0.0
+    truth[10] = "iris of no kind"
+    left = weight > 0
+    model = Refusing().fit(X[left], NAMES[left])
+    for scorer in calibration_scorers().values():
+        expected = scorer(model, X[left], NAMES[left])
+        assert_allclose(scorer(model, broken, truth, sample_weight=weight), expected)
+        assert_allclose(scorer(model, broken, list(truth), sample_weight=list(weight)), expected)
+    # What they predict among themselves stays apart from the predictions of other scorers.
+    scoring = check_scoring(model, scoring={"auc": "neg_log_loss", "ece": ece_scorer, "mce": mce_scorer})
+    both = scoring(model, X, NAMES, sample_weight=weight)
+    assert_allclose(both["ece"], ece_scorer(model, X[left], NAMES[left]))
+    assert_allclose(
+        both["auc"], check_scoring(scoring="neg_log_loss")(model, X, NAMES, sample_weight=weight), rtol=1e-12
+    )
+
+
+def test_pooled_error_without_rows_of_weight_zero():
+    broken, truth, weight = X.copy(), NAMES.astype(object), np.ones(150)
+    broken[::10], truth[::10], weight[::10] = np.nan, None, 0.0
+    truth[10] = "iris of no kind"
+    left = weight > 0
+    groups = np.arange(150) % 7
+    groups_with_another = np.where(left, groups, 99)
+    note = {"params": {"sample_weight": np.arange(1.0, 151.0)}}
+    for options in ({"cv": 3}, {"cv": GroupKFold(3), "groups": groups_with_another}):
+        found = cross_val_calibration_error(
+            WeightedNB(), broken, truth, sample_weight=weight, **options, **note
+        )
+        if "groups" in options:
+            options = {**options, "groups": groups[left]}
+        expected = cross_val_calibration_error(
+            WeightedNB(),
+            X[left],
+            NAMES[left],
+            params={"sample_weight": np.arange(1.0, 151.0)[left]},
+            **options,
+        )
+        assert_allclose(found, expected)
+
+
+def test_given_splits_speak_of_all_rows():
+    weight = (np.arange(150) % 10 > 0).astype(float)
+    masks = [np.arange(150) % 3 == k for k in range(3)]
+    found = cross_val_calibration_error(
+        GaussianNB(), X, y, sample_weight=weight, cv=[(~test, np.flatnonzero(test)) for test in masks]
+    )
+    left = np.flatnonzero(weight)
+    prob = np.empty((150, 3))
+    for test in masks:
+        kept = ~test & (weight > 0)
+        prob[test] = GaussianNB().fit(X[kept], y[kept]).predict_proba(X[test])
+    assert_allclose(found, expected_calibration_error(y[left], prob[left]))
+
+
+def test_text_of_variable_width():
+    wide = NAMES.astype(np.dtypes.StringDType())
+    plain, pooled = GaussianNB().fit(X, NAMES), cross_val_calibration_error(GaussianNB(), X, NAMES)
+    assert cross_val_calibration_error(GaussianNB(), X, wide) == pooled
+    for scorer in calibration_scorers().values():
+        assert scorer(plain, X, wide) == scorer(plain, X, NAMES)
+
+
+def test_one_dimensional_probabilities_of_two_classes():
+    class OneColumn(GaussianNB):
+        def predict_proba(self, X):
+            return super().predict_proba(X)[:, 1]
+
+    model = GaussianNB().fit(X, y == 1)
+    assert_allclose(ece_scorer(OneColumn().fit(X, y == 1), X, y == 1), ece_scorer(model, X, y == 1))
+    assert_allclose(
+        cross_val_calibration_error(OneColumn(), X, y == 1),
+        cross_val_calibration_error(GaussianNB(), X, y == 1),
+    )

@@ -1,0 +1,120 @@
+"""A row of weight zero is as good as absent: what is wrong with it, or only in it, must not matter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ._arrays import to_numpy
+from ._compat import _check_sample_weight, _safe_indexing
+
+__all__ = ["check_weight", "rows_that_count", "splits_among", "take_rows"]
+
+
+def check_weight(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.float64]:
+    """Return one weight for each row.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_samples,), float or None
+        Weights; None for equal ones.
+
+    n_samples : int
+        Number of rows.
+
+    Returns
+    -------
+    weight : ndarray of shape (n_samples,)
+        Finite and non-negative.
+
+    Raises
+    ------
+    ValueError
+        If weights are negative, not finite, of another number, or all zero.
+    """
+    if sample_weight is None:
+        return np.ones(n_samples)
+    weight = _check_sample_weight(
+        to_numpy(sample_weight), np.empty((n_samples, 1)), dtype=np.float64, ensure_non_negative=True
+    )
+    if n_samples and not weight.any():
+        raise ValueError("All entries of sample_weight are zero; at least one row must count.")
+    return np.asarray(weight)
+
+
+def rows_that_count(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.intp] | None:
+    """Return the positions of the rows of positive weight; None if that is all of them.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_samples,), float or None
+        Weights; None for equal ones.
+
+    n_samples : int
+        Number of rows.
+
+    Returns
+    -------
+    rows : ndarray of shape (n_kept,) or None
+        In rising order.
+
+    Raises
+    ------
+    ValueError
+        If weights are negative, not finite, of another number, or all zero.
+    """
+    if sample_weight is None:
+        return None
+    weight = check_weight(sample_weight, n_samples)
+    return None if weight.all() else np.flatnonzero(weight)
+
+
+def take_rows(rows: NDArray[np.intp] | None, *arrays: Any) -> tuple[Any, ...]:
+    """Return some rows of whatever has an entry for each row; images need not be read for this.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_kept,) or None
+        Positions; None for all rows.
+
+    *arrays : indexable of length n_samples, or None
+        What to take from; None stays None.
+
+    Returns
+    -------
+    taken : tuple
+        One entry for each of `arrays`.
+    """
+    if rows is None:
+        return arrays
+    return tuple(None if values is None else _safe_indexing(values, rows) for values in arrays)
+
+
+def splits_among(cv: Any, rows: NDArray[np.intp] | None, n_samples: int) -> Any:
+    """Turn given splits of all rows into splits of those that are left.
+
+    Parameters
+    ----------
+    cv : object
+        What ``sklearn.model_selection.check_cv`` takes. Only an iterable of splits holds numbers of rows.
+
+    rows : ndarray of shape (n_kept,) or None
+        The rows that are left, in rising order; None if that is all of them.
+
+    n_samples : int
+        Number of rows that splits speak of.
+
+    Returns
+    -------
+    cv : object
+        The same for the rows that are left. Splits without any of them to test are left out.
+    """
+    if rows is None or cv is None or isinstance(cv, (int, str)) or hasattr(cv, "split"):
+        return cv
+    place = np.full(n_samples, -1)
+    place[rows] = np.arange(len(rows))
+    # Parts may be masks.
+    splits = [tuple(place[part][place[part] >= 0] for part in split) for split in cv]
+    return [(train, test) for train, test in splits if len(test)]
