@@ -15,7 +15,7 @@ _PASSED_OVER = {"clipcal", "joblib", "sklearn"}
 _ADVICE_IS_WANTED: ContextVar[bool] = ContextVar("_ADVICE_IS_WANTED", default=True)
 
 
-def warn_caller(message: str) -> None:
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the innermost line that is neither in this package nor in what it is called through.
 
     Python shows a message once for each line, so one that is attributed to the user's line comes once,
@@ -25,11 +25,14 @@ def warn_caller(message: str) -> None:
     ----------
     message : str
         The text.
+
+    category : type of warning, default=UserWarning
+        What kind of warning it is.
     """
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _PASSED_OVER:
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 def advise_caller(message: str) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._arrays import to_numpy
+from ._arrays import plain_labels, to_numpy
 
-__all__ = ["column_names", "column_order", "contradict", "in_class_order", "shorten"]
+__all__ = ["check_names", "class_probabilities", "column_names", "column_order", "in_class_order"]
 
 
 def in_class_order(values: Any, classes: ArrayLike, source: str) -> NDArray[Any]:
@@ -43,12 +43,42 @@ def in_class_order(values: Any, classes: ArrayLike, source: str) -> NDArray[Any]
         return array
     labels = _listed(classes)
     order = column_order(names, labels)
-    if order is None and contradict(names, labels):
+    if order is None and _contradict(names, labels):
         raise ValueError(
-            f"{source} returned columns named {shorten(names)} for the classes {shorten(labels)}. Name one "
+            f"{source} returned columns named {_shorten(names)} for the classes {_shorten(labels)}. Name one "
             "column after each class, or return an array whose columns follow classes_."
         )
     return array if order is None or order == sorted(order) else array[:, order]
+
+
+def class_probabilities(estimator: Any, X: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the classes of a fitted classifier, and its probabilities with a column for each.
+
+    Parameters
+    ----------
+    estimator : fitted classifier
+        With ``predict_proba`` and ``classes_``.
+
+    X : object
+        Whatever it predicts for.
+
+    Returns
+    -------
+    classes : ndarray of shape (n_classes,)
+        As the classifier orders them.
+
+    prob : ndarray of shape (n_samples, n_classes)
+        Its columns follow `classes`, whatever their order in a data frame.
+
+    Raises
+    ------
+    ValueError
+        If the columns are named after some of the classes, but not after all of them.
+    """
+    classes = np.asarray(plain_labels(estimator.classes_))
+    source = f"{type(estimator).__name__}.predict_proba"
+    prob = in_class_order(estimator.predict_proba(X), classes, source)
+    return classes, np.column_stack([1.0 - prob, prob]) if prob.ndim == 1 and len(classes) == 2 else prob
 
 
 def column_names(values: Any) -> list[Any] | None:
@@ -97,7 +127,68 @@ def column_order(names: Sequence[Any], labels: Sequence[Any]) -> list[int] | Non
     return None
 
 
-def shorten(values: Sequence[Any]) -> str:
+def check_names(
+    values: Any,
+    labels: ArrayLike,
+    name: str,
+    assumption: str,
+    *,
+    option: str | None = "labels",
+    partly: bool = True,
+) -> None:
+    """Refuse a data frame whose columns are named after labels, in another order or not all of them.
+
+    Parameters
+    ----------
+    values : array-like of shape (n_samples, n_classes)
+        Probabilities or logits, as the caller passed them.
+
+    labels : array-like of shape (n_classes,)
+        The labels that the columns are taken for.
+
+    name : str
+        What the caller calls the values.
+
+    assumption : str
+        Where the labels come from, for the error: ``"labels says"``.
+
+    option : str or None, default="labels"
+        The argument that can say what the labels are; None if there is none.
+
+    partly : bool, default=True
+        Whether to refuse columns as well of which only some are named after labels.
+
+    Raises
+    ------
+    ValueError
+        If names and labels contradict each other.
+    """
+    names = column_names(values)
+    if names is None:
+        return
+    assumed = _listed(labels)
+    order = column_order(names, assumed)
+    if order == sorted(order) if order else not (partly and _contradict(names, assumed)):
+        return
+    cure = f"{option}=list({name}.columns)"
+    # Text in place of other labels would not be taken for them.
+    if order and (option is None or set(names) != set(assumed)):
+        cure = f"{name}[{_shorten([names[position] for position in order])}]"
+    right = f"{cure} if the names are right, or " if order or option else ""
+    raise ValueError(
+        f"The columns of {name} are named {_shorten(names)}, but {assumption} {_shorten(assumed)}. Pass "
+        f"{right}{name}.to_numpy() if they are not."
+    )
+
+
+def _contradict(names: Sequence[Any], labels: Sequence[Any]) -> bool:
+    """Tell whether some columns are named after labels; numbers counted from 0 name nothing."""
+    if list(names) == list(range(len(names))):
+        return False
+    return bool(set(map(str, names)) & set(map(str, labels)))
+
+
+def _shorten(values: Sequence[Any]) -> str:
     """Write a list, the first five entries of a long one."""
     values = list(values)
     return repr(values) if len(values) <= 5 else f"[{', '.join(map(repr, values[:5]))}, ...]"
@@ -107,25 +198,3 @@ def _listed(labels: Any) -> list[Any]:
     """Return Python values, which compare equal whatever the type of the array; dates as points in time."""
     array = np.asarray(labels)
     return (array.astype("M8[us]") if array.dtype.kind == "M" else array).tolist()
-
-
-def contradict(names: Sequence[Any], labels: Sequence[Any]) -> bool:
-    """Tell whether only some of the columns are named after labels.
-
-    Parameters
-    ----------
-    names : sequence of length n_columns
-        Names of columns for which :func:`column_order` finds no order. Numbers counted from 0 name
-        nothing: they are what a data frame gives to columns without names.
-
-    labels : sequence of length n_classes
-        Distinct labels.
-
-    Returns
-    -------
-    contradicting : bool
-        Whether such names and labels speak of different classes.
-    """
-    if list(names) == list(range(len(names))):
-        return False
-    return bool(set(map(str, names)) & set(map(str, labels)))

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from ._arrays import to_numpy
 from ._compat import _check_sample_weight, _safe_indexing
 
-__all__ = ["check_weight", "rows_that_count", "splits_among", "take_rows"]
+__all__ = ["check_weight", "distinct_labels", "rows_that_count", "splits_among", "take_rows"]
 
 
 def check_weight(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.float64]:
@@ -36,12 +36,11 @@ def check_weight(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.
     """
     if sample_weight is None:
         return np.ones(n_samples)
-    weight = _check_sample_weight(
-        to_numpy(sample_weight), np.empty((n_samples, 1)), dtype=np.float64, ensure_non_negative=True
+    return np.asarray(
+        _check_sample_weight(
+            to_numpy(sample_weight), np.empty((n_samples, 1)), dtype=np.float64, ensure_non_negative=True
+        )
     )
-    if n_samples and not weight.any():
-        raise ValueError("All entries of sample_weight are zero; at least one row must count.")
-    return np.asarray(weight)
 
 
 def rows_that_count(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.intp] | None:
@@ -118,3 +117,32 @@ def splits_among(cv: Any, rows: NDArray[np.intp] | None, n_samples: int) -> Any:
     # Parts may be masks.
     splits = [tuple(place[part][place[part] >= 0] for part in split) for split in cv]
     return [(train, test) for train, test in splits if len(test)]
+
+
+def distinct_labels(y: NDArray[Any], every_label: NDArray[Any], n_columns: int) -> NDArray[Any]:
+    """Return the sorted labels of the rows that count.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_kept,)
+        Their labels.
+
+    every_label : ndarray of shape (n_samples,)
+        Labels of all rows. If these alone are as many as columns, rows without weight name columns too.
+
+    n_columns : int
+        Number of columns.
+
+    Returns
+    -------
+    labels : ndarray
+        Sorted distinct labels.
+    """
+    labels = np.unique(y)
+    if len(labels) == n_columns or len(y) == len(every_label):
+        return labels
+    try:
+        all_labels = np.unique(every_label)
+    except TypeError:  # labels of several kinds, or missing ones, which do not matter there
+        return labels
+    return all_labels if len(all_labels) == n_columns else labels

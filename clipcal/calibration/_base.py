@@ -13,10 +13,14 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._compat import _check_sample_weight, _fit_context
+from .._arrays import plain_labels
+from .._columns import check_names
+from .._compat import _fit_context
 from .._fitting import all_or_nothing
+from .._logit_input import advise_of_probabilities, holds_log_odds, two_columns
+from .._weights import check_weight, distinct_labels
 
-__all__ = ["CalibrationRows", "Calibrator", "probabilities", "put_first"]
+__all__ = ["CalibrationRows", "Calibrator", "as_given", "probabilities", "put_first"]
 
 Floats = NDArray[np.float64]
 
@@ -84,14 +88,15 @@ class Calibrator(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        logits : array-like of shape (n_samples, n_classes)
-            Logits, or logarithms of probabilities. Minus infinity marks a class that is excluded.
+        logits : array-like of shape (n_samples, n_classes) or (n_samples,)
+            Logits, or logarithms of probabilities. Minus infinity marks a class that is excluded. A 1-D
+            array holds the log-odds of the second of two classes, as binary ``decision_function`` does.
 
         y : array-like of shape (n_samples,)
             True labels.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, finite and non-negative.
+            Weights, finite and non-negative. Rows of weight 0 are not looked at.
 
         classes : array-like of shape (n_classes,), default=None
             The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
@@ -105,7 +110,13 @@ class Calibrator(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the input is empty, holds NaN or plus infinity, or does not fit together.
+            If the input is empty, holds NaN or plus infinity, or does not fit together, or if columns are
+            named after classes in another order.
+
+        Warns
+        -----
+        UserWarning
+            If `logits` look like probabilities.
         """
         self._fit_rows(self._read_rows(logits, y, sample_weight, classes))
         return self
@@ -115,8 +126,8 @@ class Calibrator(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        logits : array-like of shape (n_samples, n_classes)
-            Logits of the same kind as in ``fit``.
+        logits : array-like of shape (n_samples, n_classes) or (n_samples,)
+            Logits of the same kind as in ``fit``. A 1-D array holds log-odds, of two classes.
 
         Returns
         -------
@@ -130,15 +141,15 @@ class Calibrator(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        logits : array-like of shape (n_samples, n_classes)
-            Logits of the same kind as in ``fit``.
+        logits : array-like of shape (n_samples, n_classes) or (n_samples,)
+            Logits of the same kind as in ``fit``. A 1-D array holds log-odds, of two classes.
 
         Returns
         -------
-        calibrated : ndarray of shape (n_samples, n_classes)
-            Minus infinity where the probability is 0.
+        calibrated : ndarray of shape (n_samples, n_classes) or (n_samples,)
+            Minus infinity where the probability is 0. For log-odds it is log-odds that come back.
         """
-        return self._calibrated_logits(self._read_logits(logits))
+        return as_given(self._calibrated_logits(self._read_logits(logits)), logits)
 
     def for_classes(self, classes: ArrayLike) -> Self:
         """Return this calibrator for other classes, or say why it cannot serve them.
@@ -165,7 +176,7 @@ class Calibrator(TransformerMixin, BaseEstimator):
                 "it cannot serve others. Use a calibrator that carries over, such as TemperatureScaling()."
             )
         other = copy.copy(self)
-        other.classes_ = np.array(classes)
+        other.classes_ = np.array(plain_labels(classes))
         other.n_features_in_ = len(other.classes_)
         return other
 
@@ -195,13 +206,21 @@ class Calibrator(TransformerMixin, BaseEstimator):
         self, logits: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, classes: ArrayLike | None
     ) -> CalibrationRows:
         """Check what ``fit`` was given, and set ``classes_`` and ``n_features_in_``."""
-        z = validate_data(self, logits, dtype=np.float64, ensure_all_finite=False)
-        _check_values(z)
+        log_odds = holds_log_odds(logits)
+        z = validate_data(self, two_columns(logits), dtype=np.float64, ensure_all_finite=False)
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        labels = column_or_1d(y, warn=True)
+        every_label = labels = column_or_1d(plain_labels(y), warn=True)
         check_consistent_length(z, labels)
-        columns = _column_labels(labels, z.shape[1], classes)
+        weight = check_weight(sample_weight, len(z))
+        kept = weight > 0
+        if not kept.all():
+            z, labels, weight = z[kept], labels[kept], weight[kept]
+        _check_values(z)
+        columns = _column_labels(labels, every_label, z.shape[1], classes, log_odds)
+        source = "the sorted labels in y are" if classes is None else "classes says"
+        check_names(logits, columns, "logits", source, option="classes")
+        advise_of_probabilities(z, "logits", type(self).__name__, _cure(log_odds), log_odds=log_odds)
         position = np.argsort(columns, kind="stable")
         true_column = position[np.minimum(np.searchsorted(columns[position], labels), len(columns) - 1)]
         unknown = columns[true_column] != labels
@@ -210,11 +229,7 @@ class Calibrator(TransformerMixin, BaseEstimator):
                 f"y holds labels that are not in classes: {np.unique(labels[unknown])[:5].tolist()!r}. "
                 "Leave these rows out."
             )
-        weight = _check_sample_weight(sample_weight, z, dtype=np.float64, ensure_non_negative=True)
-        kept = weight > 0
-        if not kept.any():
-            raise ValueError("All entries of sample_weight are zero; at least one row must count.")
-        excluded = np.isneginf(z[kept, true_column[kept]])
+        excluded = np.isneginf(z[np.arange(len(z)), true_column])
         if excluded.any():
             raise ValueError(
                 f"The logit of the true class is -inf in {excluded.sum()} rows, which no calibrator can "
@@ -222,20 +237,36 @@ class Calibrator(TransformerMixin, BaseEstimator):
                 "CalibratedCLIPClassifier(clf, cv='prefit') does; if the class was excluded, drop the rows."
             )
         self.classes_ = columns
-        if not kept.all():
-            z, true_column, weight = z[kept], true_column[kept], weight[kept]
         # What depends on the number of rows works with repeated rows and with weights that sum to 1.
         weight = weight / min(1.0, float(weight.mean()))
         return CalibrationRows(z, true_column, weight, kept)
 
     def _read_logits(self, logits: ArrayLike) -> Floats:
         check_is_fitted(self, "classes_")
+        name, n_classes, log_odds = type(self).__name__, len(self.classes_), holds_log_odds(logits)
+        if log_odds and n_classes != 2:
+            raise ValueError(
+                f"A 1-D array holds log-odds of two classes, but this {name} serves {n_classes}. "
+                "Reshape your data: pass logits.reshape(1, -1) if they belong to a single sample."
+            )
+        # Another number of columns, or other names, may be those of other classes.
+        for labels in (self.classes_, getattr(self, "feature_names_in_", self.classes_)):
+            told = f"this {name} takes them in the order"
+            check_names(logits, labels, "logits", told, option=None, partly=not self.class_agnostic)
+        values = two_columns(logits)
         if self.class_agnostic:
-            z = check_array(logits, dtype=np.float64, ensure_all_finite=False, input_name="logits")
+            z = check_array(values, dtype=np.float64, ensure_all_finite=False, input_name="logits")
         else:
-            z = validate_data(self, logits, dtype=np.float64, ensure_all_finite=False, reset=False)
+            z = validate_data(self, values, dtype=np.float64, ensure_all_finite=False, reset=False)
         _check_values(z)
+        if not log_odds:  # a few log-odds may well lie in [0, 1]
+            advise_of_probabilities(z, "logits", name, _cure(log_odds))
         return z
+
+
+def as_given(calibrated: Floats, logits: ArrayLike) -> Floats:
+    """Return log-odds if that is what was given, and else one column a class."""
+    return calibrated[:, 1] - calibrated[:, 0] if holds_log_odds(logits) else calibrated
 
 
 def probabilities(logits: Floats) -> Floats:
@@ -261,15 +292,30 @@ def _check_values(logits: Floats) -> None:
         raise ValueError("Some rows of logits are -inf throughout; at least one class must be possible.")
 
 
-def _column_labels(y: NDArray[Any], n_columns: int, classes: ArrayLike | None) -> NDArray[Any]:
-    columns = np.unique(y) if classes is None else column_or_1d(classes)
+def _cure(log_odds: bool) -> str:
+    return "Pass scipy.special.logit(p)" if log_odds else "Pass np.log(p)"
+
+
+def _column_labels(
+    y: NDArray[Any], every_label: NDArray[Any], n_columns: int, classes: ArrayLike | None, log_odds: bool
+) -> NDArray[Any]:
+    """Return the label of each column."""
+    if classes is None:
+        columns = distinct_labels(y, every_label, n_columns)
+    else:
+        columns = column_or_1d(plain_labels(classes))
     if len(columns) != n_columns:
         source = "y holds" if classes is None else "classes names"
         labels = "one class" if len(columns) == 1 else f"{len(columns)} classes"
-        raise ValueError(
-            f"logits has {n_columns} columns but {source} {labels}. "
-            "Pass one label for each column: classes=estimator.classes_."
-        )
+        if log_odds:
+            raise ValueError(
+                f"1-D logits are log-odds of the second of two classes, but {source} {labels}. Pass "
+                "classes=[first, second], or one column for each class."
+            )
+        cure = "Pass one label for each column: classes=estimator.classes_."
+        if n_columns == 1 and len(columns) == 2:
+            cure = "If it holds the log-odds of the second class, pass logits[:, 0]."
+        raise ValueError(f"logits has {n_columns} columns but {source} {labels}. {cure}")
     if len(np.unique(columns)) < n_columns:
         raise ValueError(f"classes must be distinct; got {columns.tolist()!r}.")
     return columns

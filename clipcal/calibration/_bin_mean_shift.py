@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
+from .._caller import without_advice
 from .._compat import Interval
 from ._base import CalibrationRows, Calibrator
 from ._proximity_calibrator import ProximityCalibrator
@@ -153,9 +154,10 @@ class BinMeanShift(ProximityCalibrator):
         labels = self.classes_[rows.true_column]
 
         def fit_on(kept: NDArray[np.bool_] | slice) -> Calibrator:
-            return clone(template).fit(
-                rows.logits[kept], labels[kept], rows.weight[kept], classes=self.classes_
-            )
+            with without_advice():  # given already
+                return clone(template).fit(
+                    rows.logits[kept], labels[kept], rows.weight[kept], classes=self.classes_
+                )
 
         edges = _group_edges(proximity, rows.weight, self.n_groups)
         group = np.searchsorted(edges, proximity)
@@ -175,7 +177,8 @@ class BinMeanShift(ProximityCalibrator):
         out = np.empty_like(logits)
         for g in np.unique(group):
             kept = group == g
-            out[kept] = getattr(self.calibrators_[g], form)(logits[kept])
+            with without_advice():
+                out[kept] = getattr(self.calibrators_[g], form)(logits[kept])
         return out
 
 

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import check_cv
-from sklearn.utils import column_or_1d, get_tags, indexable
+from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
-from .._compat import (
-    HasMethods,
-    StrOptions,
-    _check_sample_weight,
-    _fit_context,
-    _num_samples,
-    _routing_enabled,
-)
+from .._arrays import plain_labels
+from .._caller import without_advice
+from .._compat import HasMethods, StrOptions, _fit_context, _routing_enabled
+from .._score import ScoredClassifier
 from ..metrics import proximity
 from ._base import Calibrator
 from ._calibrators import named_calibrator
+from ._fit_input import FitInput, read_fit_input, share_out
 from ._held_out import (
     HeldOut,
     check_prefit,
@@ -50,7 +45,7 @@ def _has_with_classes(self: CalibratedCLIPClassifier) -> bool:
     return hasattr(getattr(self, "estimator_", self.estimator), "with_classes")
 
 
-class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, BaseEstimator):
     """Fit a calibrator on rows that the classifier was not trained on, and apply it to all predictions.
 
     It works around any classifier of scikit-learn. Around one that can be asked about other classes, such as
@@ -156,10 +151,12 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
             True labels.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights. They enter the fit of the calibrator, and that of `estimator` if it accepts them.
+            Weights. They enter the fit of the calibrator, and that of `estimator` if it accepts them. Rows
+            of weight 0 are left out of everything, as if they had not been passed.
 
         **fit_params : dict
-            Further arguments for ``estimator.fit``, or with metadata routing for whoever requested them.
+            Further arguments for ``estimator.fit``, but for `groups`, which a splitter in `cv` that uses
+            groups is given. With metadata routing they go to whoever requested them.
 
         Returns
         -------
@@ -178,34 +175,30 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
         TypeError
             If `method` is no calibrator, or needs features that `estimator` cannot give.
         """
-        if _num_samples(X) == 0:
-            raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required by fit.")
-        X, y = indexable(X, y)
-        check_classification_targets(y)
-        labels = column_or_1d(y, warn=True)
-        weight = _check_sample_weight(sample_weight, labels, dtype=np.float64, ensure_non_negative=True)
+        given = read_fit_input(X, y, sample_weight, self.cv, fit_params)
+        X, labels, weight = given.X, given.labels, given.weight
         calibrator = named_calibrator(self.method)
         check_side_inputs(calibrator, self.estimator)
 
         if self._is_prefit():
-            fitted = check_prefit(self.estimator, labels, self.cv, fit_params)
-            classes = np.unique(fitted.classes_)
+            fitted = check_prefit(self.estimator, labels, self.cv, given.params)
+            classes = np.unique(plain_labels(fitted.classes_))
             X = encoded_once(calibrator, fitted, X)
             seen, unseen = HeldOut(np.arange(len(labels)), class_logits(fitted, X, classes)), None
         else:
             classes = np.unique(labels)
-            fit_params, split_params = self._route(sample_weight, fit_params)
-            seen, unseen = self._hold_out(X, labels, calibrator, fit_params, split_params)
-            fitted = clone(self.estimator).fit(X, labels, **fit_params)
+            for_fit, for_split = self._route(given)
+            seen, unseen = self._hold_out(given, calibrator, for_fit, for_split)
+            fitted = clone(self.estimator).fit(X, labels, **for_fit)
 
-        seen = seen.of_positive(weight)
         reference, side = side_inputs(calibrator, fitted, X, seen.rows)
         log_of_zero = zero_logit(seen.logits)
 
         def fit_calibrator(held_out: HeldOut) -> Calibrator:
             rows = held_out.rows
             logits = fill_zeros(held_out.logits, log_of_zero)
-            return clone(calibrator).fit(logits, labels[rows], weight[rows], classes=classes, **side)
+            with without_advice():  # given where the classifier's answers were read
+                return clone(calibrator).fit(logits, labels[rows], weight[rows], classes=classes, **side)
 
         calibrators = fit_calibrator(seen), None if unseen is None else fit_calibrator(unseen)
         # Set together at the end, so that a failed fit changes nothing.
@@ -220,48 +213,41 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
 
     def _hold_out(
         self,
-        X: Any,
-        y: NDArray[Any],
+        given: FitInput,
         calibrator: Calibrator,
         fit_params: dict[str, Any],
         split_params: dict[str, Any],
     ) -> tuple[HeldOut, HeldOut | None]:
         """Return logits of held-out rows, and of held-out classes if `cv` asks for them."""
+        X, y = given.X, given.labels
         if holds_out_classes(self.cv):
             by_class = class_splitter(self.cv, self.estimator, calibrator).split(X, y)
             return held_out_classes(self.estimator, X, y, by_class, fit_params)
-        splits = check_cv(limit_folds(self.cv, y), y, classifier=True).split(X, y, **split_params)
+        splits = check_cv(limit_folds(given.cv, y), y, classifier=True).split(X, y, **split_params)
         return held_out_rows(self.estimator, X, y, splits, fit_params), None
 
     def _is_prefit(self) -> bool:
         by_name = isinstance(self.cv, str) and self.cv == "prefit"
         return by_name or isinstance(self.estimator, FrozenEstimator)
 
-    def _route(
-        self, sample_weight: ArrayLike | None, fit_params: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _route(self, given: FitInput) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return what goes to ``estimator.fit`` and what goes to ``splitter.split``."""
-        if _routing_enabled():
-            routed = process_routing(self, "fit", sample_weight=sample_weight, **fit_params)
-            return routed["estimator"]["fit"], routed["splitter"]["split"]
-        if sample_weight is None:
-            return fit_params, {}
-        if has_fit_parameter(self.estimator, "sample_weight"):
-            return {**fit_params, "sample_weight": sample_weight}, {}
-        warnings.warn(
-            f"{type(self.estimator).__name__}.fit does not accept sample_weight, so the weights are used "
-            "for the calibrator only.",
-            UserWarning,
-            stacklevel=4,
-        )
-        return fit_params, {}
+        if not _routing_enabled():
+            return share_out(self.estimator, given)
+        routed = process_routing(self, "fit", sample_weight=given.sample_weight, **given.params)
+        return routed["estimator"]["fit"], routed["splitter"]["split"]
 
     def _logits(self, X: Any) -> Floats:
-        return fill_zeros(class_logits(self.estimator_, X, self.classes_), self.zero_logit_)
+        with without_advice():  # given in fit
+            return fill_zeros(class_logits(self.estimator_, X, self.classes_), self.zero_logit_)
 
     def _calibrated(self, X: Any, form: str) -> Floats:
         """Return what the calibrators' method `form` makes of the logits."""
         check_is_fitted(self)
+        with without_advice():
+            return self._apply(X, form)
+
+    def _apply(self, X: Any, form: str) -> Floats:
         X = encoded_once(self.calibrator_, self.estimator_, X)
         logits = self._logits(X)
         if self.reference_features_ is not None:
@@ -362,8 +348,8 @@ class CalibratedCLIPClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimato
         """
         check_is_fitted(self)
         other = copy.copy(self)
-        other.estimator_ = self.estimator_.with_classes(labels)
-        other.classes_ = np.unique(other.estimator_.classes_)
+        other.estimator_ = self.estimator_.with_classes(plain_labels(labels))
+        other.classes_ = np.unique(plain_labels(other.estimator_.classes_))
         about_texts = "text_features" in self.calibrator_.side_inputs
         side = text_side_inputs(other.estimator_) if about_texts else {}
         other.calibrator_ = self.calibrator_.for_classes(other.classes_, **side)

@@ -11,6 +11,8 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 from sklearn.utils import check_array
 
+from .._arrays import to_numpy
+from .._caller import without_advice
 from .._compat import Interval, _fit_context
 from .._fitting import all_or_nothing
 from ._base import CalibrationRows, Calibrator, probabilities
@@ -141,14 +143,15 @@ class DistanceAwareCalibration(Calibrator):
 
         Parameters
         ----------
-        logits : array-like of shape (n_samples, n_classes)
-            Logits, or logarithms of probabilities. Minus infinity marks a class that is excluded.
+        logits : array-like of shape (n_samples, n_classes) or (n_samples,)
+            Logits, or logarithms of probabilities. Minus infinity marks a class that is excluded. A 1-D
+            array holds the log-odds of the second of two classes, as binary ``decision_function`` does.
 
         y : array-like of shape (n_samples,)
             True labels.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, finite and non-negative.
+            Weights, finite and non-negative. Rows of weight 0 are not looked at.
 
         classes : array-like of shape (n_classes,), default=None
             The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
@@ -171,6 +174,11 @@ class DistanceAwareCalibration(Calibrator):
         ValueError
             If the input is empty, holds NaN or plus infinity, or does not fit together, or if features are
             missing or of length zero.
+
+        Warns
+        -----
+        UserWarning
+            If `logits` look like probabilities.
         """
         rows = self._read_rows(logits, y, sample_weight, classes)
         tuned, zero_shot = self._read_features(text_features, zero_shot_features, self.classes_, "fit")
@@ -246,15 +254,22 @@ class DistanceAwareCalibration(Calibrator):
                 "TemperatureScaling()."
             )
         labels = self.classes_[rows.true_column]
-        return clone(self.calibrator).fit(rows.logits, labels, rows.weight, classes=self.classes_)
+        with without_advice():  # given already
+            return clone(self.calibrator).fit(rows.logits, labels, rows.weight, classes=self.classes_)
 
     def _probabilities(self, logits: Floats) -> Floats:
         scaled = self._scale(logits)
-        return probabilities(scaled) if self.calibrator_ is None else self.calibrator_.calibrate(scaled)
+        if self.calibrator_ is None:
+            return probabilities(scaled)
+        with without_advice():
+            return self.calibrator_.calibrate(scaled)
 
     def _calibrated_logits(self, logits: Floats) -> Floats:
         scaled = self._scale(logits)
-        return scaled if self.calibrator_ is None else self.calibrator_.transform(scaled)
+        if self.calibrator_ is None:
+            return scaled
+        with without_advice():
+            return self.calibrator_.transform(scaled)
 
     def _scale(self, logits: Floats) -> Floats:
         if logits.shape[1] != len(self.scales_):
@@ -285,7 +300,7 @@ class DistanceAwareCalibration(Calibrator):
 
 def _unit_rows(features: ArrayLike, name: str, n_classes: int, caller: str) -> Floats:
     """Return features of length 1, one row for each class."""
-    values = check_array(features, dtype=np.float64, input_name=name)
+    values = check_array(to_numpy(features), dtype=np.float64, input_name=name)
     if len(values) != n_classes:
         raise ValueError(
             f"{caller} got {len(values)} rows of {name} for {n_classes} classes. Pass one row for each, "

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from .._arrays import plain_labels
 from .._compat import _check_method_params, _safe_indexing
 from ..model_selection import LeaveClassesOut
 from ._base import Calibrator
@@ -35,11 +36,6 @@ class HeldOut(NamedTuple):
 
     rows: NDArray[np.intp]
     logits: NDArray[np.float64]
-
-    def of_positive(self, weight: NDArray[np.float64]) -> HeldOut:
-        """Return the rows that count; all of them if none does, which whoever fits on them refuses."""
-        counts = weight[self.rows] > 0
-        return HeldOut(self.rows[counts], self.logits[counts]) if counts.any() else self
 
 
 def held_out_rows(
@@ -185,7 +181,7 @@ def check_prefit(estimator: Any, labels: NDArray[Any], cv: Any, fit_params: dict
             f"A prefit estimator is expected, but this {name} is not fitted. Call its fit first, or pass "
             "cv=5. In searches and cross-validation, which clone, wrap it: FrozenEstimator(estimator)."
         ) from error
-    unknown = np.setdiff1d(labels, estimator.classes_)
+    unknown = np.setdiff1d(labels, plain_labels(estimator.classes_))
     if len(unknown):
         raise ValueError(
             f"y contains labels that the fitted {name} does not know: {unknown[:5].tolist()!r}. "

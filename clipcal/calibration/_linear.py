@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.exceptions import ConvergenceWarning
 
+from .._caller import warn_caller
 from .._compat import Interval, StrOptions
 from ._base import CalibrationRows, Calibrator
 from ._linear_fit import LinearMap, Penalty, fit_linear_map, row_blocks
@@ -79,11 +80,10 @@ class LinearCalibrator(Calibrator):
         log_prob = start.log_probabilities(rows.logits)
         fitted, derivative = fit_linear_map(log_prob, rows.true_column, rows.weight, penalty, full=self._full)
         if derivative > _CONVERGED:
-            warnings.warn(
+            warn_caller(
                 f"{type(self).__name__} stopped before the smallest log loss was reached: the largest "
                 f"derivative is {derivative:.1e}. Raise the penalties, or fit on more rows.",
                 ConvergenceWarning,
-                stacklevel=5,
             )
         self.temperature_, self.smoothing_ = start
         self.coef_, self.intercept_ = fitted

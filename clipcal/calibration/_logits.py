@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._arrays import plain_labels
+from .._columns import in_class_order
+from .._logit_input import advise_of_probabilities, two_columns
+
 __all__ = ["class_logits", "fill_zeros", "zero_logit"]
 
 
@@ -36,26 +40,36 @@ def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.fl
     ValueError
         If `estimator` does not return one column per class, or returns NaN.
     """
-    known = np.asarray(estimator.classes_)
-    if hasattr(estimator, "decision_function"):
-        method = "decision_function"
+    known = np.asarray(plain_labels(estimator.classes_))
+    method = "decision_function" if hasattr(estimator, "decision_function") else "predict_proba"
+    source = f"{type(estimator).__name__}.{method}"
+    if method == "decision_function":
         _refuse_pairs_of_classes(estimator)
-        values = np.asarray(estimator.decision_function(X), dtype=np.float64)
-        if np.isnan(values).any():
-            raise ValueError(f"{type(estimator).__name__}.decision_function returned NaN.")
-        if values.ndim == 1 and len(known) == 2:
-            values = np.column_stack([np.zeros_like(values), values])
-    else:
-        method = "predict_proba"
-        prob = np.asarray(estimator.predict_proba(X), dtype=np.float64)
+    answers = np.asarray(in_class_order(getattr(estimator, method)(X), known, source), dtype=np.float64)
+    one_column = answers.ndim == 1 and len(known) == 2
+    if method == "predict_proba":
+        if one_column:
+            answers = np.column_stack([1.0 - answers, answers])
         # Positive values stay as they are, however small: a floor would change what a confident model said.
-        possible = prob >= np.finfo(np.float64).tiny
-        values = np.log(prob, where=possible, out=np.full(prob.shape, np.nan))
+        possible = answers >= np.finfo(np.float64).tiny
+        values = np.log(answers, where=possible, out=np.full(answers.shape, np.nan))
+    elif np.isnan(answers).any():
+        raise ValueError(f"{source} returned NaN.")
+    else:
+        values = two_columns(answers) if one_column else answers
     if values.ndim != 2 or values.shape[1] != len(known):
         raise ValueError(
-            f"{type(estimator).__name__}.{method} returned an array of shape {values.shape} for "
+            f"{source} returned an array of shape {values.shape} for "
             f"{len(known)} classes; one column per class is needed. For a support vector classifier set "
             "decision_function_shape='ovr'."
+        )
+    if method == "decision_function":
+        advise_of_probabilities(
+            values,
+            f"what {source} returned",
+            "CalibratedCLIPClassifier",
+            "Return their logarithms, or have predict_proba only,",
+            log_odds=one_column,
         )
     logits = np.full((len(values), len(classes)), -np.inf)
     logits[:, np.searchsorted(classes, known)] = values

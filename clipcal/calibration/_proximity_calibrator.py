@@ -6,11 +6,12 @@ from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_array, column_or_1d
+from sklearn.utils import assert_all_finite, check_array, column_or_1d
 
+from .._arrays import to_numpy
 from .._compat import _fit_context
 from .._fitting import all_or_nothing
-from ._base import CalibrationRows, Calibrator
+from ._base import CalibrationRows, Calibrator, as_given
 
 __all__ = ["ProximityCalibrator"]
 
@@ -41,14 +42,16 @@ class ProximityCalibrator(Calibrator):
 
         Parameters
         ----------
-        logits : array-like of shape (n_samples, n_classes)
-            Logits, or logarithms of probabilities. Minus infinity marks a class that is excluded.
+        logits : array-like of shape (n_samples, n_classes) or (n_samples,)
+            Logits, or logarithms of probabilities. Minus infinity marks a class that is excluded. A 1-D
+            array holds the log-odds of the second of two classes, as binary ``decision_function`` does.
 
         y : array-like of shape (n_samples,)
             True labels.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, finite and non-negative. A weight of 2 is the same as the row given twice.
+            Weights, finite and non-negative. A weight of 2 is the same as the row given twice, and rows of
+            weight 0 are not looked at.
 
         classes : array-like of shape (n_classes,), default=None
             The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
@@ -68,9 +71,14 @@ class ProximityCalibrator(Calibrator):
         ValueError
             If the input is empty, holds NaN or plus infinity, or does not fit together, or if `proximity`
             is missing.
+
+        Warns
+        -----
+        UserWarning
+            If `logits` look like probabilities.
         """
         rows = self._read_rows(logits, y, sample_weight, classes)
-        self._fit_near(rows, self._read_proximity(proximity, len(rows.kept), "fit")[rows.kept])
+        self._fit_near(rows, self._read_proximity(proximity, len(rows.kept), "fit", rows.kept))
         return self
 
     def calibrate(self, logits: ArrayLike, *, proximity: ArrayLike | None = None) -> Floats:
@@ -78,8 +86,8 @@ class ProximityCalibrator(Calibrator):
 
         Parameters
         ----------
-        logits : array-like of shape (n_samples, n_classes)
-            Logits of the same kind as in ``fit``.
+        logits : array-like of shape (n_samples, n_classes) or (n_samples,)
+            Logits of the same kind as in ``fit``. A 1-D array holds log-odds, of two classes.
 
         proximity : array-like of shape (n_samples,)
             How near each row is to the same known rows as in ``fit``. It must be given.
@@ -97,19 +105,20 @@ class ProximityCalibrator(Calibrator):
 
         Parameters
         ----------
-        logits : array-like of shape (n_samples, n_classes)
-            Logits of the same kind as in ``fit``.
+        logits : array-like of shape (n_samples, n_classes) or (n_samples,)
+            Logits of the same kind as in ``fit``. A 1-D array holds log-odds, of two classes.
 
         proximity : array-like of shape (n_samples,)
             How near each row is to the same known rows as in ``fit``. It must be given.
 
         Returns
         -------
-        calibrated : ndarray of shape (n_samples, n_classes)
-            Minus infinity where the probability is 0.
+        calibrated : ndarray of shape (n_samples, n_classes) or (n_samples,)
+            Minus infinity where the probability is 0. For log-odds it is log-odds that come back.
         """
         z = self._read_logits(logits)
-        return self._near_logits(z, self._read_proximity(proximity, len(z), "transform"))
+        near = self._read_proximity(proximity, len(z), "transform")
+        return as_given(self._near_logits(z, near), logits)
 
     def _fit_near(self, rows: CalibrationRows, proximity: Floats) -> None:
         raise NotImplementedError
@@ -120,7 +129,13 @@ class ProximityCalibrator(Calibrator):
     def _near_logits(self, logits: Floats, proximity: Floats) -> Floats:
         return self._logarithms(self._near_probabilities(logits, proximity), logits)
 
-    def _read_proximity(self, proximity: ArrayLike | None, n_samples: int, method: str) -> Floats:
+    def _read_proximity(
+        self,
+        proximity: ArrayLike | None,
+        n_samples: int,
+        method: str,
+        kept: NDArray[np.bool_] | slice = slice(None),
+    ) -> Floats:
         caller = f"{type(self).__name__}.{method}"
         if proximity is None:
             raise ValueError(
@@ -128,10 +143,13 @@ class ProximityCalibrator(Calibrator):
                 "features, reference), or put the calibrator into CalibratedCLIPClassifier, which does "
                 "so by itself."
             )
-        near = column_or_1d(check_array(proximity, dtype=np.float64, ensure_2d=False, input_name="proximity"))
+        near = column_or_1d(
+            check_array(to_numpy(proximity), dtype=np.float64, ensure_2d=False, ensure_all_finite=False)
+        )
         if len(near) != n_samples:
             raise ValueError(
                 f"{caller} got {n_samples} rows of logits but {len(near)} entries of proximity. "
                 "Pass one number for each row."
             )
-        return near
+        assert_all_finite(near[kept], input_name="proximity")
+        return near[kept]

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.utils import check_array
 
+from .._arrays import plain_labels, to_numpy
+from .._columns import column_names, column_order
 from .._compat import _safe_indexing
 from ..metrics import proximity
 from ._base import Calibrator
@@ -37,14 +39,18 @@ def image_features(estimator: Any, X: Any) -> NDArray[np.floating]:
         If neither gives features.
     """
     if hasattr(estimator, "image_features"):
-        return estimator.image_features(X)
+        return np.asarray(to_numpy(estimator.image_features(X)))
     if issparse(X):
         raise TypeError(
             "This calibrator measures how near rows are to each other, for which sparse data is not "
             "supported. Pass X.toarray(), or use a calibrator without proximity."
         )
+    names, known = column_names(X), getattr(estimator, "feature_names_in_", None)
+    order = None if names is None or known is None else column_order(names, list(known))
     try:
-        return check_array(X, dtype=np.float64)
+        features = check_array(to_numpy(X), dtype=np.float64)
+        # A classifier that finds its columns by name takes them in any order.
+        return features if order is None else features[:, order]
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"This calibrator measures how near rows are to each other, but {type(estimator).__name__} has "
@@ -80,11 +86,13 @@ def text_side_inputs(estimator: Any) -> dict[str, NDArray[np.floating]]:
     Returns
     -------
     side : dict
-        ``text_features`` and ``zero_shot_features``, both of shape (n_classes, n_features).
+        ``text_features`` and ``zero_shot_features``, both of shape (n_classes, n_features), in the order of
+        the sorted labels.
     """
+    zero_shot = estimator.zero_shot()
     return {
-        "text_features": estimator.text_features_,
-        "zero_shot_features": estimator.zero_shot().text_features_,
+        name: np.asarray(to_numpy(source.text_features_))[np.argsort(plain_labels(source.classes_))]
+        for name, source in (("text_features", estimator), ("zero_shot_features", zero_shot))
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,7 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
-from .._compat import _check_sample_weight
+from .._arrays import to_numpy
+from .._caller import warn_caller
+from .._columns import check_names
+from .._logit_input import advise_of_probabilities, holds_log_odds, two_columns
+from .._weights import check_weight
 
 __all__ = ["TemperatureSolution", "fit_temperature", "solve_temperature"]
 
@@ -39,14 +42,15 @@ def fit_temperature(logits: ArrayLike, y_index: ArrayLike, sample_weight: ArrayL
 
     Parameters
     ----------
-    logits : array-like of shape (n_samples, n_classes)
-        Logits. Minus infinity marks a class that the model excludes.
+    logits : array-like of shape (n_samples, n_classes) or (n_samples,)
+        Logits. Minus infinity marks a class that the model excludes. A 1-D array holds the log-odds of the
+        second of two classes, as binary ``decision_function`` does.
 
     y_index : array-like of shape (n_samples,), dtype int
-        Column of the true class of each row.
+        Column of the true class of each row; for log-odds 0 or 1.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights, finite and non-negative.
+        Weights, finite and non-negative. Rows of weight 0 are not looked at.
 
     Returns
     -------
@@ -63,7 +67,7 @@ def fit_temperature(logits: ArrayLike, y_index: ArrayLike, sample_weight: ArrayL
     -----
     UserWarning
         If no finite positive temperature is best: every row is classified correctly, or the true classes
-        score no higher than the average class.
+        score no higher than the average class. Also if `logits` look like probabilities.
 
     References
     ----------
@@ -105,11 +109,9 @@ def solve_temperature(
         reason = "every row is classified correctly, so the lower the temperature, the smaller the loss"
     else:
         reason = "the true classes score no higher than the average class"
-    warnings.warn(
+    warn_caller(
         f"The data do not determine a temperature: {reason}. The temperature is set to 1, which leaves the "
-        "probabilities as they are. Calibrate on more rows, none of which the model was trained on.",
-        UserWarning,
-        stacklevel=3,
+        "probabilities as they are. Calibrate on more rows, none of which the model was trained on."
     )
     return TemperatureSolution(1.0, False)
 
@@ -200,26 +202,41 @@ def _check_logits(
     logits: ArrayLike, y_index: ArrayLike, sample_weight: ArrayLike | None
 ) -> tuple[NDArray[np.floating], NDArray[np.intp], Floats]:
     """Return logits in their own precision, true columns and weights, without rows of weight zero."""
-    z = check_array(logits, dtype=[np.float64, np.float32], ensure_all_finite=False, input_name="logits")
-    if not (z.max(axis=1) < np.inf).all():  # which NaN is not, either
-        raise ValueError("logits contains NaN or plus infinity. Only finite values and -inf are allowed.")
-    columns = column_or_1d(y_index)
+    log_odds = holds_log_odds(logits)
+    z = check_array(
+        two_columns(logits), dtype=[np.float64, np.float32], ensure_all_finite=False, input_name="logits"
+    )
+    columns = column_or_1d(to_numpy(y_index))
     check_consistent_length(z, columns)
-    if columns.dtype.kind not in "iu" or columns.min() < 0 or columns.max() >= z.shape[1]:
-        raise ValueError(
-            f"y_index must hold integers from 0 to {z.shape[1] - 1}, the columns of the true classes; "
-            f"got {np.unique(columns)[:5].tolist()!r}. Pass np.searchsorted(classes, y)."
-        )
-    weight = _check_sample_weight(sample_weight, z, dtype=np.float64, ensure_non_negative=True)
+    weight = check_weight(sample_weight, len(z))
     kept = weight > 0
-    if not kept.any():
-        raise ValueError("All entries of sample_weight are zero; at least one row must count.")
     if not kept.all():
         z, columns, weight = z[kept], columns[kept], weight[kept]
+    if not (z.max(axis=1) < np.inf).all():  # which NaN is not, either
+        raise ValueError("logits contains NaN or plus infinity. Only finite values and -inf are allowed.")
+    columns = _check_columns(columns, z.shape[1])
+    check_names(logits, np.arange(z.shape[1]), "logits", "y_index counts them", option=None, partly=False)
+    cure = "Pass scipy.special.logit(p)" if log_odds else "Pass np.log(p)"
+    advise_of_probabilities(z, "logits", "fit_temperature", cure, log_odds=log_odds)
     excluded = np.flatnonzero(np.isneginf(z[np.arange(len(z)), columns]))
     if len(excluded):
         raise ValueError(
             f"The logit of the true class is -inf in {len(excluded)} rows, which no temperature can "
             "mend. Leave these rows out."
         )
-    return z, columns.astype(np.intp), weight
+    return z, columns, weight
+
+
+def _check_columns(columns: NDArray[Any], n_columns: int) -> NDArray[np.intp]:
+    if columns.dtype.kind == "f" and np.array_equal(columns, np.trunc(columns)):
+        columns = columns.astype(np.intp)  # floats where rows without a class, of weight 0, held NaN
+    if columns.dtype.kind not in "iu" or columns.min() < 0 or columns.max() >= n_columns:
+        found = np.unique(columns)[:5].tolist()
+        cure = "Pass np.searchsorted(classes, y)."
+        if n_columns == 1 and found == [0, 1]:
+            cure = "If logits holds the log-odds of the second of two classes, pass logits[:, 0]."
+        raise ValueError(
+            f"y_index must hold integers from 0 to {n_columns - 1}, the columns of the true classes; "
+            f"got {found!r}. {cure}"
+        )
+    return columns.astype(np.intp)

@@ -113,8 +113,8 @@ class VennAbersCalibration(ScoreCalibrator):
 
         Parameters
         ----------
-        logits : array-like of shape (n_samples, n_classes)
-            Logits of the same kind as in ``fit``.
+        logits : array-like of shape (n_samples, n_classes) or (n_samples,)
+            Logits of the same kind as in ``fit``. A 1-D array holds log-odds, of two classes.
 
         Returns
         -------

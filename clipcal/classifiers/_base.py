@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from clipcal._arrays import to_numpy
-from clipcal._compat import _check_sample_weight, _safe_indexing
+from clipcal._arrays import plain_labels, to_numpy
+from clipcal._compat import _num_samples
+from clipcal._score import ScoredClassifier
+from clipcal._weights import check_weight, rows_that_count, take_rows
 from clipcal.caching import MemoryLike
 from clipcal.classifiers._prediction import (
     best_classes,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["CLIPClassifier"]
 
 
-class CLIPClassifier(ClassifierMixin, BaseEstimator):
+class CLIPClassifier(ScoredClassifier, BaseEstimator):
     """Base of classifiers whose logits are scaled cosines between images and class texts.
 
     Subclasses have the parameters ``backbone``, ``class_names``, ``allow_duplicate_names``,
@@ -85,6 +87,12 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
         self, X: Any, y: Any, sample_weight: ArrayLike | None
     ) -> tuple[Any, NDArray[np.intp], NDArray[np.float64]]:
         """Set the classes; return X, class positions and weights without samples of zero weight."""
+        y, sample_weight = plain_labels(_without_tensors(y)), _without_tensors(sample_weight)
+        rows = None if y is None or sample_weight is None else rows_that_count(sample_weight, _num_samples(y))
+        if rows is not None:
+            # Nothing that is wrong with the other samples matters: a missing label, NaN, an unreadable file.
+            check_consistent_length(X, y)
+            X, y, sample_weight = take_rows(rows, X, y, np.asarray(sample_weight))
         if input_kind(X) == "embeddings":
             X = validate_data(self, _without_tensors(X), dtype=np.float64)
         else:
@@ -92,9 +100,6 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
             self.__dict__.pop("feature_names_in_", None)  # of an earlier fit on a frame
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        y = _without_tensors(y)
-        if getattr(getattr(y, "dtype", None), "kind", None) == "T":
-            y = y.astype(object)  # scikit-learn knows no strings of variable width
         if isinstance(y, (list, tuple)) and np.ndim(y) == 1:
             split_labels(y)
         y = column_or_1d(y, warn=True)
@@ -113,14 +118,7 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
                 warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
             check_classification_targets(y)
         check_consistent_length(X, y)
-        weights = _check_sample_weight(
-            _without_tensors(sample_weight), np.empty((len(y), 1)), dtype=np.float64, ensure_non_negative=True
-        )
-        if not weights.any():
-            raise ValueError("Every sample weight is zero; give some samples a positive sample_weight.")
-        if not weights.all():
-            rows = np.flatnonzero(weights)
-            X, y, weights = _safe_indexing(X, rows), y[rows], weights[rows]
+        weights = check_weight(sample_weight, len(y))
         # Only ratios matter; the loop computes in float32, which huge and tiny weights leave.
         weights = weights / weights.max()
         weights /= weights.mean()
@@ -274,7 +272,7 @@ class CLIPClassifier(ClassifierMixin, BaseEstimator):
             belong to its own classes.
         """
         check_is_fitted(self, "text_features_")
-        values, names = split_labels(labels)
+        values, names = split_labels(plain_labels(labels))
         classes = np.unique(np.asarray(values))
         if len(classes) != len(values):
             repeated = [label for label, count in Counter(values).items() if count > 1]

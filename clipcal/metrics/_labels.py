@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import column_or_1d
 
 from .._arrays import to_numpy
-from .._columns import column_names, column_order, contradict, shorten
+from .._columns import check_names
 
 __all__ = [
     "Columns",
@@ -177,7 +177,7 @@ def read_columns(
     n_columns = 2 if len(shape) == 1 else shape[1]
     if labels is None:
         columns = _default_columns(y, all_rows, shape, name)
-        _check_names(y_prob, name, columns, "the columns are taken to be those of the sorted labels")
+        check_names(y_prob, columns, name, "the columns are taken to be those of the sorted labels")
         return Columns(columns, None)
     columns = read_labels(labels, "labels")
     if len(columns) != n_columns:
@@ -191,7 +191,7 @@ def read_columns(
     ordered = columns[order]
     if (ordered[1:] == ordered[:-1]).any():
         raise ValueError(f"labels must be distinct; got {columns.tolist()!r}.")
-    _check_names(y_prob, name, columns, "labels says")
+    check_names(y_prob, columns, name, "labels says")
     return Columns(columns, None if (order == np.arange(len(order))).all() else order)
 
 
@@ -254,24 +254,6 @@ def _default_columns(
     raise ValueError(
         f"{name} has {columns_of} but y_true holds {len(found)} distinct labels, so the "
         f"columns cannot be told apart. Pass {remedy}."
-    )
-
-
-def _check_names(y_prob: Any, name: str, columns: NDArray[Any], assumption: str) -> None:
-    """Refuse a data frame whose columns are named after labels, in another order or not all of them."""
-    names = column_names(y_prob)
-    if names is None:
-        return
-    assumed = columns.tolist()
-    order = column_order(names, assumed)
-    if order == sorted(order) if order else not contradict(names, assumed):
-        return
-    cure = f"labels=list({name}.columns)"
-    if order and set(names) != set(assumed):  # text in place of other labels, as which it would not be taken
-        cure = f"{name}[{shorten([names[position] for position in order])}]"
-    raise ValueError(
-        f"The columns of {name} are named {shorten(names)}, but {assumption} {shorten(assumed)}. Pass "
-        f"{cure} if the names are right, or {name}.to_numpy() if they are not."
     )
 
 

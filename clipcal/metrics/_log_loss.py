@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._compat import validate_params
+from .._logit_input import advise_of_probabilities, two_columns
 from ._input import read_matrix, read_weight, row_slices
 from ._labels import find_columns, read_columns
 from ._top_label import ClassProbabilities, read_class_probabilities
@@ -136,8 +137,14 @@ def negative_log_likelihood_from_logits(
     if rows is not None:
         y, scores = y[rows], scores[rows]
     columns = read_columns(y, all_labels, logits, scores.shape, labels, name="logits")
-    if scores.ndim == 1:
-        scores = np.column_stack([np.zeros_like(scores), scores])
+    log_odds, scores = scores.ndim == 1, two_columns(scores)
+    advise_of_probabilities(
+        scores,
+        "logits",
+        "negative_log_likelihood_from_logits",
+        "Call negative_log_likelihood(y_true, p)",
+        log_odds=log_odds,
+    )
     true_column = find_columns(
         y,
         columns,

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._arrays import plain_labels, to_numpy
 from .._caller import without_advice
-from .._columns import in_class_order
+from .._columns import class_probabilities, in_class_order
 from .._compat import (
     HasMethods,
     _BaseScorer,
@@ -93,8 +93,7 @@ class _InClassOrder:
         return get_tags(self._estimator)
 
     def predict_proba(self, X: Any) -> NDArray[Any]:
-        prob = self._in_order(self._estimator.predict_proba(X))
-        return np.column_stack([1.0 - prob, prob]) if prob.ndim == 1 and len(self.classes_) == 2 else prob
+        return class_probabilities(self._estimator, X)[1]
 
     def shared_by(self, method_caller: Callable[..., Any], X: Any) -> NDArray[Any]:
         """Predict by way of scikit-learn's helper, which shares the answer among scorers."""
@@ -103,9 +102,8 @@ class _InClassOrder:
         # to a column, whichever that is.
         if isinstance(prob, np.ndarray):
             return prob
-        return self.predict_proba(X) if np.ndim(prob) == 1 else self._in_order(prob)
-
-    def _in_order(self, prob: Any) -> NDArray[Any]:
+        if np.ndim(prob) == 1:
+            return self.predict_proba(X)
         return in_class_order(prob, self.classes_, f"{type(self._estimator).__name__}.predict_proba")
 
 
@@ -371,8 +369,7 @@ def _out_of_fold(
     """Fit one fold, and return its classes and probabilities."""
     params = _check_method_params(X, params, indices=train)
     estimator.fit(_safe_indexing(X, train), _safe_indexing(y, train), **params)
-    answers = _InClassOrder(estimator)
-    return answers.classes_, answers.predict_proba(_safe_indexing(X, test))
+    return class_probabilities(estimator, _safe_indexing(X, test))
 
 
 def _pool(

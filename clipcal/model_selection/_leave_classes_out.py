@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseShuffleSplit
 from sklearn.utils import check_consistent_length, check_random_state, check_scalar, column_or_1d
 
+from .._arrays import plain_labels
+
 __all__ = ["LeaveClassesOut"]
 
 # A classifier needs two classes to tell apart, on either side.
@@ -114,7 +116,7 @@ class LeaveClassesOut(BaseShuffleSplit):
         n_splits = self.get_n_splits()
         if y is None:
             raise ValueError("LeaveClassesOut splits by class; pass y, as in split(X, y).")
-        labels = column_or_1d(y)
+        labels = column_or_1d(plain_labels(y))
         check_consistent_length(X, labels)
         classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
         n_out = self._n_held_out(len(classes))

@@ -15,13 +15,16 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_is_fitted
 
+from .._arrays import plain_labels
 from .._compat import (
     StrOptions,
     _check_method_params,
+    _num_samples,
     _routing_enabled,
     _safe_indexing,
     validate_params,
 )
+from .._weights import rows_that_count, take_rows
 
 __all__ = ["CLASSES", "Classes", "estimator_for", "open_vocabulary", "rows_and_classes"]
 
@@ -119,9 +122,15 @@ class _OpenVocabularyScorer:
 
     def __call__(self, estimator: Any, X: Any, y_true: ArrayLike, **params: Any) -> Any:
         """Score a copy of a fitted estimator that knows the classes of the fold."""
-        params = {name: value for name, value in params.items() if value is not None}
+        params = {name: plain_labels(value) for name, value in params.items() if value is not None}
         if _routing_enabled():
             params = process_routing(self, "score", **params)["scorer"]["score"]
+        y_true = plain_labels(y_true)
+        counted = rows_that_count(params.get("sample_weight"), _num_samples(y_true))
+        if counted is not None:
+            # Before classes are counted, and labels looked at.
+            params = _check_method_params(X, params=params, indices=counted)
+            X, y_true = take_rows(counted, X, y_true)
         y = column_or_1d(y_true)
         rows, classes = rows_and_classes(estimator, y, self._classes)
         if len(rows) < len(y):
@@ -181,7 +190,7 @@ def rows_and_classes(
     rows = np.arange(len(y))
     if wanted != "fold":
         check_is_fitted(estimator)
-        known = np.isin(y, np.asarray(estimator.classes_))
+        known = np.isin(y, plain_labels(estimator.classes_))
         rows = np.flatnonzero(known if wanted == "seen" else ~known)
     classes = np.unique(y[rows])
     if len(classes) < 2:
@@ -201,7 +210,7 @@ def rows_and_classes(
 
 def estimator_for(estimator: Any, classes: NDArray[Any]) -> Any:
     """Return a fitted copy of an estimator, or of what wraps it, for other classes."""
-    if np.array_equal(np.asarray(getattr(estimator, "classes_", ())), classes):
+    if np.array_equal(plain_labels(getattr(estimator, "classes_", ())), classes):
         return estimator
     if hasattr(estimator, "with_classes"):
         # Plain Python values, which mappings of labels to names are sure to hold.

@@ -13,6 +13,8 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import column_or_1d, indexable
 from sklearn.utils.parallel import Parallel, delayed
 
+from .._arrays import plain_labels
+from .._columns import class_probabilities
 from .._compat import HasMethods, _safe_indexing, validate_params
 from ._leave_classes_out import LeaveClassesOut
 from ._open_vocabulary import CLASSES, Classes, estimator_for, rows_and_classes
@@ -83,6 +85,7 @@ def open_vocabulary_predictions(
     y: ArrayLike,
     *,
     cv: Any = None,
+    groups: ArrayLike | None = None,
     classes: Classes = "unseen",
     n_jobs: int | None = None,
 ) -> OpenVocabularyPredictions:
@@ -105,6 +108,9 @@ def open_vocabulary_predictions(
 
     cv : cross-validation generator, iterable or int, default=None
         The splits; None is ``LeaveClassesOut()``.
+
+    groups : array-like of shape (n_samples,), default=None
+        Group labels, for splitters that use them.
 
     classes : {"unseen", "fold", "seen"}, default="unseen"
         The classes to choose among, and the rows to predict; see :func:`open_vocabulary`.
@@ -145,7 +151,7 @@ def open_vocabulary_predictions(
     >>> 0 < error < 0.5
     True
     """
-    X, y = indexable(X, y)
+    X, y, groups = indexable(X, plain_labels(y), plain_labels(groups))
     truth = column_or_1d(y)
     labels = np.unique(truth)
     splitter = LeaveClassesOut() if cv is None else check_cv(cv, truth, classifier=True)
@@ -155,7 +161,7 @@ def open_vocabulary_predictions(
         delayed(_predict_split)(
             clone(estimator), X, truth, every_row[train], every_row[test], classes, labels
         )
-        for train, test in splitter.split(X, truth)
+        for train, test in splitter.split(X, truth, groups)
     )
     row = np.concatenate([rows for rows, _ in parts])
     return OpenVocabularyPredictions(
@@ -179,7 +185,7 @@ def _predict_split(
     """Fit on one part; return the rows of the other that qualify, and their probabilities."""
     estimator.fit(_safe_indexing(X, train), y[train])
     rows, offered = rows_and_classes(estimator, y[test], classes)
-    other = estimator_for(estimator, offered)
+    known, answers = class_probabilities(estimator_for(estimator, offered), _safe_indexing(X, test[rows]))
     prob = np.zeros((len(rows), len(labels)))
-    prob[:, np.searchsorted(labels, other.classes_)] = other.predict_proba(_safe_indexing(X, test[rows]))
+    prob[:, np.searchsorted(labels, known)] = answers
     return test[rows], prob

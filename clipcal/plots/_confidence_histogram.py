@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..metrics import CalibrationBins, calibration_bins
+from ._measure import predictions_of
 from ._names import entitle, grow
 from ._style import INK, PALE, VERMILLION, axes_of, bare_spines, legend_below
 
@@ -115,10 +116,7 @@ class ConfidenceHistogramDisplay:
             The display, already drawn.
         """
         return cls.from_predictions(
-            y,
-            estimator.predict_proba(X),
-            labels=estimator.classes_,
-            sample_weight=sample_weight,
+            **predictions_of(estimator, X, y, sample_weight),
             n_bins=n_bins,
             strategy=strategy,
             name=type(estimator).__name__ if name is None else name,

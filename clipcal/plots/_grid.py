@@ -8,8 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._arrays import plain_labels
 from .._optional import import_optional
-from ._measure import measure
+from .._weights import check_weight, distinct_labels
+from ._measure import measure, predictions_of
 from ._names import as_text, entitle, grow, write
 from ._reliability import ReliabilityDisplay
 from ._reliability_parts import axis_labels
@@ -135,11 +137,8 @@ class ReliabilityGridDisplay:
         displays = [
             ReliabilityDisplay(
                 **measure(
-                    y,
-                    estimator.predict_proba(X),
+                    **predictions_of(estimator, X, y, sample_weight),
                     class_label=class_label,
-                    labels=estimator.classes_,
-                    sample_weight=sample_weight,
                     n_bins=n_bins,
                     strategy=strategy,
                     band=band,
@@ -215,7 +214,11 @@ class ReliabilityGridDisplay:
         display : ReliabilityGridDisplay
             The display, already drawn.
         """
-        labels = np.unique(y_true) if labels is None else labels
+        if labels is None:
+            every_label = np.ravel(plain_labels(y_true))
+            kept = check_weight(sample_weight, len(every_label)) > 0
+            n_columns = 2 if np.ndim(y_prob) == 1 else np.shape(y_prob)[1]
+            labels = distinct_labels(every_label[kept], every_label, n_columns)
         displays = [
             ReliabilityDisplay(
                 **measure(
@@ -231,7 +234,7 @@ class ReliabilityGridDisplay:
                 ),
                 name=as_text(class_label),
             )
-            for class_label in np.asarray(labels if class_labels is None else class_labels)
+            for class_label in np.asarray(plain_labels(labels if class_labels is None else class_labels))
         ]
         return cls(displays, n_columns=n_columns).plot(figure, **plot_kwargs)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from numpy.typing import ArrayLike
 
 from ..metrics import CalibrationBins
-from ._measure import measure
+from ._measure import measure, predictions_of
 from ._names import as_text, entitle, grow
 from ._reliability_parts import (
     axis_labels,
@@ -197,11 +197,8 @@ class ReliabilityDisplay:
         kind = type(estimator).__name__
         title = kind if class_label is None else f"{kind}, {as_text(class_label)}"
         return cls.from_predictions(
-            y,
-            estimator.predict_proba(X),
+            **predictions_of(estimator, X, y, sample_weight),
             class_label=class_label,
-            labels=estimator.classes_,
-            sample_weight=sample_weight,
             n_bins=n_bins,
             strategy=strategy,
             band=band,

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .._optional import import_optional
 from ..metrics import area_under_risk_coverage, risk_coverage_curve
+from ._measure import predictions_of
 from ._names import as_text, grow
 from ._style import QUIET, axes_of, bare_spines, legend_below, series_style
 
@@ -131,10 +132,7 @@ class RiskCoverageDisplay:
             The display, already drawn.
         """
         return cls.from_predictions(
-            y,
-            estimator.predict_proba(X),
-            labels=estimator.classes_,
-            sample_weight=sample_weight,
+            **predictions_of(estimator, X, y, sample_weight),
             name=type(estimator).__name__ if name is None else name,
             ax=ax,
             **plot_kwargs,

@@ -19,7 +19,6 @@ COLUMNS = "one column of logits is needed for each label"
 EXPECTED = {
     name: COLUMNS
     for name in (
-        "check_all_zero_sample_weights_error",
         "check_dtype_object",
         "check_estimators_dtypes",
         "check_estimators_fit_returns_self",

@@ -105,6 +105,7 @@ def test_redistribution_keeps_the_first_choice(logits, confidence):
     assert_allclose(same, softmax(logits, axis=1), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:Every row of logits")
 @each(ALL)
 @given(seed=st.integers(0, 999), queries=hard_logits, n=st.integers(1, 30))
 @settings(deadline=None, max_examples=10)
@@ -120,6 +121,7 @@ def test_hard_queries(calibrator, seed, queries, n):
     assert_allclose(fitted.calibrate(np.asfortranarray(queries)), one_by_one, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:Every row of logits")
 @each(ALL)
 @given(logits=hard_logits, seed=st.integers(0, 99))
 @settings(deadline=None, max_examples=10)

@@ -38,7 +38,7 @@ def texts(n_base, n_new, seed, n_features=6):
 def fit(base_before, base_after, **parameters):
     k = len(base_before)
     return DistanceAwareCalibration(**parameters).fit(
-        np.eye(k), np.arange(k), text_features=base_after, zero_shot_features=base_before
+        9 * np.eye(k), np.arange(k), text_features=base_after, zero_shot_features=base_before
     )
 
 
@@ -173,7 +173,7 @@ def test_what_it_promises_follows_its_calibrator():
 def test_worded_refusals(change, message):
     given_ = {"text_features": np.eye(2), "zero_shot_features": np.eye(2), **change}
     with pytest.raises(ValueError, match=message):
-        DistanceAwareCalibration().fit(np.eye(2), [0, 1], **given_)
+        DistanceAwareCalibration().fit(9 * np.eye(2), [0, 1], **given_)
 
 
 def test_worded_refusals_for_other_classes():

@@ -263,7 +263,7 @@ def test_a_class_without_rows_stays_as_it_was(make):
         (1e3 * np.eye(3), [0, 1, 2]),  # saturated and right
         (1e3 * np.eye(3), [1, 2, 0]),  # saturated and wrong
         ([[1e3, -1e3, 0]] * 4, [0, 0, 1, 2]),  # saturated and both
-        (np.eye(3).repeat(4, axis=0), [1] * 12),  # one class
+        (2 * np.eye(3).repeat(4, axis=0), [1] * 12),  # one class
         ([[1.0, 0.0, -np.inf], [-np.inf, 0.0, 1.0]], [0, 2]),  # impossible classes
         (np.log(np.maximum(np.eye(3)[[0, 1, 1]], 1e-300)), [0, 1, 2]),  # probabilities of 0 and 1
     ],

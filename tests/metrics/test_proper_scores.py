@@ -306,6 +306,7 @@ class TestBaseToNew:
             base_to_new_summary(0.5, 0.5, average="geometric")
 
 
+@pytest.mark.filterwarnings("ignore:Every row of logits")
 def test_input_is_not_changed():
     y, prob = random_case(0, 20, 3)
     before = prob.copy()

@@ -283,3 +283,28 @@ def test_what_is_no_scorer():
         open_vocabulary(ece_scorer, classes="new")
     with pytest.raises(ValueError, match="'scorer' parameter"):
         open_vocabulary(None)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, "gnu"])
+def test_rows_of_weight_zero_are_not_there(missing):
+    weight = np.where(np.arange(len(Y)) % 5 == 2, 0.0, 1.0 + np.arange(len(Y)) % 2)
+    left = weight > 0
+    rows, labels = X.copy(), Y.astype(object)
+    rows[~left], labels[~left] = np.nan, missing
+    for classes in ("fold", "unseen", "seen"):
+        for inner in (ece_scorer, {"ece": ece_scorer, "nll": "neg_log_loss"}):
+            scorer = open_vocabulary(inner, classes=classes)
+            expected = scorer(FITTED, X[left], Y[left], sample_weight=weight[left])
+            assert scorer(FITTED, rows, labels, sample_weight=weight) == expected
+            assert scorer(FITTED, list(rows), list(labels), sample_weight=list(weight)) == expected
+    with config_context(enable_metadata_routing=True):
+        inner = make_calibration_scorer(expected_calibration_error).set_score_request(sample_weight=True)
+        found = open_vocabulary(inner)(FITTED, rows, labels, sample_weight=weight)
+    assert_allclose(found, -expected_on(left, weight))
+
+
+def expected_on(left, weight):
+    other = FITTED.with_classes(NAMES)
+    return expected_calibration_error(
+        Y[left], other.predict_proba(X[left]), labels=other.classes_, sample_weight=weight[left]
+    )

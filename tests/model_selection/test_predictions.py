@@ -3,12 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 from nearest_text import NAMES, TEXTS, NearestText
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.metrics import log_loss
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -155,3 +156,31 @@ def test_search_for_a_weight_on_the_embedded_clip():
     assert scorer(search, embeddings, y) == ece_scorer(search, embeddings, y)
     said = open_vocabulary_predictions(search.best_estimator_, embeddings, y, cv=cv)
     assert len(said.row) == len(y)
+
+
+class InFrames(NearestText):
+    def predict_proba(self, X):
+        prob = super().predict_proba(X)
+        return pd.DataFrame(prob[:, ::-1], columns=self.classes_[::-1])
+
+
+def test_columns_of_a_frame_are_taken_by_name():
+    plain = open_vocabulary_predictions(NearestText(), X, Y, cv=CV)
+    for target in (Y, Y.astype(np.dtypes.StringDType())):
+        framed = open_vocabulary_predictions(InFrames(), X, target, cv=CV)
+        assert_array_equal(framed.y_prob, plain.y_prob)
+        assert_array_equal(framed.labels, plain.labels)
+    scorer = open_vocabulary(ece_scorer)
+    assert scorer(InFrames().fit(X, Y), X, Y) == scorer(NearestText().fit(X, Y), X, Y)
+
+
+def test_groups_reach_the_splitter():
+    groups = np.arange(len(Y)) % 4
+    splits = list(GroupKFold(2).split(X, Y, groups))
+    by_hand = open_vocabulary_predictions(NearestText(), X, Y, cv=splits, classes="fold")
+    for given in (groups, list(groups)):
+        found = open_vocabulary_predictions(
+            NearestText(), X, Y, cv=GroupKFold(2), groups=given, classes="fold"
+        )
+        assert_array_equal(found.row, by_hand.row)
+        assert_array_equal(found.y_prob, by_hand.y_prob)

@@ -4,7 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
+from framed import Framed
 from matplotlib import pyplot
+from sklearn.linear_model import LogisticRegression
 
 from clipcal.metrics import calibration_bins
 from clipcal.plots import (
@@ -12,6 +14,7 @@ from clipcal.plots import (
     ConfidenceHistogramDisplay,
     FeatureDivergenceDisplay,
     ReliabilityDisplay,
+    ReliabilityGridDisplay,
     RiskCoverageDisplay,
     TrainingHistoryDisplay,
 )
@@ -104,3 +107,63 @@ def test_a_name_at_plot_time_wins(make):
     else:
         assert display.plot(name="other").ax_.get_title() == "other"
         assert display.plot().ax_.get_title() == "a name"
+
+
+MODEL_ROWS = RNG.normal(size=(200, 4))
+KINDS = np.array(["ant", "bee", "cow", "doe"])[(MODEL_ROWS + RNG.gumbel(size=(200, 4))).argmax(axis=1)]
+
+
+def by_estimator(display, estimator, y=KINDS, X=MODEL_ROWS, **options):
+    if display is ReliabilityGridDisplay:
+        return display.from_estimators({"a": estimator}, X, y, **options).displays[0]
+    return display.from_estimator(estimator, X, y, **options)
+
+
+def shown(display):
+    if isinstance(display, RiskCoverageDisplay):
+        return np.concatenate([display.coverage, display.risk])
+    return np.concatenate([display.bins.confidence, display.bins.accuracy, display.bins.weight])
+
+
+FROM_ESTIMATOR = [
+    ReliabilityDisplay,
+    ConfidenceHistogramDisplay,
+    RiskCoverageDisplay,
+    ReliabilityGridDisplay,
+]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "text", "table"])
+@pytest.mark.parametrize("display", FROM_ESTIMATOR)
+def test_columns_of_a_frame_are_taken_by_name(display, kind):
+    plain = LogisticRegression().fit(MODEL_ROWS, KINDS)
+    framed = Framed(kind).fit(MODEL_ROWS, KINDS)
+    np.testing.assert_allclose(shown(by_estimator(display, framed)), shown(by_estimator(display, plain)))
+    wrong = Framed(kind, names=["doe", "cow", "bee", "fly"]).fit(MODEL_ROWS, KINDS)
+    with pytest.raises(ValueError, match=r"Framed.predict_proba returned columns named"):
+        by_estimator(display, wrong)
+
+
+@pytest.mark.parametrize("display", FROM_ESTIMATOR)
+def test_rows_of_weight_zero_are_not_predicted(display):
+    plain = LogisticRegression().fit(MODEL_ROWS, KINDS)
+    weight = np.where(np.arange(200) % 4 == 1, 0.0, 2.0)
+    left = weight > 0
+    rows, labels = MODEL_ROWS.copy(), KINDS.astype(object)
+    rows[~left], labels[~left] = np.nan, None
+    expected = by_estimator(display, plain, KINDS[left], MODEL_ROWS[left], sample_weight=weight[left])
+    for given in (weight, weight.tolist()):
+        found = by_estimator(display, plain, labels, rows, sample_weight=given)
+        np.testing.assert_allclose(shown(found), shown(expected))
+    wide = KINDS.astype(np.dtypes.StringDType())
+    np.testing.assert_allclose(shown(by_estimator(display, plain, wide)), shown(by_estimator(display, plain)))
+
+
+def test_a_grid_shows_the_classes_of_the_rows_that_count():
+    labels = np.array(["ant", "bee", None, "ant"], dtype=object)
+    prob = [[0.9, 0.1], [0.2, 0.8], [np.nan, 7.0], [0.6, 0.4]]
+    grid = ReliabilityGridDisplay.from_predictions(labels, prob, sample_weight=[1, 1, 0, 1], n_bins=2)
+    assert [display.name for display in grid.displays] == ["ant", "bee"]
+    # A row without weight may still name a column.
+    grid = ReliabilityGridDisplay.from_predictions([0, 1, 2], np.eye(3), sample_weight=[1, 1, 0], n_bins=2)
+    assert [display.name for display in grid.displays] == ["0", "1", "2"]
