@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._arrays import plain_labels
 from .._caller import without_advice
 from .._compat import HasMethods, StrOptions, _fit_context, _routing_enabled
+from .._components import NamedComponents
 from .._score import ScoredClassifier
 from ..metrics import proximity
 from ._base import Calibrator
@@ -45,7 +46,7 @@ def _has_with_classes(self: CalibratedCLIPClassifier) -> bool:
     return hasattr(getattr(self, "estimator_", self.estimator), "with_classes")
 
 
-class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, BaseEstimator):
+class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedComponents):
     """Fit a calibrator on rows that the classifier was not trained on, and apply it to all predictions.
 
     It works around any classifier of scikit-learn. Around one that can be asked about other classes, such as
@@ -122,6 +123,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, BaseEstimat
     True
     """
 
+    _components: ClassVar[tuple[str, ...]] = ("method",)
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "estimator": [HasMethods(["fit", "decision_function"]), HasMethods(["fit", "predict_proba"])],
         "method": "no_validation",
@@ -134,6 +136,9 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, BaseEstimat
         self.estimator = estimator
         self.method = method
         self.cv = cv
+
+    def _named_component(self, parameter: str, name: str) -> Any:
+        return clone(named_calibrator(name))
 
     # The wrapped estimator checks its own parameters when it is fitted.
     @_fit_context(prefer_skip_nested_validation=False)

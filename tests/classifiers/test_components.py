@@ -6,7 +6,8 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from toy_backbone import AnyWidthBackbone
 
-from clipcal import CoOp, PromptTunedCLIPClassifier, ece_scorer
+from clipcal import CalibratedCLIPClassifier, CoOp, PromptTunedCLIPClassifier, ece_scorer
+from clipcal.calibration import CALIBRATORS
 from clipcal.methods import KgCoOp
 from clipcal.regularizers import AnchorRegularizer, DynamicOutlierRegularizer
 
@@ -84,3 +85,23 @@ def test_refused(params, change, words):
 def test_a_class_in_place_of_an_object():
     with pytest.raises(TypeError, match=r"method is the class CoOp; pass an instance: CoOp\(\)"):
         make(method=CoOp).fit(X, Y)
+
+
+class TestCalibrators:
+    def test_a_search_over_a_named_calibrator_and_the_classifier_inside(self):
+        calibrated = CalibratedCLIPClassifier(make(regularizer="kg"), method="histogram", cv=2)
+        grid = {"method__n_bins": [2, 5], "estimator__regularizer__weight": [1.0]}
+        search = GridSearchCV(calibrated, grid, cv=2, scoring=ece_scorer, error_score="raise").fit(X, Y)
+        best = search.best_estimator_
+        assert best.method.n_bins == search.best_params_["method__n_bins"]
+        assert best.estimator.regularizer.weight == 1.0
+        assert calibrated.method == "histogram"
+
+    def test_the_calibrators_by_name_stay_as_they_are(self):
+        before = CALIBRATORS["histogram"].get_params()
+        CalibratedCLIPClassifier(make(), method="histogram").set_params(method__n_bins=3)
+        assert CALIBRATORS["histogram"].get_params() == before
+
+    def test_an_unknown_calibrator(self):
+        with pytest.raises(ValueError, match="method='plat' is not known; choose among 'temperature'"):
+            CalibratedCLIPClassifier(make(), method="plat").set_params(method__n_bins=3)
