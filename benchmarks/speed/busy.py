@@ -1,7 +1,7 @@
 """What a busy machine costs: fits, encoding, the tests and the demo, quiet and beside four busy processes.
 
     python benchmarks/speed/busy.py
-    python benchmarks/speed/busy.py --what fit encode tests demo --rounds 1
+    python benchmarks/speed/busy.py --what fit encode quick-demo tests demo --rounds 1
     python benchmarks/speed/busy.py --package ../other-checkout
 
 Two of the four processes compute with torch and its default threads, two are loops of plain Python. `loop`
@@ -71,6 +71,7 @@ ROWS = {
     "encode": ["encode images", "encode nouns"],
     "tests": ["fast tests"],
     "demo": ["demo"],
+    "quick-demo": ["quick demo"],
 }
 
 
@@ -79,9 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--what", nargs="+", default=["fit", "encode"], choices=["fit", "encode", "tests", "demo"]
-    )
+    parser.add_argument("--what", nargs="+", default=["fit", "encode"], choices=ROWS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--package", type=Path, default=ROOT, help="checkout whose clipcal is measured")
     parser.add_argument("--name", default="busy", help="name of the result file")
@@ -122,9 +121,9 @@ def seconds(name: str, package: Path) -> float:
         return float(run.stdout.split()[-1])
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
-        if name == "demo":
-            call = f"from clipcal.cli import main; main(['demo', '--out', {folder!r}])"
-            command = [sys.executable, "-c", call]
+        if name.endswith("demo"):
+            arguments = ["demo", "--out", folder, *(["--quick"] if name.startswith("quick") else [])]
+            command = [sys.executable, "-c", f"from clipcal.cli import main; main({arguments!r})"]
         start = time.perf_counter()
         subprocess.run(command, env=environment, cwd=package, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - start
