@@ -83,6 +83,7 @@ class NamedComponents(BaseEstimator):
         ValueError
             If there is no such parameter, or the component is absent or a list.
         """
+        before = {parameter: getattr(self, parameter) for parameter in self._components}
         for key in sorted(params):
             parameter, nested, inner = key.partition("__")
             if not nested or parameter not in self._components:
@@ -96,4 +97,10 @@ class NamedComponents(BaseEstimator):
                     f"{parameter} to a name or an object first; in a search, list whole objects: "
                     f"{{{parameter!r}: [...]}}."
                 )
-        return super().set_params(**params)
+        try:
+            return super().set_params(**params)
+        except ValueError:
+            # A name that was replaced for the sake of a parameter that does not exist.
+            for parameter, value in before.items():
+                setattr(self, parameter, value)
+            raise

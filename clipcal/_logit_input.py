@@ -76,6 +76,8 @@ def advise_of_probabilities(
     log_odds : bool, default=False
         Whether the caller passed log-odds of the second class, which are the second column.
     """
+    if len(logits) < 2:
+        return  # a single row may look so by chance
     if log_odds:
         p = logits[:, 1]
         if p.min() >= 0 and p.max() <= 1:

@@ -141,6 +141,14 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         if not self.allow_duplicate_names:
             check_distinct(self.class_names_, backbone.tokenize)
 
+    def _with_equal_rows(self, features: NDArray[np.float32], backbone: Backbone) -> NDArray[np.float32]:
+        """Give classes whose names have the same tokens the same features, which rounding may tell apart."""
+        if not self.allow_duplicate_names:
+            return features
+        tokens = backbone.tokenize([f"{name}." for name in self.class_names_.values()]).cpu().numpy()
+        _, first, row = np.unique(tokens, axis=0, return_index=True, return_inverse=True)
+        return features[first[row.ravel()]]
+
     def _backbone_for(self, X: Any) -> Backbone:
         """Open the backbone, which names and the width of embeddings must suit; set ``n_features_in_``."""
         n_features = X.shape[1] if input_kind(X) == "embeddings" else None

@@ -50,14 +50,14 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
     regularizer : {"dor", "kg"}, Regularizer, a list of these, or None, default=None
         ``"dor"`` holds other nouns where zero-shot CLIP has them
         (:class:`~clipcal.regularizers.DynamicOutlierRegularizer`), ``"kg"`` the classes themselves
-        (:class:`~clipcal.regularizers.AnchorRegularizer`). To search over ``regularizer__weight``, pass
-        an instance.
+        (:class:`~clipcal.regularizers.AnchorRegularizer`). A search may set ``regularizer__weight``.
     class_names : mapping of label to str, default=None
         Names of labels that are not themselves readable.
     allow_duplicate_names : bool, default=False
         Whether several labels may have one name, as "missile" stands twice in the published names of
-        ImageNet's classes. Such classes always get the same probability. By default names that are the
-        same to the backbone's tokenizer are refused.
+        ImageNet's classes. Such classes get the same probability, unless each learns a context of its own
+        (``class_specific=True``). By default names that are the same to the backbone's tokenizer are
+        refused.
     max_epochs : int, default=50
         Passes through the data. Published trainers of CoOp run 200.
     learning_rate : float, default=0.002
@@ -238,7 +238,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
         penalties = self._penalties(learner, names, backbone, generator)
 
         def state() -> dict[str, Any]:
-            features = _features(learner, class_prompts)
+            features = self._text_features(learner, class_prompts, backbone)
             return {"text_features_": features, "logit_scale_": float(backbone.logit_scale)}
 
         with (
@@ -372,11 +372,12 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
                 "classes; fit with a shared context to use with_classes."
             )
         learner.load_arrays(self.learned_)
-        return _features(learner, learner.prompts(names))
+        return self._text_features(learner, learner.prompts(names), backbone)
 
+    def _text_features(self, learner: TextLearner, prompts: Any, backbone: Backbone) -> NDArray[np.float32]:
+        import torch
 
-def _features(learner: TextLearner, prompts: Any) -> NDArray[np.float32]:
-    import torch
-
-    with torch.no_grad():
-        return learner(prompts).cpu().numpy()
+        with torch.no_grad():
+            features = learner(prompts).cpu().numpy()
+        shared = learner.supports_new_classes
+        return self._with_equal_rows(features, backbone) if shared else features

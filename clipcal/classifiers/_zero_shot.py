@@ -169,4 +169,5 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
             for template in templates
         ]
         features = np.sum(encoded, axis=0)
-        return features / np.linalg.norm(features, axis=1, keepdims=True)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        return self._with_equal_rows(features, backbone)

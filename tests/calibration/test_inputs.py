@@ -323,3 +323,15 @@ def test_a_row_of_weight_zero_may_name_a_column():
     weight = (y < 2).astype(float)
     assert TemperatureScaling().fit(logits, y, weight).classes_.tolist() == [0, 1, 2]
     assert TemperatureScaling().fit(logits[:, :2], y, weight).classes_.tolist() == [0, 1]
+
+
+def test_a_single_row_that_sums_to_one_is_no_sign_of_probabilities():
+    from clipcal.calibration import TemperatureScaling
+
+    logits = np.random.default_rng(0).normal(size=(40, 2)) * 3
+    calibrator = TemperatureScaling().fit(logits, logits.argmax(axis=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calibrator.calibrate([[0.5, 0.5]])
+    with pytest.warns(UserWarning, match="sums to 1"):
+        calibrator.calibrate([[0.5, 0.5], [0.25, 0.75]])

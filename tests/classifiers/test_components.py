@@ -82,6 +82,13 @@ def test_refused(params, change, words):
         make(**params).set_params(**change)
 
 
+def test_a_parameter_that_does_not_exist_leaves_the_name():
+    clf = make(regularizer="dor")
+    with pytest.raises(ValueError, match="wieght"):
+        clf.set_params(regularizer__wieght=2.0)
+    assert clf.regularizer == "dor"
+
+
 def test_a_class_in_place_of_an_object():
     with pytest.raises(TypeError, match=r"method is the class CoOp; pass an instance: CoOp\(\)"):
         make(method=CoOp).fit(X, Y)
