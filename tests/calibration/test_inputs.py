@@ -326,8 +326,6 @@ def test_a_row_of_weight_zero_may_name_a_column():
 
 
 def test_a_single_row_that_sums_to_one_is_no_sign_of_probabilities():
-    from clipcal.calibration import TemperatureScaling
-
     logits = np.random.default_rng(0).normal(size=(40, 2)) * 3
     calibrator = TemperatureScaling().fit(logits, logits.argmax(axis=1))
     with warnings.catch_warnings():
