@@ -34,7 +34,7 @@ from ._held_out import (
     holds_out_classes,
     limit_folds,
 )
-from ._logits import class_logits, fill_zeros, zero_logit
+from ._logits import advise_of_answers, class_logits, fill_zeros, zero_logit
 from ._side_inputs import check_side_inputs, encoded_once, image_features, side_inputs, text_side_inputs
 
 __all__ = ["CalibratedCLIPClassifier"]
@@ -196,13 +196,14 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
             seen, unseen = self._hold_out(given, calibrator, for_fit, for_split)
             fitted = clone(self.estimator).fit(X, labels, **for_fit)
 
+        advise_of_answers(fitted, seen.logits)
         reference, side = side_inputs(calibrator, fitted, X, seen.rows)
         log_of_zero = zero_logit(seen.logits)
 
         def fit_calibrator(held_out: HeldOut) -> Calibrator:
             rows = held_out.rows
             logits = fill_zeros(held_out.logits, log_of_zero)
-            with without_advice():  # given where the classifier's answers were read
+            with without_advice():  # given above
                 return clone(calibrator).fit(logits, labels[rows], weight[rows], classes=classes, **side)
 
         calibrators = fit_calibrator(seen), None if unseen is None else fit_calibrator(unseen)
@@ -243,13 +244,12 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         return routed["estimator"]["fit"], routed["splitter"]["split"]
 
     def _logits(self, X: Any) -> Floats:
-        with without_advice():  # given in fit
-            return fill_zeros(class_logits(self.estimator_, X, self.classes_), self.zero_logit_)
+        return fill_zeros(class_logits(self.estimator_, X, self.classes_), self.zero_logit_)
 
     def _calibrated(self, X: Any, form: str) -> Floats:
         """Return what the calibrators' method `form` makes of the logits."""
         check_is_fitted(self)
-        with without_advice():
+        with without_advice():  # given in fit
             return self._apply(X, form)
 
     def _apply(self, X: Any, form: str) -> Floats:

@@ -11,7 +11,7 @@ from .._arrays import plain_labels
 from .._columns import in_class_order
 from .._logit_input import advise_of_probabilities, two_columns
 
-__all__ = ["class_logits", "fill_zeros", "zero_logit"]
+__all__ = ["advise_of_answers", "class_logits", "fill_zeros", "zero_logit"]
 
 
 def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.float64]:
@@ -63,17 +63,33 @@ def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.fl
             f"{len(known)} classes; one column per class is needed. For a support vector classifier set "
             "decision_function_shape='ovr'."
         )
-    if method == "decision_function":
-        advise_of_probabilities(
-            values,
-            f"what {source} returned",
-            "CalibratedCLIPClassifier",
-            "Return their logarithms, or have predict_proba only,",
-            log_odds=one_column,
-        )
     logits = np.full((len(values), len(classes)), -np.inf)
     logits[:, np.searchsorted(classes, known)] = values
     return logits
+
+
+def advise_of_answers(estimator: Any, logits: NDArray[np.float64]) -> None:
+    """Warn if ``decision_function`` seems to return probabilities.
+
+    A few rows may well look like them, such as those of a single fold, so all rows are to be passed at once.
+
+    Parameters
+    ----------
+    estimator : fitted classifier
+        Where the logits come from.
+
+    logits : ndarray of shape (n_samples, n_classes)
+        What :func:`class_logits` returned.
+    """
+    if hasattr(estimator, "decision_function"):
+        advise_of_probabilities(
+            np.where(np.isneginf(logits), 0.0, logits),
+            f"what {type(estimator).__name__}.decision_function returned",
+            "CalibratedCLIPClassifier",
+            "Return their logarithms, or have predict_proba only,",
+            # Of two classes the first has the logit 0 then.
+            log_odds=logits.shape[1] == 2 and not logits[:, 0].any(),
+        )
 
 
 def zero_logit(logits: NDArray[np.float64]) -> float:

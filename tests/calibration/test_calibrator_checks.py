@@ -191,7 +191,7 @@ def test_few_rows_do_not_break(name, per_class):
         ([[np.inf, 0]], [0], {"classes": [0, 1]}, "infinity"),
         ([[-np.inf, -np.inf]], [0], {"classes": [0, 1]}, "-inf throughout"),
         ([[-np.inf, 0]], [0], {"classes": [0, 1]}, "-inf in 1 rows"),
-        ([[1, 0]], [2], {"classes": [0, 1]}, "not in classes"),
+        ([[2, 0]], [2], {"classes": [0, 1]}, "not in classes"),
         ([[1, 0]], [0], {}, "classes=estimator.classes_"),
         ([[1, 0]], [0], {"classes": [0, 0]}, "distinct"),
         ([[1, 0]], [0], {"classes": [0, 1], "sample_weight": [0]}, "zero"),
