@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
 
-from ._arrays import plain_labels, to_numpy
-from ._compat import _num_samples
-from ._weights import rows_that_count, take_rows
+from ._weights import rows_to_score
 
 __all__ = ["ScoredClassifier"]
 
@@ -37,7 +34,4 @@ class ScoredClassifier(ClassifierMixin):
         accuracy : float
             A fraction in [0, 1].
         """
-        y, weight = plain_labels(y), to_numpy(sample_weight)
-        rows = None if weight is None else rows_that_count(weight, _num_samples(y))
-        X, y, weight = take_rows(rows, X, y, weight if rows is None else np.asarray(weight))
-        return float(super().score(X, y, weight))
+        return float(super().score(*rows_to_score(X, y, sample_weight)))

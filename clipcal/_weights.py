@@ -7,10 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._arrays import to_numpy
-from ._compat import _check_sample_weight, _safe_indexing
+from ._arrays import plain_labels, to_numpy
+from ._compat import _check_sample_weight, _num_samples, _safe_indexing
 
-__all__ = ["check_weight", "distinct_labels", "rows_that_count", "splits_among", "take_rows"]
+__all__ = [
+    "check_weight",
+    "distinct_labels",
+    "rows_that_count",
+    "rows_to_score",
+    "splits_among",
+    "take_rows",
+]
 
 
 def check_weight(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.float64]:
@@ -89,6 +96,34 @@ def take_rows(rows: NDArray[np.intp] | None, *arrays: Any) -> tuple[Any, ...]:
     if rows is None:
         return arrays
     return tuple(None if values is None else _safe_indexing(values, rows) for values in arrays)
+
+
+def rows_to_score(X: Any, y: ArrayLike, sample_weight: ArrayLike | None) -> tuple[Any, Any, Any]:
+    """Return what a fitted classifier is to be scored on: the rows of positive weight.
+
+    Parameters
+    ----------
+    X : indexable of length n_samples
+        What it predicts for.
+
+    y : array-like of shape (n_samples,)
+        True labels, in any type of array.
+
+    sample_weight : array-like of shape (n_samples,) or None
+        Weights; None for equal ones.
+
+    Returns
+    -------
+    X, y, sample_weight : indexable
+        Of the rows that count.
+
+    Raises
+    ------
+    ValueError
+        If weights are negative, not finite, of another number, or all zero.
+    """
+    y, weight = plain_labels(y), to_numpy(sample_weight)
+    return take_rows(rows_that_count(weight, _num_samples(y)), X, y, weight)  # type: ignore[return-value]
 
 
 def splits_among(cv: Any, rows: NDArray[np.intp] | None, n_samples: int) -> Any:

@@ -138,7 +138,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         self.cv = cv
 
     def _named_component(self, parameter: str, name: str) -> Any:
-        return clone(named_calibrator(name))
+        return named_calibrator(name)
 
     # The wrapped estimator checks its own parameters when it is fitted.
     @_fit_context(prefer_skip_nested_validation=False)

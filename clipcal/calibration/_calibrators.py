@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 
+from sklearn.base import clone
+
 from .._compat import validate_parameters
+from .._components import named_component
 from ._base import Calibrator
 from ._beta import BetaCalibration
 from ._bin_mean_shift import BinMeanShift
@@ -39,19 +43,16 @@ CALIBRATORS: Mapping[str, Calibrator] = MappingProxyType(
 
 def named_calibrator(method: str | Calibrator) -> Calibrator:
     """Return the unfitted calibrator that `method` names or is, with its parameters checked."""
-    if isinstance(method, type):
-        raise TypeError(f"method is the class {method.__name__}; pass an instance: {method.__name__}().")
-    known = ", ".join(map(repr, CALIBRATORS))
-    if isinstance(method, str) and method not in CALIBRATORS:
-        elsewhere = " scikit-learn's CalibratedClassifierCV has it." if method == "sigmoid" else ""
-        raise ValueError(
-            f"method={method!r} is not known; choose among {known}, or pass a Calibrator.{elsewhere}"
-        )
-    if not isinstance(method, str | Calibrator):
+    example = "VectorScaling()"
+    if isinstance(method, str) and method == "sigmoid":
+        example += ". scikit-learn's CalibratedClassifierCV has it"
+    makers = {name: partial(clone, calibrator) for name, calibrator in CALIBRATORS.items()}
+    calibrator = named_component("method", method, makers, example=example)
+    if not isinstance(calibrator, Calibrator):
         raise TypeError(
-            f"method must be one of {known}, or a Calibrator such as VectorScaling(); got {method!r}."
+            f"method must be one of {', '.join(map(repr, CALIBRATORS))}, or a Calibrator such as "
+            f"VectorScaling(); got {method!r}."
         )
-    calibrator = CALIBRATORS[method] if isinstance(method, str) else method
     # Before anything is fitted, which may take long.
     validate_parameters(calibrator)
     return calibrator

@@ -298,10 +298,12 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
             if hasattr(self, name):
                 setattr(other, name, copy.deepcopy(getattr(self, name)))
         other._set_classes(classes, names)
-        other.text_features_ = other._encode_classes()
+        backbone = other._open_backbone(other.n_features_in_)
+        other._check_names(backbone)
+        other.text_features_ = other._encode_classes(backbone)
         return other
 
-    def _encode_classes(self) -> NDArray[np.float32]:
+    def _encode_classes(self, backbone: Backbone) -> NDArray[np.float32]:
         """Return text features of ``class_names_`` from what was learned."""
         raise NotImplementedError
 

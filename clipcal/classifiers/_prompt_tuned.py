@@ -355,16 +355,14 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
         other = ZeroShotCLIPClassifier(**{name: own[name] for name in shared})
         other.n_features_in_, other.logit_scale_ = self.n_features_in_, self.logit_scale_
         other.classes_, other.class_names_ = self.classes_, dict(self.class_names_)
-        other.text_features_ = other._encode_classes()
+        other.text_features_ = other._encode_classes(other._open_backbone(other.n_features_in_))
         return other
 
-    def _encode_classes(self) -> NDArray[np.float32]:
+    def _encode_classes(self, backbone: Backbone) -> NDArray[np.float32]:
         from clipcal.training import torch_generator
 
         check_is_fitted(self, "learned_")
         names = list(self.class_names_.values())
-        backbone = self._open_backbone(self.n_features_in_)
-        self._check_names(backbone)
         learner = self.method_.learner(backbone, len(names), torch_generator(0))
         if not learner.supports_new_classes:
             raise ValueError(

@@ -149,15 +149,13 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         """
         X, _, _ = self._check_training_data(X, y, sample_weight)
         backbone = self._backbone_for(X)
-        self.text_features_ = self._encode_classes()
+        self.text_features_ = self._encode_classes(backbone)
         self.logit_scale_ = float(backbone.logit_scale)
         return self
 
-    def _encode_classes(self) -> NDArray[np.float32]:
+    def _encode_classes(self, backbone: Backbone) -> NDArray[np.float32]:
         from clipcal.methods import zero_shot_features
 
-        backbone = self._open_backbone(self.n_features_in_)
-        self._check_names(backbone)
         names = list(self.class_names_.values())
         templates = [self.templates] if isinstance(self.templates, str) else list(self.templates)
         if not templates:

@@ -9,10 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from scipy.stats import binom
 
-from .._arrays import plain_labels, to_numpy
 from .._columns import class_probabilities
-from .._compat import _num_samples
-from .._weights import rows_that_count, take_rows
+from .._weights import rows_to_score
 from ..metrics import (
     CalibrationBins,
     calibration_bins,
@@ -29,9 +27,7 @@ Floats = NDArray[np.float64]
 
 def predictions_of(estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None) -> dict[str, Any]:
     """Return what ``from_predictions`` takes: of the rows of positive weight, which alone are predicted."""
-    y, weight = plain_labels(y), to_numpy(sample_weight)
-    rows = None if weight is None else rows_that_count(weight, _num_samples(y))
-    X, y, weight = take_rows(rows, X, y, weight if rows is None else np.asarray(weight))
+    X, y, weight = rows_to_score(X, y, sample_weight)
     classes, prob = class_probabilities(estimator, X)
     return {"y_true": y, "y_prob": prob, "labels": classes, "sample_weight": weight}
 
