@@ -44,9 +44,11 @@ def test_the_bar_is_closed_when_training_fails(capfd):
     from tqdm.std import tqdm
 
     before = len(tqdm._instances)
-    with pytest.raises(FloatingPointError):
+    # The traceback keeps the bar from being collected, which would close it too.
+    with pytest.raises(FloatingPointError) as raised:
         fit(verbose=1, learning_rate=1e30)
     assert len(tqdm._instances) == before
+    assert raised.tb is not None
 
 
 def test_a_fit_without_epochs_has_nothing_to_show(capfd):
