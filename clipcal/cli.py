@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo.add_argument("--quick", action="store_true", help="one task and one seed, in less than a minute")
     options = parser.parse_args(arguments)
 
-    from clipcal.benchmark import run_demo
+    from clipcal.demo import run_demo
 
     try:
         sys.stdout.write(run_demo(options.out, n_jobs=options.n_jobs, quick=options.quick))

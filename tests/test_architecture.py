@@ -61,7 +61,7 @@ ARROWS: dict[str, set[str]] = {
     "training": {"methods", "regularizers"},
     "classifiers": {"images", "metrics", "text"},
     "persistence": {"calibration", "classifiers"},
-    "benchmark": {
+    "demo": {
         "calibration",
         "classifiers",
         "datasets",
@@ -78,8 +78,8 @@ DEFERRED_ARROWS: dict[str, set[str]] = {
     "images": {"backbones"},
     "classifiers": {"backbones", "methods", "regularizers", "training"},
     "persistence": {"backbones", "methods", "regularizers"},
-    "benchmark": {"backbones", "methods", "regularizers", "training"},
-    "cli": {"benchmark"},
+    "demo": {"backbones", "methods", "regularizers", "training"},
+    "cli": {"demo"},
 }
 
 TORCH_PACKAGES = {"backbones", "methods", "regularizers", "training"}

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from clipcal.benchmark import _claims, _tables
-from clipcal.benchmark._claims import Claim
 from clipcal.cli import main
+from clipcal.demo import _claims, _tables
+from clipcal.demo._claims import Claim
 
 
 @pytest.mark.parametrize("n_jobs", ["0", "-2", "two", "1.5", ""])

@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from clipcal import DynamicOutlierRegularizer, LeaveClassesOut
 from clipcal.backbones import open_backbone
-from clipcal.benchmark._base_to_new import (
+from clipcal.demo._cells import (
     COOP,
     KGCOOP,
     METHODS,

@@ -24,7 +24,8 @@ from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
 from clipcal.backbones import open_backbone
-from clipcal.benchmark._base_to_new import (
+from clipcal.calibration import CalibratedCLIPClassifier, fit_temperature
+from clipcal.demo._cells import (
     COOP,
     COOP_DOR,
     KGCOOP,
@@ -35,7 +36,6 @@ from clipcal.benchmark._base_to_new import (
     _embedded,
     class_halves,
 )
-from clipcal.calibration import CalibratedCLIPClassifier, fit_temperature
 from clipcal.methods import zero_shot_features
 from clipcal.metrics import expected_calibration_error, mean_confidence_gap, negative_log_likelihood
 from clipcal.text import DEFAULT_TEMPLATE, load_nouns

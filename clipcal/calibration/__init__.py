@@ -10,7 +10,7 @@ from ._distance_aware import DistanceAwareCalibration
 from ._histogram import HistogramBinning
 from ._isotonic import IsotonicCalibration
 from ._matrix import MatrixScaling
-from ._temperature import fit_temperature
+from ._temperature_fit import fit_temperature
 from ._temperature_scaling import TemperatureScaling
 from ._vector import VectorScaling
 from ._venn_abers import VennAbersCalibration

@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 from .._compat import Interval
-from ._linear import PENALTY, LinearCalibrator, penalty_or
+from ._linear_calibrator import PENALTY, LinearCalibrator, penalty_or
 from ._linear_fit import Penalty
 
 __all__ = ["MatrixScaling"]

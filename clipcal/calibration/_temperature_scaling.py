@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from .._compat import Interval
 from ._base import CalibrationRows, Calibrator, put_first
-from ._temperature import solve_temperature
+from ._temperature_fit import solve_temperature
 
 __all__ = ["TemperatureScaling"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from ._linear import PENALTY, LinearCalibrator, penalty_or
+from ._linear_calibrator import PENALTY, LinearCalibrator, penalty_or
 from ._linear_fit import Penalty
 
 __all__ = ["VectorScaling"]

@@ -1,6 +1,6 @@
 """Numbers that say how far probabilities can be trusted."""
 
-from ._base_to_new import BaseToNewSummary, base_to_new_summary, harmonic_mean
+from ._base_to_new_summary import BaseToNewSummary, base_to_new_summary, harmonic_mean
 from ._bins import CalibrationBins, calibration_bins
 from ._brier import (
     BinnedBrierDecomposition,

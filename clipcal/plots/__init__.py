@@ -7,7 +7,7 @@ new figure is made larger for them. To have a formula, write it over the name wi
 reads all text, so spell them for LaTeX there.
 """
 
-from ._base_to_new import BaseToNewDisplay
+from ._base_to_new_scatter import BaseToNewDisplay
 from ._confidence_histogram import ConfidenceHistogramDisplay
 from ._feature_divergence import FeatureDivergenceDisplay
 from ._grid import ReliabilityGridDisplay

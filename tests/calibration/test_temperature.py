@@ -118,16 +118,16 @@ def test_any_unit_will_do(size):
 @pytest.fixture
 def calls(monkeypatch):
     """How many rows each evaluation of the derivatives went through."""
-    from clipcal.calibration import _temperature
+    from clipcal.calibration import _temperature_fit
 
     calls = []
-    original = _temperature._TemperatureProblem._derivatives
+    original = _temperature_fit._TemperatureProblem._derivatives
 
     def counted(self, beta):
         calls.append(len(self.logits))
         return original(self, beta)
 
-    monkeypatch.setattr(_temperature._TemperatureProblem, "_derivatives", counted)
+    monkeypatch.setattr(_temperature_fit._TemperatureProblem, "_derivatives", counted)
     return calls
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipcal.benchmark._base_to_new import (
+from clipcal.demo._cells import (
     COOP,
     COOP_DOR,
     COOP_TEMPERATURE,

@@ -15,7 +15,7 @@ from .._caller import warn_caller
 from .._compat import Interval, StrOptions
 from ._base import CalibrationRows, Calibrator
 from ._linear_fit import LinearMap, Penalty, fit_linear_map, row_blocks
-from ._temperature import solve_temperature
+from ._temperature_fit import solve_temperature
 
 __all__ = ["PENALTY", "LinearCalibrator", "Start", "penalty_or"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clipcal.benchmark._base_to_new import METHODS, CellResult
-from clipcal.benchmark._claims import Claim
+from clipcal.demo._cells import METHODS, CellResult
+from clipcal.demo._claims import Claim
 
 __all__ = ["format_claims", "format_table", "write_csv"]
 

@@ -12,7 +12,7 @@ from joblib import Memory, Parallel, delayed
 
 from clipcal._optional import import_optional
 from clipcal._progress import progress_bar
-from clipcal.benchmark._base_to_new import (
+from clipcal.demo._cells import (
     COOP,
     COOP_DOR,
     COOP_TEMPERATURE,
@@ -26,8 +26,8 @@ from clipcal.benchmark._base_to_new import (
     candidate_nouns,
     run_cell,
 )
-from clipcal.benchmark._claims import check_claims
-from clipcal.benchmark._tables import format_claims, format_table, write_csv
+from clipcal.demo._claims import check_claims
+from clipcal.demo._tables import format_claims, format_table, write_csv
 from clipcal.metrics import calibration_bins
 from clipcal.plots import ReliabilityDisplay, ReliabilityGridDisplay
 
