@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._arrays import plain_labels, to_numpy
+from clipcal._arrays import plain_labels, to_numpy
 
 __all__ = ["check_names", "class_probabilities", "column_names", "column_order", "in_class_order"]
 

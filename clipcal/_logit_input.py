@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._arrays import to_numpy
-from ._caller import advise_caller
+from clipcal._arrays import to_numpy
+from clipcal._caller import advise_caller
 
 __all__ = ["advise_of_probabilities", "holds_log_odds", "two_columns"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin
 
-from ._weights import rows_to_score
+from clipcal._weights import rows_to_score
 
 __all__ = ["ScoredClassifier"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._arrays import plain_labels, to_numpy
-from ._compat import _check_sample_weight, _num_samples, _safe_indexing
+from clipcal._arrays import plain_labels, to_numpy
+from clipcal._compat import _check_sample_weight, _num_samples, _safe_indexing
 
 __all__ = [
     "check_weight",

@@ -3,15 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 from clipcal import _progress as _progress  # before open_clip; it says why
-
-from ._device import autocast, resolve_device, resolve_precision, upload
-from ._packing import Packing
-from ._protocol import Backbone
-from ._registry import open_backbone
-from ._threads import product_size, single_threaded, threads_for
+from clipcal.backbones._device import autocast, resolve_device, resolve_precision, upload
+from clipcal.backbones._packing import Packing
+from clipcal.backbones._protocol import Backbone
+from clipcal.backbones._registry import open_backbone
+from clipcal.backbones._threads import product_size, single_threaded, threads_for
 
 if TYPE_CHECKING:
-    from ._open_clip import OpenClipBackbone as OpenClipBackbone
+    from clipcal.backbones._open_clip import OpenClipBackbone as OpenClipBackbone
 
 __all__ = [
     "Backbone",
@@ -31,7 +30,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # open_clip takes seconds to import, and a backbone of the user's own does without it.
     if name == "OpenClipBackbone":
-        from ._open_clip import OpenClipBackbone
+        from clipcal.backbones._open_clip import OpenClipBackbone
 
         return OpenClipBackbone
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ._text_tower import TextTower
+from clipcal.backbones._text_tower import TextTower
 
 # Short, since some towers have room for no more.
 _TEXTS = ["a dog.", "737-800", "(bird)", "Zo\u00eb", "A  b"]

@@ -15,11 +15,9 @@ from open_clip.pretrained import download_pretrained, download_pretrained_from_h
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-from clipcal.exceptions import BackboneError
-
-from ._fingerprint import has_quick_gelu
-from ._hub import CONFIG_FILE, Hub, cached_file
-from ._names import (
+from clipcal.backbones._fingerprint import has_quick_gelu
+from clipcal.backbones._hub import CONFIG_FILE, Hub, cached_file
+from clipcal.backbones._names import (
     BackboneName,
     find_in_folder,
     other_weights,
@@ -30,9 +28,10 @@ from ._names import (
     unknown_tag,
     unreadable,
 )
-from ._open_clip import OpenClipBackbone, refusal
-from ._remembered import file_stamps
-from ._torchscript import OPENAI_NUMBERS, Archive, is_torchscript, read_torchscript
+from clipcal.backbones._open_clip import OpenClipBackbone, refusal
+from clipcal.backbones._remembered import file_stamps
+from clipcal.backbones._torchscript import OPENAI_NUMBERS, Archive, is_torchscript, read_torchscript
+from clipcal.exceptions import BackboneError
 
 
 def load_open_clip(

@@ -17,16 +17,15 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from torch import nn
 
+from clipcal.backbones._augment import random_view
+from clipcal.backbones._device import autocast, resolve_device, resolve_precision
+from clipcal.backbones._fingerprint import fingerprint_of
+from clipcal.backbones._packing import Packing
+from clipcal.backbones._prefix import bytes_per_token
+from clipcal.backbones._text_tower import TextTower
+from clipcal.backbones._threads import image_product, join_parts, product_size, threads_for
+from clipcal.backbones._tokens import PromptTokenizer
 from clipcal.exceptions import BackboneError
-
-from ._augment import random_view
-from ._device import autocast, resolve_device, resolve_precision
-from ._fingerprint import fingerprint_of
-from ._packing import Packing
-from ._prefix import bytes_per_token
-from ._text_tower import TextTower
-from ._threads import image_product, join_parts, product_size, threads_for
-from ._tokens import PromptTokenizer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -221,7 +220,7 @@ class OpenClipBackbone:
     def __reduce__(self) -> Any:
         if not self.name:
             return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
-        from ._registry import reopen_backbone  # the registry imports this module
+        from clipcal.backbones._registry import reopen_backbone  # the registry imports this module
 
         return reopen_backbone, (self.name, str(self.device), self.precision)
 

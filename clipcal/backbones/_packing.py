@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ._device import upload
+from clipcal.backbones._device import upload
 
 __all__ = ["Packing"]
 

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._packing import Packing
-from ._threads import join_parts, product_size
+from clipcal.backbones._packing import Packing
+from clipcal.backbones._threads import join_parts, product_size
 
 if TYPE_CHECKING:
-    from ._text_tower import TextTower
+    from clipcal.backbones._text_tower import TextTower
 
 __all__ = ["PrefixEncoder", "bytes_per_token", "reads_only_the_end"]
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from clipcal.backbones._device import resolve_device, resolve_precision
+from clipcal.backbones._names import BackboneName, parse_name
+from clipcal.backbones._remembered import RememberedBackbone, recall, remember
 from clipcal.caching import MemoryLike, as_cache
 from clipcal.exceptions import BackboneError
-
-from ._device import resolve_device, resolve_precision
-from ._names import BackboneName, parse_name
-from ._remembered import RememberedBackbone, recall, remember
 
 if TYPE_CHECKING:
     import torch
 
+    from clipcal.backbones._protocol import Backbone
     from clipcal.caching import FeatureCache
-
-    from ._protocol import Backbone
 
 _loaded: dict[tuple[BackboneName, str, str], Backbone] = {}
 _lock = threading.RLock()
@@ -152,7 +150,9 @@ def _open_name(name: str, device: str | torch.device, precision: str, cache: Fea
             return RememberedBackbone(name, parts, facts, cache, really_open, resolved, arithmetic)
     with _lock:
         if key not in _loaded:
-            from ._loading import load_open_clip  # seconds to import, and a hit does not need it
+            from clipcal.backbones._loading import (
+                load_open_clip,  # seconds to import, and a hit does not need it
+            )
 
             _loaded[key] = load_open_clip(name, device=resolved, precision=arithmetic)
         backbone = _loaded[key]

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clipcal.backbones._names import BackboneName
 from clipcal.caching import FeatureCache
 from clipcal.exceptions import BackboneError
-
-from ._names import BackboneName
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ._protocol import Backbone
+    from clipcal.backbones._protocol import Backbone
 
 _NUMBERS = ("embedding_dim", "token_dim", "context_length", "n_start_tokens", "logit_scale")
 
@@ -130,7 +129,7 @@ class RememberedBackbone:
         return self
 
     def __reduce__(self) -> Any:
-        from ._registry import reopen_backbone  # the registry imports this module
+        from clipcal.backbones._registry import reopen_backbone  # the registry imports this module
 
         location = str(self._cache.location)
         return reopen_backbone, (self.name, str(self.device), self.precision, location)

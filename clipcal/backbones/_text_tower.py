@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from clipcal.backbones._prefix import PrefixEncoder, reads_only_the_end
 from clipcal.exceptions import BackboneError
-
-from ._prefix import PrefixEncoder, reads_only_the_end
 
 POOLS = ("argmax", "eos", "first", "last")
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
+from clipcal.backbones._text_tower import TextTower
 from clipcal.exceptions import BackboneError, ClassNameError
-
-from ._text_tower import TextTower
 
 # A tokenizer cuts silently at the length it is asked for, so it is asked for more and the surplus is counted.
 _ROOM = 4

@@ -13,12 +13,12 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .._arrays import plain_labels
-from .._columns import check_names
-from .._compat import _fit_context
-from .._fitting import all_or_nothing
-from .._logit_input import advise_of_probabilities, holds_log_odds, two_columns
-from .._weights import check_weight, distinct_labels
+from clipcal._arrays import plain_labels
+from clipcal._columns import check_names
+from clipcal._compat import _fit_context
+from clipcal._fitting import all_or_nothing
+from clipcal._logit_input import advise_of_probabilities, holds_log_odds, two_columns
+from clipcal._weights import check_weight, distinct_labels
 
 __all__ = ["CalibrationRows", "Calibrator", "as_given", "probabilities", "put_first"]
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from .._compat import StrOptions
-from ._confidence import SMOOTHING, SmoothedCalibrator
+from clipcal._compat import StrOptions
+from clipcal.calibration._confidence import SMOOTHING, SmoothedCalibrator
 
 __all__ = ["BetaCalibration", "BetaMap"]
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
-from .._caller import without_advice
-from .._compat import Interval
-from ._base import CalibrationRows, Calibrator
-from ._proximity_calibrator import ProximityCalibrator
-from ._temperature_scaling import TemperatureScaling
+from clipcal._caller import without_advice
+from clipcal._compat import Interval
+from clipcal.calibration._base import CalibrationRows, Calibrator
+from clipcal.calibration._proximity_calibrator import ProximityCalibrator
+from clipcal.calibration._temperature_scaling import TemperatureScaling
 
 __all__ = ["BinMeanShift"]
 

@@ -16,16 +16,15 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .._arrays import plain_labels
-from .._caller import without_advice
-from .._compat import HasMethods, StrOptions, _fit_context, _routing_enabled
-from .._components import NamedComponents
-from .._score import ScoredClassifier
-from ..metrics import proximity
-from ._base import Calibrator
-from ._calibrators import named_calibrator
-from ._fit_input import FitInput, read_fit_input, share_out
-from ._held_out import (
+from clipcal._arrays import plain_labels
+from clipcal._caller import without_advice
+from clipcal._compat import HasMethods, StrOptions, _fit_context, _routing_enabled
+from clipcal._components import NamedComponents
+from clipcal._score import ScoredClassifier
+from clipcal.calibration._base import Calibrator
+from clipcal.calibration._calibrators import named_calibrator
+from clipcal.calibration._fit_input import FitInput, read_fit_input, share_out
+from clipcal.calibration._held_out import (
     HeldOut,
     check_prefit,
     class_splitter,
@@ -34,8 +33,15 @@ from ._held_out import (
     holds_out_classes,
     limit_folds,
 )
-from ._logits import advise_of_answers, class_logits, fill_zeros, zero_logit
-from ._side_inputs import check_side_inputs, encoded_once, image_features, side_inputs, text_side_inputs
+from clipcal.calibration._logits import advise_of_answers, class_logits, fill_zeros, zero_logit
+from clipcal.calibration._side_inputs import (
+    check_side_inputs,
+    encoded_once,
+    image_features,
+    side_inputs,
+    text_side_inputs,
+)
+from clipcal.metrics import proximity
 
 __all__ = ["CalibratedCLIPClassifier"]
 

@@ -8,19 +8,19 @@ from types import MappingProxyType
 
 from sklearn.base import clone
 
-from .._compat import validate_parameters
-from .._components import named_component
-from ._base import Calibrator
-from ._beta import BetaCalibration
-from ._bin_mean_shift import BinMeanShift
-from ._density_ratio import DensityRatioCalibration
-from ._distance_aware import DistanceAwareCalibration
-from ._histogram import HistogramBinning
-from ._isotonic import IsotonicCalibration
-from ._matrix import MatrixScaling
-from ._temperature_scaling import TemperatureScaling
-from ._vector import VectorScaling
-from ._venn_abers import VennAbersCalibration
+from clipcal._compat import validate_parameters
+from clipcal._components import named_component
+from clipcal.calibration._base import Calibrator
+from clipcal.calibration._beta import BetaCalibration
+from clipcal.calibration._bin_mean_shift import BinMeanShift
+from clipcal.calibration._density_ratio import DensityRatioCalibration
+from clipcal.calibration._distance_aware import DistanceAwareCalibration
+from clipcal.calibration._histogram import HistogramBinning
+from clipcal.calibration._isotonic import IsotonicCalibration
+from clipcal.calibration._matrix import MatrixScaling
+from clipcal.calibration._temperature_scaling import TemperatureScaling
+from clipcal.calibration._vector import VectorScaling
+from clipcal.calibration._venn_abers import VennAbersCalibration
 
 __all__ = ["CALIBRATORS", "named_calibrator"]
 

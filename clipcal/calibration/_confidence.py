@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from .._compat import Interval, StrOptions
-from ._base import CalibrationRows, Calibrator, probabilities, put_first
+from clipcal._compat import Interval, StrOptions
+from clipcal.calibration._base import CalibrationRows, Calibrator, probabilities, put_first
 
 __all__ = [
     "SMOOTHING",

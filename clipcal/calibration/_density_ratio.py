@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ._base import CalibrationRows
-from ._confidence import SMOOTHING, redistribute, top_choice
-from ._proximity_calibrator import ProximityCalibrator
+from clipcal.calibration._base import CalibrationRows
+from clipcal.calibration._confidence import SMOOTHING, redistribute, top_choice
+from clipcal.calibration._proximity_calibrator import ProximityCalibrator
 
 __all__ = ["DensityRatioCalibration"]
 

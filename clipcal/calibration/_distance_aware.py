@@ -11,11 +11,11 @@ from scipy.spatial.distance import cdist
 from sklearn.base import clone
 from sklearn.utils import check_array
 
-from .._arrays import to_numpy
-from .._caller import without_advice
-from .._compat import Interval, _fit_context
-from .._fitting import all_or_nothing
-from ._base import CalibrationRows, Calibrator, probabilities
+from clipcal._arrays import to_numpy
+from clipcal._caller import without_advice
+from clipcal._compat import Interval, _fit_context
+from clipcal._fitting import all_or_nothing
+from clipcal.calibration._base import CalibrationRows, Calibrator, probabilities
 
 __all__ = ["DistanceAwareCalibration"]
 

@@ -12,10 +12,10 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import has_fit_parameter
 
-from .._arrays import plain_labels
-from .._caller import warn_caller
-from .._compat import _check_method_params, _num_samples
-from .._weights import check_weight, rows_that_count, splits_among, take_rows
+from clipcal._arrays import plain_labels
+from clipcal._caller import warn_caller
+from clipcal._compat import _check_method_params, _num_samples
+from clipcal._weights import check_weight, rows_that_count, splits_among, take_rows
 
 __all__ = ["FitInput", "read_fit_input", "share_out"]
 

@@ -12,11 +12,11 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from .._arrays import plain_labels
-from .._compat import _check_method_params, _safe_indexing
-from ..model_selection import LeaveClassesOut
-from ._base import Calibrator
-from ._logits import class_logits
+from clipcal._arrays import plain_labels
+from clipcal._compat import _check_method_params, _safe_indexing
+from clipcal.calibration._base import Calibrator
+from clipcal.calibration._logits import class_logits
+from clipcal.model_selection import LeaveClassesOut
 
 __all__ = [
     "HeldOut",

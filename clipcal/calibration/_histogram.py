@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._compat import Interval, StrOptions
-from ._confidence import SMOOTHING, TIE_DECIMALS, SmoothedCalibrator
+from clipcal._compat import Interval, StrOptions
+from clipcal.calibration._confidence import SMOOTHING, TIE_DECIMALS, SmoothedCalibrator
 
 __all__ = ["HistogramBinning", "HistogramMap"]
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
-from .._compat import StrOptions
-from ._base import CalibrationRows, put_first
-from ._confidence import (
+from clipcal._compat import StrOptions
+from clipcal.calibration._base import CalibrationRows, put_first
+from clipcal.calibration._confidence import (
     SMOOTHING,
     TIE_DECIMALS,
     SmoothedCalibrator,

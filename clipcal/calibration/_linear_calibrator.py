@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.exceptions import ConvergenceWarning
 
-from .._caller import warn_caller
-from .._compat import Interval, StrOptions
-from ._base import CalibrationRows, Calibrator
-from ._linear_fit import LinearMap, Penalty, fit_linear_map, row_blocks
-from ._temperature_fit import solve_temperature
+from clipcal._caller import warn_caller
+from clipcal._compat import Interval, StrOptions
+from clipcal.calibration._base import CalibrationRows, Calibrator
+from clipcal.calibration._linear_fit import LinearMap, Penalty, fit_linear_map, row_blocks
+from clipcal.calibration._temperature_fit import solve_temperature
 
 __all__ = ["PENALTY", "LinearCalibrator", "Start", "penalty_or"]
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._arrays import plain_labels
-from .._columns import in_class_order
-from .._logit_input import advise_of_probabilities, two_columns
+from clipcal._arrays import plain_labels
+from clipcal._columns import in_class_order
+from clipcal._logit_input import advise_of_probabilities, two_columns
 
 __all__ = ["advise_of_answers", "class_logits", "fill_zeros", "zero_logit"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any, ClassVar, Literal
 
-from .._compat import Interval
-from ._linear_calibrator import PENALTY, LinearCalibrator, penalty_or
-from ._linear_fit import Penalty
+from clipcal._compat import Interval
+from clipcal.calibration._linear_calibrator import PENALTY, LinearCalibrator, penalty_or
+from clipcal.calibration._linear_fit import Penalty
 
 __all__ = ["MatrixScaling"]
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import assert_all_finite, check_array, column_or_1d
 
-from .._arrays import to_numpy
-from .._compat import _fit_context
-from .._fitting import all_or_nothing
-from ._base import CalibrationRows, Calibrator, as_given
+from clipcal._arrays import to_numpy
+from clipcal._compat import _fit_context
+from clipcal._fitting import all_or_nothing
+from clipcal.calibration._base import CalibrationRows, Calibrator, as_given
 
 __all__ = ["ProximityCalibrator"]
 

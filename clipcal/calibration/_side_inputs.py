@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.utils import check_array
 
-from .._arrays import plain_labels, to_numpy
-from .._columns import column_names, column_order
-from .._compat import _safe_indexing
-from ..metrics import proximity
-from ._base import Calibrator
+from clipcal._arrays import plain_labels, to_numpy
+from clipcal._columns import column_names, column_order
+from clipcal._compat import _safe_indexing
+from clipcal.calibration._base import Calibrator
+from clipcal.metrics import proximity
 
 __all__ = ["check_side_inputs", "encoded_once", "image_features", "side_inputs", "text_side_inputs"]
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 
-from .._arrays import to_numpy
-from .._caller import warn_caller
-from .._columns import check_names
-from .._logit_input import advise_of_probabilities, holds_log_odds, two_columns
-from .._weights import check_weight
+from clipcal._arrays import to_numpy
+from clipcal._caller import warn_caller
+from clipcal._columns import check_names
+from clipcal._logit_input import advise_of_probabilities, holds_log_odds, two_columns
+from clipcal._weights import check_weight
 
 __all__ = ["TemperatureSolution", "fit_temperature", "solve_temperature"]
 

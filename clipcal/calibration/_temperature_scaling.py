@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from .._compat import Interval
-from ._base import CalibrationRows, Calibrator, put_first
-from ._temperature_fit import solve_temperature
+from clipcal._compat import Interval
+from clipcal.calibration._base import CalibrationRows, Calibrator, put_first
+from clipcal.calibration._temperature_fit import solve_temperature
 
 __all__ = ["TemperatureScaling"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from ._linear_calibrator import PENALTY, LinearCalibrator, penalty_or
-from ._linear_fit import Penalty
+from clipcal.calibration._linear_calibrator import PENALTY, LinearCalibrator, penalty_or
+from clipcal.calibration._linear_fit import Penalty
 
 __all__ = ["VectorScaling"]
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._compat import StrOptions
-from ._confidence import TIE_DECIMALS, ScoreCalibrator, class_probabilities, top_choice
+from clipcal._compat import StrOptions
+from clipcal.calibration._confidence import TIE_DECIMALS, ScoreCalibrator, class_probabilities, top_choice
 
 __all__ = ["VennAbersCalibration", "VennAbersMap"]
 

@@ -1,9 +1,9 @@
 """From whatever holds pictures to embeddings."""
 
-from ._encoder import CLIPImageEncoder
-from ._encoding import encode_images
-from ._inputs import ImagePaths, as_images, input_kind
-from ._reading import image_digest, read_image
+from clipcal.images._encoder import CLIPImageEncoder
+from clipcal.images._encoding import encode_images
+from clipcal.images._inputs import ImagePaths, as_images, input_kind
+from clipcal.images._reading import image_digest, read_image
 
 __all__ = [
     "CLIPImageEncoder",

@@ -12,9 +12,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context, validate_parameters
 from clipcal.caching import FeatureCache, MemoryLike
-
-from ._encoding import encode_images
-from ._inputs import as_images
+from clipcal.images._encoding import encode_images
+from clipcal.images._inputs import as_images
 
 if TYPE_CHECKING:
     import torch

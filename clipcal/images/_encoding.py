@@ -18,10 +18,9 @@ from sklearn.utils import check_random_state
 
 from clipcal._progress import progress_bar
 from clipcal.caching import FeatureTable, MemoryLike, as_cache
-
-from ._inputs import as_images
-from ._reading import image_digest, read_image, read_with_digest
-from ._views import views
+from clipcal.images._inputs import as_images
+from clipcal.images._reading import image_digest, read_image, read_with_digest
+from clipcal.images._views import views
 
 if TYPE_CHECKING:
     import torch

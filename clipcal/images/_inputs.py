@@ -14,9 +14,8 @@ from PIL.Image import Image
 
 from clipcal._arrays import to_numpy
 from clipcal.exceptions import ImageReadError
-
-from ._folders import folder_advice, folder_fault
-from ._pixels import list_fault, stack_fault
+from clipcal.images._folders import folder_advice, folder_fault
+from clipcal.images._pixels import list_fault, stack_fault
 
 _ACCEPTED = (
     "Images are a list, 1-D array or Series of paths, ImagePaths, a list of PIL images, uint8 arrays or "

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipcal.exceptions import ImageReadError
-
-from ._folders import folder_fault
-from ._opened import is_closed, to_decode
-from ._pixels import to_uint8, value_span
+from clipcal.images._folders import folder_fault
+from clipcal.images._opened import is_closed, to_decode
+from clipcal.images._pixels import to_uint8, value_span
 
 
 def read_image(images: Sequence[Any] | NDArray[Any], i: int) -> Image.Image:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ._reading import pixel_digest
+from clipcal.images._reading import pixel_digest
 
 if TYPE_CHECKING:
     import torch

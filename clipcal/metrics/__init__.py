@@ -1,46 +1,46 @@
 """Numbers that say how far probabilities can be trusted."""
 
-from ._base_to_new_summary import BaseToNewSummary, base_to_new_summary, harmonic_mean
-from ._bins import CalibrationBins, calibration_bins
-from ._brier import (
+from clipcal.metrics._base_to_new_summary import BaseToNewSummary, base_to_new_summary, harmonic_mean
+from clipcal.metrics._bins import CalibrationBins, calibration_bins
+from clipcal.metrics._brier import (
     BinnedBrierDecomposition,
     BrierDecomposition,
     brier_decomposition,
     brier_score,
     top_label_brier_score,
 )
-from ._chance import (
+from clipcal.metrics._chance import (
     CalibrationTest,
     ConsistencyBand,
     calibration_error_floor,
     calibration_test,
     consistency_band,
 )
-from ._class_bins import class_calibration_bins
-from ._classwise import classwise_calibration_error
-from ._comparison import CalibrationComparison, compare_calibration
-from ._debiased import debiased_calibration_error
-from ._divergence import feature_divergence
-from ._errors import (
+from clipcal.metrics._class_bins import class_calibration_bins
+from clipcal.metrics._classwise import classwise_calibration_error
+from clipcal.metrics._comparison import CalibrationComparison, compare_calibration
+from clipcal.metrics._debiased import debiased_calibration_error
+from clipcal.metrics._divergence import feature_divergence
+from clipcal.metrics._errors import (
     adaptive_calibration_error,
     expected_calibration_error,
     root_mean_square_calibration_error,
 )
-from ._gaps import (
+from clipcal.metrics._gaps import (
     OverUnderConfidence,
     maximum_calibration_error,
     mean_confidence_gap,
     over_under_confidence,
 )
-from ._intervals import CalibrationInterval, calibration_interval
-from ._log_loss import negative_log_likelihood, negative_log_likelihood_from_logits
-from ._proximity import (
+from clipcal.metrics._intervals import CalibrationInterval, calibration_interval
+from clipcal.metrics._log_loss import negative_log_likelihood, negative_log_likelihood_from_logits
+from clipcal.metrics._proximity import (
     ProximityBias,
     proximity,
     proximity_bias,
     proximity_informed_calibration_error,
 )
-from ._scorers import (
+from clipcal.metrics._scorers import (
     ace_scorer,
     brier_scorer,
     calibration_scorers,
@@ -52,10 +52,10 @@ from ._scorers import (
     nll_scorer,
     smooth_ece_scorer,
 )
-from ._selective import RiskCoverageCurve, area_under_risk_coverage, risk_coverage_curve
-from ._smooth import SmoothCalibrationCurve, smooth_calibration_curve, smooth_calibration_error
-from ._summary import summary
-from ._sweep import sweep_calibration_error
+from clipcal.metrics._selective import RiskCoverageCurve, area_under_risk_coverage, risk_coverage_curve
+from clipcal.metrics._smooth import SmoothCalibrationCurve, smooth_calibration_curve, smooth_calibration_error
+from clipcal.metrics._summary import summary
+from clipcal.metrics._sweep import sweep_calibration_error
 
 __all__ = [
     "BaseToNewSummary",

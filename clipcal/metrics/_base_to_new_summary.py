@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._compat import StrOptions, validate_params
+from clipcal._compat import StrOptions, validate_params
 
 __all__ = ["BaseToNewSummary", "base_to_new_summary", "harmonic_mean"]
 

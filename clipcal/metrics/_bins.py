@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._compat import Interval, StrOptions, validate_params
-from ._top_label import TopLabel, read_top_label
+from clipcal._compat import Interval, StrOptions, validate_params
+from clipcal.metrics._top_label import TopLabel, read_top_label
 
 __all__ = [
     "CalibrationBins",

@@ -8,9 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.isotonic import isotonic_regression
 
-from .._compat import StrOptions, validate_params
-from ._bins import BIN_COUNT, Strategy, bin_top_label, cut_index
-from ._top_label import ClassProbabilities, TopLabel, read_class_probabilities, read_top_label, row_blocks
+from clipcal._compat import StrOptions, validate_params
+from clipcal.metrics._bins import BIN_COUNT, Strategy, bin_top_label, cut_index
+from clipcal.metrics._top_label import (
+    ClassProbabilities,
+    TopLabel,
+    read_class_probabilities,
+    read_top_label,
+    row_blocks,
+)
 
 __all__ = [
     "BinnedBrierDecomposition",

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from .._arrays import to_numpy
-from .._compat import Interval, StrOptions, validate_params
-from ._bins import BIN_COUNT, CalibrationBins, Closed, Strategy, bin_top_label, cut_index
-from ._null import BinnedRows, bin_rows, no_truth, perfect_bins, perfect_residuals
-from ._resampling import absolute_sum
-from ._top_label import TopLabel, read_top_label
+from clipcal._arrays import to_numpy
+from clipcal._compat import Interval, StrOptions, validate_params
+from clipcal.metrics._bins import BIN_COUNT, CalibrationBins, Closed, Strategy, bin_top_label, cut_index
+from clipcal.metrics._null import BinnedRows, bin_rows, no_truth, perfect_bins, perfect_residuals
+from clipcal.metrics._resampling import absolute_sum
+from clipcal.metrics._top_label import TopLabel, read_top_label
 
 __all__ = [
     "CalibrationTest",

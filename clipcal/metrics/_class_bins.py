@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._compat import StrOptions, validate_params
-from ._bins import BIN_COUNT, CalibrationBins, Closed, Strategy, bin_top_label
-from ._labels import is_missing
-from ._top_label import TopLabel, read_input
+from clipcal._compat import StrOptions, validate_params
+from clipcal.metrics._bins import BIN_COUNT, CalibrationBins, Closed, Strategy, bin_top_label
+from clipcal.metrics._labels import is_missing
+from clipcal.metrics._top_label import TopLabel, read_input
 
 __all__ = ["class_calibration_bins"]
 

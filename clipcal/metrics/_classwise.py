@@ -8,10 +8,10 @@ from typing import Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._compat import Interval, StrOptions, validate_params
-from ._bins import BIN_COUNT, Closed, Strategy, bin_top_label, uniform_index
-from ._input import BLOCK_ENTRIES
-from ._top_label import ClassProbabilities, TopLabel, read_class_probabilities, row_blocks
+from clipcal._compat import Interval, StrOptions, validate_params
+from clipcal.metrics._bins import BIN_COUNT, Closed, Strategy, bin_top_label, uniform_index
+from clipcal.metrics._input import BLOCK_ENTRIES
+from clipcal.metrics._top_label import ClassProbabilities, TopLabel, read_class_probabilities, row_blocks
 
 __all__ = ["classwise_calibration_error"]
 

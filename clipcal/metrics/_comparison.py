@@ -9,14 +9,20 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 from sklearn.utils import check_random_state
 
-from .._compat import StrOptions, validate_params
-from ._bins import BIN_COUNT, Strategy
-from ._brier import brier_losses
-from ._chance import LEVEL, RESAMPLES, STRATEGY, RandomState
-from ._log_loss import log_losses
-from ._null import BinnedRows, bin_rows
-from ._resampling import BinnedResiduals, bin_residuals, error_bounds, most_excess_over, pair_noise
-from ._top_label import read_class_probabilities, read_top_label
+from clipcal._compat import StrOptions, validate_params
+from clipcal.metrics._bins import BIN_COUNT, Strategy
+from clipcal.metrics._brier import brier_losses
+from clipcal.metrics._chance import LEVEL, RESAMPLES, STRATEGY, RandomState
+from clipcal.metrics._log_loss import log_losses
+from clipcal.metrics._null import BinnedRows, bin_rows
+from clipcal.metrics._resampling import (
+    BinnedResiduals,
+    bin_residuals,
+    error_bounds,
+    most_excess_over,
+    pair_noise,
+)
+from clipcal.metrics._top_label import read_class_probabilities, read_top_label
 
 __all__ = ["CalibrationComparison", "compare_calibration"]
 

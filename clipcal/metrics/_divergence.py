@@ -7,8 +7,8 @@ from numbers import Integral
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._arrays import to_numpy
-from ._proximity import nearest_squared_distances, unit_rows
+from clipcal._arrays import to_numpy
+from clipcal.metrics._proximity import nearest_squared_distances, unit_rows
 
 __all__ = ["feature_divergence"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._caller import advise_caller
-from .._compat import StrOptions, validate_params
-from ._bins import BIN_COUNT, Closed, Strategy, bin_top_label
-from ._top_label import read_top_label
+from clipcal._caller import advise_caller
+from clipcal._compat import StrOptions, validate_params
+from clipcal.metrics._bins import BIN_COUNT, Closed, Strategy, bin_top_label
+from clipcal.metrics._top_label import read_top_label
 
 __all__ = ["adaptive_calibration_error", "expected_calibration_error", "root_mean_square_calibration_error"]
 

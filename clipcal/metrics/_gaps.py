@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._compat import Interval, StrOptions, validate_params
-from ._bins import BIN_COUNT, Closed, bin_top_label
-from ._top_label import read_top_label
+from clipcal._compat import Interval, StrOptions, validate_params
+from clipcal.metrics._bins import BIN_COUNT, Closed, bin_top_label
+from clipcal.metrics._top_label import read_top_label
 
 __all__ = ["OverUnderConfidence", "maximum_calibration_error", "mean_confidence_gap", "over_under_confidence"]
 

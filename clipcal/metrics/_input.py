@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
-from .._arrays import to_numpy
-from .._weights import check_weight
-from ._labels import read_labels
+from clipcal._arrays import to_numpy
+from clipcal._weights import check_weight
+from clipcal.metrics._labels import read_labels
 
 __all__ = ["BLOCK_ENTRIES", "Scan", "read_matrix", "read_weight", "row_slices", "scan_rows"]
 

@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 from sklearn.utils import check_random_state
 
-from .._compat import StrOptions, validate_params
-from ._bins import BIN_COUNT, Strategy, bin_top_label
-from ._chance import LEVEL, RESAMPLES, STRATEGY, RandomState
-from ._null import bin_rows
-from ._resampling import absolute_sum, bin_residuals, error_bounds, resample_residuals
-from ._top_label import TopLabel, read_top_label
+from clipcal._compat import StrOptions, validate_params
+from clipcal.metrics._bins import BIN_COUNT, Strategy, bin_top_label
+from clipcal.metrics._chance import LEVEL, RESAMPLES, STRATEGY, RandomState
+from clipcal.metrics._null import bin_rows
+from clipcal.metrics._resampling import absolute_sum, bin_residuals, error_bounds, resample_residuals
+from clipcal.metrics._top_label import TopLabel, read_top_label
 
 __all__ = ["CalibrationInterval", "calibration_interval"]
 

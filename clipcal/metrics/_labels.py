@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import column_or_1d
 
-from .._arrays import to_numpy
-from .._columns import check_names
+from clipcal._arrays import to_numpy
+from clipcal._columns import check_names
 
 __all__ = [
     "Columns",

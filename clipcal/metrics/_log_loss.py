@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._compat import validate_params
-from .._logit_input import advise_of_probabilities, two_columns
-from ._input import read_matrix, read_weight, row_slices
-from ._labels import find_columns, read_columns
-from ._top_label import ClassProbabilities, read_class_probabilities
+from clipcal._compat import validate_params
+from clipcal._logit_input import advise_of_probabilities, two_columns
+from clipcal.metrics._input import read_matrix, read_weight, row_slices
+from clipcal.metrics._labels import find_columns, read_columns
+from clipcal.metrics._top_label import ClassProbabilities, read_class_probabilities
 
 __all__ = ["log_losses", "negative_log_likelihood", "negative_log_likelihood_from_logits"]
 

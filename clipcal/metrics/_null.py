@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
-from ._bins import Strategy, assign_bins
-from ._top_label import TopLabel
+from clipcal.metrics._bins import Strategy, assign_bins
+from clipcal.metrics._top_label import TopLabel
 
 __all__ = ["BinnedRows", "PerfectBin", "bin_rows", "no_truth", "perfect_bins", "perfect_residuals"]
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
 
-from .._arrays import to_numpy
-from .._compat import Interval, StrOptions, validate_params
-from ._bins import BIN_COUNT, Closed, cut_index, equal_weight_edges, uniform_index
-from ._input import read_weight
-from ._top_label import TopLabel, read_top_label
+from clipcal._arrays import to_numpy
+from clipcal._compat import Interval, StrOptions, validate_params
+from clipcal.metrics._bins import BIN_COUNT, Closed, cut_index, equal_weight_edges, uniform_index
+from clipcal.metrics._input import read_weight
+from clipcal.metrics._top_label import TopLabel, read_top_label
 
 __all__ = ["ProximityBias", "proximity", "proximity_bias", "proximity_informed_calibration_error"]
 

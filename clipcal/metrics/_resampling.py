@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.special import ndtri
 
-from ._null import BinnedRows
+from clipcal.metrics._null import BinnedRows
 
 __all__ = [
     "BinnedResiduals",

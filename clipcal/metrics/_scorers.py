@@ -16,10 +16,10 @@ from sklearn.utils import get_tags, indexable
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from .._arrays import plain_labels, to_numpy
-from .._caller import without_advice
-from .._columns import class_probabilities, in_class_order
-from .._compat import (
+from clipcal._arrays import plain_labels, to_numpy
+from clipcal._caller import without_advice
+from clipcal._columns import class_probabilities, in_class_order
+from clipcal._compat import (
     HasMethods,
     _BaseScorer,
     _check_method_params,
@@ -27,14 +27,14 @@ from .._compat import (
     _safe_indexing,
     validate_params,
 )
-from .._weights import rows_that_count, splits_among, take_rows
-from ._brier import brier_score
-from ._classwise import classwise_calibration_error
-from ._errors import adaptive_calibration_error, expected_calibration_error
-from ._gaps import maximum_calibration_error
-from ._labels import check_labels, check_same_kind, read_labels
-from ._log_loss import negative_log_likelihood
-from ._smooth import smooth_calibration_error
+from clipcal._weights import rows_that_count, splits_among, take_rows
+from clipcal.metrics._brier import brier_score
+from clipcal.metrics._classwise import classwise_calibration_error
+from clipcal.metrics._errors import adaptive_calibration_error, expected_calibration_error
+from clipcal.metrics._gaps import maximum_calibration_error
+from clipcal.metrics._labels import check_labels, check_same_kind, read_labels
+from clipcal.metrics._log_loss import negative_log_likelihood
+from clipcal.metrics._smooth import smooth_calibration_error
 
 __all__ = [
     "ace_scorer",

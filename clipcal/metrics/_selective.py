@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma
 
-from .._compat import validate_params
-from ._top_label import TopLabel, read_top_label
+from clipcal._compat import validate_params
+from clipcal.metrics._top_label import TopLabel, read_top_label
 
 __all__ = ["RiskCoverageCurve", "area_under_risk_coverage", "risk_coverage_curve"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.fft import dct
 
-from .._compat import Interval, validate_params
-from ._top_label import TopLabel, read_top_label
+from clipcal._compat import Interval, validate_params
+from clipcal.metrics._top_label import TopLabel, read_top_label
 
 __all__ = ["SmoothCalibrationCurve", "smooth_calibration_curve", "smooth_calibration_error"]
 

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
-from .._compat import Interval, validate_params
-from ._bins import BIN_COUNT, bin_top_label
-from ._brier import brier_score
-from ._chance import calibration_test
-from ._classwise import classwise_calibration_error
-from ._gaps import maximum_calibration_error
-from ._intervals import calibration_interval
-from ._log_loss import negative_log_likelihood
-from ._selective import area_under_risk_coverage
-from ._smooth import smooth_calibration_error
-from ._top_label import Reading, read_input
+from clipcal._compat import Interval, validate_params
+from clipcal.metrics._bins import BIN_COUNT, bin_top_label
+from clipcal.metrics._brier import brier_score
+from clipcal.metrics._chance import calibration_test
+from clipcal.metrics._classwise import classwise_calibration_error
+from clipcal.metrics._gaps import maximum_calibration_error
+from clipcal.metrics._intervals import calibration_interval
+from clipcal.metrics._log_loss import negative_log_likelihood
+from clipcal.metrics._selective import area_under_risk_coverage
+from clipcal.metrics._smooth import smooth_calibration_error
+from clipcal.metrics._top_label import Reading, read_input
 
 __all__ = ["summary"]
 

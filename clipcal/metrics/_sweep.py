@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._compat import StrOptions, validate_params
-from ._top_label import read_top_label
+from clipcal._compat import StrOptions, validate_params
+from clipcal.metrics._top_label import read_top_label
 
 __all__ = ["sweep_calibration_error"]
 

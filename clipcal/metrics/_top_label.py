@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._caller import warn_caller
-from ._input import BLOCK_ENTRIES, Scan, read_matrix, read_weight, row_slices, scan_rows
-from ._labels import Columns, find_columns, read_columns
+from clipcal._caller import warn_caller
+from clipcal.metrics._input import BLOCK_ENTRIES, Scan, read_matrix, read_weight, row_slices, scan_rows
+from clipcal.metrics._labels import Columns, find_columns, read_columns
 
 __all__ = [
     "ClassProbabilities",

@@ -1,8 +1,8 @@
 """Hyper-parameters and estimates for classes that come later, from the pictures at hand."""
 
-from ._leave_classes_out import LeaveClassesOut
-from ._open_vocabulary import open_vocabulary
-from ._predictions import OpenVocabularyPredictions, open_vocabulary_predictions
+from clipcal.model_selection._leave_classes_out import LeaveClassesOut
+from clipcal.model_selection._open_vocabulary import open_vocabulary
+from clipcal.model_selection._predictions import OpenVocabularyPredictions, open_vocabulary_predictions
 
 __all__ = [
     "LeaveClassesOut",

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import BaseShuffleSplit
 from sklearn.utils import check_consistent_length, check_random_state, check_scalar, column_or_1d
 
-from .._arrays import plain_labels
+from clipcal._arrays import plain_labels
 
 __all__ = ["LeaveClassesOut"]
 

@@ -15,8 +15,8 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_is_fitted
 
-from .._arrays import plain_labels
-from .._compat import (
+from clipcal._arrays import plain_labels
+from clipcal._compat import (
     StrOptions,
     _check_method_params,
     _num_samples,
@@ -24,7 +24,7 @@ from .._compat import (
     _safe_indexing,
     validate_params,
 )
-from .._weights import rows_that_count, take_rows
+from clipcal._weights import rows_that_count, take_rows
 
 __all__ = ["CLASSES", "Classes", "estimator_for", "open_vocabulary", "rows_and_classes"]
 

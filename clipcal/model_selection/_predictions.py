@@ -13,11 +13,11 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import column_or_1d, indexable
 from sklearn.utils.parallel import Parallel, delayed
 
-from .._arrays import plain_labels
-from .._columns import class_probabilities
-from .._compat import HasMethods, _safe_indexing, validate_params
-from ._leave_classes_out import LeaveClassesOut
-from ._open_vocabulary import CLASSES, Classes, estimator_for, rows_and_classes
+from clipcal._arrays import plain_labels
+from clipcal._columns import class_probabilities
+from clipcal._compat import HasMethods, _safe_indexing, validate_params
+from clipcal.model_selection._leave_classes_out import LeaveClassesOut
+from clipcal.model_selection._open_vocabulary import CLASSES, Classes, estimator_for, rows_and_classes
 
 __all__ = ["OpenVocabularyPredictions", "open_vocabulary_predictions"]
 

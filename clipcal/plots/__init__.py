@@ -7,13 +7,13 @@ new figure is made larger for them. To have a formula, write it over the name wi
 reads all text, so spell them for LaTeX there.
 """
 
-from ._base_to_new_scatter import BaseToNewDisplay
-from ._confidence_histogram import ConfidenceHistogramDisplay
-from ._feature_divergence import FeatureDivergenceDisplay
-from ._grid import ReliabilityGridDisplay
-from ._reliability import ReliabilityDisplay
-from ._risk_coverage import RiskCoverageDisplay
-from ._training_history import TrainingHistoryDisplay
+from clipcal.plots._base_to_new_scatter import BaseToNewDisplay
+from clipcal.plots._confidence_histogram import ConfidenceHistogramDisplay
+from clipcal.plots._feature_divergence import FeatureDivergenceDisplay
+from clipcal.plots._grid import ReliabilityGridDisplay
+from clipcal.plots._reliability import ReliabilityDisplay
+from clipcal.plots._risk_coverage import RiskCoverageDisplay
+from clipcal.plots._training_history import TrainingHistoryDisplay
 
 __all__ = [
     "BaseToNewDisplay",

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._optional import import_optional
-from ..metrics import harmonic_mean
-from ._names import as_text, entitle, grow, room_of, write
-from ._style import PALE, QUIET, axes_of, bare_spines, legend_below, series_style
+from clipcal._optional import import_optional
+from clipcal.metrics import harmonic_mean
+from clipcal.plots._names import as_text, entitle, grow, room_of, write
+from clipcal.plots._style import PALE, QUIET, axes_of, bare_spines, legend_below, series_style
 
 __all__ = ["BaseToNewDisplay"]
 

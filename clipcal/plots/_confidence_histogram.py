@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..metrics import CalibrationBins, calibration_bins
-from ._measure import predictions_of
-from ._names import entitle, grow
-from ._style import INK, PALE, VERMILLION, axes_of, bare_spines, legend_below
+from clipcal.metrics import CalibrationBins, calibration_bins
+from clipcal.plots._measure import predictions_of
+from clipcal.plots._names import entitle, grow
+from clipcal.plots._style import INK, PALE, VERMILLION, axes_of, bare_spines, legend_below
 
 __all__ = ["ConfidenceHistogramDisplay"]
 

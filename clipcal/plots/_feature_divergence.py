@@ -7,10 +7,10 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from .._optional import import_optional
-from ..metrics import feature_divergence
-from ._names import entitle, grow, room_of, width_of, write_ticks
-from ._style import INK, axes_of, bare_spines, legend_below, series_style
+from clipcal._optional import import_optional
+from clipcal.metrics import feature_divergence
+from clipcal.plots._names import entitle, grow, room_of, width_of, write_ticks
+from clipcal.plots._style import INK, axes_of, bare_spines, legend_below, series_style
 
 __all__ = ["FeatureDivergenceDisplay"]
 

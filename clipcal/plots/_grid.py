@@ -8,13 +8,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._arrays import plain_labels
-from .._optional import import_optional
-from .._weights import check_weight, distinct_labels
-from ._measure import measure, predictions_of
-from ._names import as_text, entitle, grow, write
-from ._reliability import ReliabilityDisplay
-from ._reliability_parts import axis_labels
+from clipcal._arrays import plain_labels
+from clipcal._optional import import_optional
+from clipcal._weights import check_weight, distinct_labels
+from clipcal.plots._measure import measure, predictions_of
+from clipcal.plots._names import as_text, entitle, grow, write
+from clipcal.plots._reliability import ReliabilityDisplay
+from clipcal.plots._reliability_parts import axis_labels
 
 __all__ = ["ReliabilityGridDisplay"]
 

@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from scipy.stats import binom
 
-from .._columns import class_probabilities
-from .._weights import rows_to_score
-from ..metrics import (
+from clipcal._columns import class_probabilities
+from clipcal._weights import rows_to_score
+from clipcal.metrics import (
     CalibrationBins,
     calibration_bins,
     calibration_error_floor,

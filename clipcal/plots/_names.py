@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .._optional import import_optional
+from clipcal._optional import import_optional
 
 __all__ = ["as_text", "entitle", "grow", "room_of", "width_of", "write", "write_ticks"]
 

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from numpy.typing import ArrayLike
 
-from ..metrics import CalibrationBins
-from ._measure import measure, predictions_of
-from ._names import as_text, entitle, grow
-from ._reliability_parts import (
+from clipcal.metrics import CalibrationBins
+from clipcal.plots._measure import measure, predictions_of
+from clipcal.plots._names import as_text, entitle, grow
+from clipcal.plots._reliability_parts import (
     axis_labels,
     draw_accuracy,
     draw_band,
@@ -20,7 +20,7 @@ from ._reliability_parts import (
     frame,
     write_text,
 )
-from ._style import INK, axes_of
+from clipcal.plots._style import INK, axes_of
 
 __all__ = ["ReliabilityDisplay"]
 

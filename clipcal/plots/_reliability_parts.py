@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from .._optional import import_optional
-from ..metrics import CalibrationBins
-from ._names import as_text, room_of, write
-from ._style import BLUE, INK, PALE, QUIET, VERMILLION, bare_spines
+from clipcal._optional import import_optional
+from clipcal.metrics import CalibrationBins
+from clipcal.plots._names import as_text, room_of, write
+from clipcal.plots._style import BLUE, INK, PALE, QUIET, VERMILLION, bare_spines
 
 __all__ = [
     "axis_labels",

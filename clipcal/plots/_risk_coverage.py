@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._optional import import_optional
-from ..metrics import area_under_risk_coverage, risk_coverage_curve
-from ._measure import predictions_of
-from ._names import as_text, grow
-from ._style import QUIET, axes_of, bare_spines, legend_below, series_style
+from clipcal._optional import import_optional
+from clipcal.metrics import area_under_risk_coverage, risk_coverage_curve
+from clipcal.plots._measure import predictions_of
+from clipcal.plots._names import as_text, grow
+from clipcal.plots._style import QUIET, axes_of, bare_spines, legend_below, series_style
 
 __all__ = ["RiskCoverageDisplay"]
 

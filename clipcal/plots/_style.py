@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._optional import import_optional
-from ._names import as_text, room_of, write
+from clipcal._optional import import_optional
+from clipcal.plots._names import as_text, room_of, write
 
 __all__ = [
     "BLUE",

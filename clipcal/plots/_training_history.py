@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .._optional import import_optional
-from ._names import entitle, grow
-from ._style import INK, PALE, QUIET, axes_of, bare_spines, legend_below, series_style
+from clipcal._optional import import_optional
+from clipcal.plots._names import entitle, grow
+from clipcal.plots._style import INK, PALE, QUIET, axes_of, bare_spines, legend_below, series_style
 
 __all__ = ["TrainingHistoryDisplay"]
 
