@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "clipcal"
 MODULES = sorted(ROOT.rglob("*.py"))
+REPOSITORY = ROOT.parent
+OUTSIDE = sorted(
+    path
+    for place in ("README.md", "benchmarks", "docs", "examples")
+    for path in [REPOSITORY / place, *(REPOSITORY / place).rglob("*")]
+    if path.suffix in {".ipynb", ".md", ".py", ".rst"} and not {"_build", "generated"} & set(path.parts)
+)
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50
 
@@ -55,7 +63,8 @@ ARROWS: dict[str, set[str]] = {
     "text": set(),
     "backbones": set(),
     "images": set(),
-    "datasets": {"images", "text"},
+    "scenes": set(),
+    "datasets": {"scenes"},
     "methods": {"backbones", "text"},
     "regularizers": {"backbones", "methods", "text"},
     "training": {"methods", "regularizers"},
@@ -83,7 +92,7 @@ DEFERRED_ARROWS: dict[str, set[str]] = {
 }
 
 TORCH_PACKAGES = {"backbones", "methods", "regularizers", "training"}
-TORCH_FREE_PACKAGES = {"calibration", "datasets", "metrics", "model_selection", "plots", "text"}
+TORCH_FREE_PACKAGES = {"calibration", "datasets", "metrics", "model_selection", "plots", "scenes", "text"}
 TORCH = {"torch", "torchvision"}
 # The only place of each foreign package.
 OWNERS = {
@@ -155,6 +164,14 @@ def target_package(found: Import) -> str:
     return part if part in ARROWS else "clipcal"
 
 
+def private_uses(text: str) -> list[str]:
+    """Return the private modules and names of clipcal that a script, page or notebook uses."""
+    uses = [found.group() for found in re.finditer(r"\bclipcal(\.\w+)*\._[a-z]\w*", text)]
+    for found in re.finditer(r"\bfrom\s+clipcal[\w.]*\s+import\s+(\([^)]*\)|[^\n]*)", text):
+        uses += [f"{found.group().split()[1]}.{name}" for name in re.findall(r"\b_[a-z]\w*", found.group(1))]
+    return uses
+
+
 def listed(violations: list[str]) -> None:
     assert not violations, "\n" + "\n".join(sorted(set(violations)))
 
@@ -193,6 +210,32 @@ def test_packages_talk_through_each_others_init():
         if foreign and any(part.startswith("_") for part in parts[2:]) and parts[1] not in EVERYONE:
             violations.append(f"{found.here}: {found.target} is another package's private module or name")
     listed(violations)
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+def test_scripts_and_pages_use_public_names_only(path):
+    listed(private_uses(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from clipcal.text._lexicon import load_nouns",
+        "from clipcal.text import (\n    load_nouns,\n    _nouns,\n)",
+        ">>> from clipcal.text import load_nouns, _nouns",
+        "import clipcal._arrays",
+        '"from clipcal.text import (\\n",\n    "    _nouns)"',
+        "clipcal.text._lexicon.load_nouns()",
+    ],
+)
+def test_private_uses_are_found(text):
+    assert private_uses(text)
+
+
+def test_public_uses_are_none():
+    assert not private_uses(
+        "from clipcal.text import (\n    load_nouns,\n)\n_nouns = load_nouns()\nimport clipcal"
+    )
 
 
 def test_torch_is_loaded_only_below():

@@ -26,15 +26,15 @@ from threadpoolctl import threadpool_limits
 
 from clipcal import DynamicOutlierRegularizer, LeaveClassesOut
 from clipcal.backbones import open_backbone
-from clipcal.demo._cells import (
+from clipcal.demo import (
     COOP,
     KGCOOP,
     METHODS,
     N_SHOTS,
     N_TEST,
     Cell,
-    _embedded,
     class_halves,
+    embedded_subset,
 )
 from clipcal.methods import zero_shot_features
 from clipcal.metrics import expected_calibration_error
@@ -90,15 +90,15 @@ def main() -> None:
 def run(cell: Cell, configuration: str | float, memory: Memory) -> dict:
     """Return truth and estimates of one classifier on one task."""
     with threadpool_limits(1):
-        data = {subset: _embedded(cell, subset, n) for subset, n in (("train", N_SHOTS), ("test", N_TEST))}
         base, new = class_halves(cell).values()
-        train = data["train"].of(base)
+        train = embedded_subset(cell, "train", N_SHOTS).of(base)
+        test = embedded_subset(cell, "test", N_TEST)
         clf = classifier(cell, configuration, memory)
         fitted = clf.fit(train.X, train.y)
         truths = {}
         for half, classes, model in (("base", base, fitted), ("new", new, fitted.with_classes(new))):
-            test = data["test"].of(classes)
-            truths[half] = quantities(test.y, model.predict_proba(test.X), model.classes_)
+            X, y = test.of(classes)
+            truths[half] = quantities(y, model.predict_proba(X), model.classes_)
         record = {"task": cell.task, "domain": cell.domain, "seed": cell.seed, "configuration": configuration}
         record |= {"truth": truths["new"], "truth on base": truths["base"]}
         splitters = {

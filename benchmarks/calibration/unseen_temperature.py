@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from clipcal.backbones import open_backbone
 from clipcal.calibration import CalibratedCLIPClassifier, fit_temperature
-from clipcal.demo._cells import (
+from clipcal.demo import (
     COOP,
     COOP_DOR,
     KGCOOP,
@@ -33,8 +33,8 @@ from clipcal.demo._cells import (
     N_SHOTS,
     N_TEST,
     Cell,
-    _embedded,
     class_halves,
+    embedded_subset,
 )
 from clipcal.methods import zero_shot_features
 from clipcal.metrics import expected_calibration_error, mean_confidence_gap, negative_log_likelihood
@@ -86,7 +86,7 @@ def main() -> None:
 def run(cell: Cell, method: str, memory: Memory) -> list[dict[str, Any]]:
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        train, test = _embedded(cell, "train", N_SHOTS), _embedded(cell, "test", N_TEST)
+        train, test = embedded_subset(cell, "train", N_SHOTS), embedded_subset(cell, "test", N_TEST)
         base, new = class_halves(cell).values()
         seen, unseen = train.of(base), test.of(new)
         classifier = METHODS[method](cell, memory)

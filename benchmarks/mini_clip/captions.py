@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipcal.datasets._scenes import LIGHTS, MEDIA, SHAPES, TEXTURES, Scenes, color_table
+from clipcal.scenes import LIGHTS, MEDIA, SHAPES, TEXTURES, Scenes, color_table
 
 FRAMES = (
     "a photo of a {}.", "a photo of a {}.", "a photo of a {}.", "a photo of a {}.", "a picture of a {}.",

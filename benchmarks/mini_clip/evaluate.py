@@ -8,8 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from clipcal.datasets import make_shapes
-from clipcal.datasets._shapes import DOMAINS, TASKS
+from clipcal.datasets import DOMAINS, TASKS, make_shapes
 from clipcal.metrics import expected_calibration_error
 
 

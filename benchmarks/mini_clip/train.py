@@ -26,8 +26,7 @@ from publish import publish
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clipcal.datasets._render import render
-from clipcal.datasets._scenes import Conditions, sample_scenes
+from clipcal.scenes import Conditions, render, sample_scenes
 
 MODEL = {
     "embed_dim": 128,

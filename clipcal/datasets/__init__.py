@@ -1,5 +1,5 @@
-"""Pictures with labels."""
+"""Images with labels."""
 
-from clipcal.datasets._shapes import make_shapes
+from clipcal.datasets._shapes import DOMAINS, TASKS, make_shapes
 
-__all__ = ["make_shapes"]
+__all__ = ["DOMAINS", "TASKS", "make_shapes"]

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch, check_random_state
 
-from clipcal.datasets._render import render
-from clipcal.datasets._scenes import MEDIA, SHAPES, TEXTURES, Conditions, color_table, sample_scenes
+from clipcal.scenes import MEDIA, SHAPES, TEXTURES, Conditions, color_table, render, sample_scenes
 
 _COLORS = (
     "rusty orange", "raw sienna", "periwinkle blue", "bluegrey", "leaf", "lightish blue", "mud green",

@@ -1,14 +1,44 @@
 """The demo: all methods on generated tasks, and whether the claims of the DOR paper hold there."""
 
-from clipcal.demo._cells import Cell, CellResult, run_cell
+from clipcal.demo._cells import (
+    COOP,
+    COOP_DOR,
+    COOP_TEMPERATURE,
+    KGCOOP,
+    KGCOOP_DOR,
+    METHODS,
+    N_SHOTS,
+    N_TEST,
+    N_VALIDATION,
+    ZERO_SHOT,
+    Cell,
+    CellResult,
+    Split,
+    class_halves,
+    embedded_subset,
+    run_cell,
+)
 from clipcal.demo._claims import check_claims
 from clipcal.demo._run import run_demo
 from clipcal.demo._tables import format_claims, format_table, write_csv
 
 __all__ = [
+    "COOP",
+    "COOP_DOR",
+    "COOP_TEMPERATURE",
+    "KGCOOP",
+    "KGCOOP_DOR",
+    "METHODS",
+    "N_SHOTS",
+    "N_TEST",
+    "N_VALIDATION",
+    "ZERO_SHOT",
     "Cell",
     "CellResult",
+    "Split",
     "check_claims",
+    "class_halves",
+    "embedded_subset",
     "format_claims",
     "format_table",
     "run_cell",

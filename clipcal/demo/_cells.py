@@ -1,4 +1,4 @@
-"""Base-to-new protocol: tune on half of the classes, measure on test pictures of both halves."""
+"""Base-to-new protocol: tune on half of the classes, measure on test images of both halves."""
 
 from __future__ import annotations
 
@@ -21,13 +21,31 @@ from clipcal.text import load_nouns
 if TYPE_CHECKING:
     from clipcal.regularizers import DynamicOutlierRegularizer
 
-__all__ = ["METHODS", "Cell", "CellResult", "candidate_nouns", "class_halves", "run_cell"]
+__all__ = [
+    "COOP",
+    "COOP_DOR",
+    "COOP_TEMPERATURE",
+    "KGCOOP",
+    "KGCOOP_DOR",
+    "METHODS",
+    "N_SHOTS",
+    "N_TEST",
+    "N_VALIDATION",
+    "ZERO_SHOT",
+    "Cell",
+    "CellResult",
+    "Split",
+    "candidate_nouns",
+    "class_halves",
+    "embedded_subset",
+    "run_cell",
+]
 
 ZERO_SHOT, COOP, KGCOOP = "zero-shot", "CoOp", "KgCoOp"
 COOP_DOR, KGCOOP_DOR, COOP_TEMPERATURE = "CoOp + DOR", "KgCoOp + DOR", "CoOp + temperature"
 
 N_SHOTS = 16
-# As in the calibration trainers of the field: at most four validation pictures a class.
+# As in the calibration trainers of the field: at most four validation images a class.
 N_VALIDATION = 4
 N_TEST = 50
 
@@ -41,11 +59,11 @@ class Cell:
     task, domain : str
         See :func:`clipcal.datasets.make_shapes`.
     seed : int
-        Seeds the pictures and the training.
+        Seeds the images and the training.
     max_epochs : int
         Length of the training.
     noun_step : int, default=1
-        Outliers are chosen among each so-manieth noun of WordNet.
+        Outliers are chosen among every `noun_step`-th noun of WordNet.
     """
 
     task: str
@@ -127,7 +145,7 @@ def _kgcoop(
     return _tuned(cell, memory, method="kgcoop", regularizer=regularizer)
 
 
-# In the order in which tables and pictures show them.
+# In the order in which tables and figures show them.
 METHODS: dict[str, Callable[[Cell, Memory | None], BaseEstimator]] = {
     ZERO_SHOT: _zero_shot,
     COOP: _coop,
@@ -139,10 +157,10 @@ METHODS: dict[str, Callable[[Cell, Memory | None], BaseEstimator]] = {
 
 
 def run_cell(cell: Cell, method: str, memory: Memory | None = None) -> list[CellResult]:
-    """Fit one method on the base classes, and measure it on the test pictures of both halves.
+    """Fit one method on the base classes, and measure it on the test images of both halves.
 
     The first half of the task's classes is the base, the rest is new. For temperature scaling the
-    temperature is fitted on validation pictures of the base classes and used for both halves.
+    temperature is fitted on validation images of the base classes and used for both halves.
 
     Parameters
     ----------
@@ -158,19 +176,19 @@ def run_cell(cell: Cell, method: str, memory: Memory | None = None) -> list[Cell
         Base, then new. ``CoOp`` also gives the two of ``CoOp + temperature``, from the same fit.
     """
     halves = class_halves(cell)
-    train = _embedded(cell, "train", N_SHOTS).of(halves["base"])
-    test = _embedded(cell, "test", N_TEST)
+    train = embedded_subset(cell, "train", N_SHOTS).of(halves["base"])
+    test = embedded_subset(cell, "test", N_TEST)
     classifier = METHODS[method](cell, memory).fit(train.X, train.y)
     results = _measure(cell, method, classifier, test, halves)
     if method == COOP:
-        validation = _embedded(cell, "validation", N_VALIDATION).of(halves["base"])
+        validation = embedded_subset(cell, "validation", N_VALIDATION).of(halves["base"])
         scaled = CalibratedCLIPClassifier(classifier, cv="prefit").fit(validation.X, validation.y)
         results += _measure(cell, COOP_TEMPERATURE, scaled, test, halves)
     return results
 
 
 def candidate_nouns(step: int) -> list[str]:
-    """Return each so-manieth noun of WordNet."""
+    """Return every `step`-th noun of WordNet."""
     return list(load_nouns()[::step])
 
 
@@ -191,7 +209,22 @@ def class_halves(cell: Cell) -> dict[str, list[str]]:
     return {"base": names[:n_base], "new": names[n_base:]}
 
 
-def _embedded(cell: Cell, subset: str, n_per_class: int) -> Split:
+def embedded_subset(cell: Cell, subset: str, n_per_class: int) -> Split:
+    """Generate images of a task and encode them.
+
+    Parameters
+    ----------
+    cell : Cell
+    subset : {"train", "validation", "test"}
+        See :func:`clipcal.datasets.make_shapes`.
+    n_per_class : int
+        Number of images of each class.
+
+    Returns
+    -------
+    split : Split
+        Embeddings ``X`` of shape (n_samples, n_features) and class names ``y`` of shape (n_samples,).
+    """
     images, target = make_shapes(
         cell.task,
         domain=cell.domain,

@@ -1,7 +1,7 @@
 """What a generated picture shows, as arrays of numbers and indices, one row a picture.
 
 A scene says which object stands where, in which colour, texture, light and medium, and how much
-each of these is disturbed. :mod:`clipcal.datasets._render` turns scenes into pixels.
+each of these is disturbed. :mod:`clipcal.scenes._render` turns scenes into pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MEDIA = ("clear", "blurry", "grainy", "faded", "negative", "pixelated", "foggy",
 @cache
 def color_table() -> tuple[tuple[str, ...], NDArray[np.float32]]:
     """Return the colour names and their sRGB values in [0, 1], shape (n_colors, 3)."""
-    text = files("clipcal.datasets").joinpath("xkcd_colors.txt").read_text(encoding="utf-8")
+    text = files("clipcal.scenes").joinpath("xkcd_colors.txt").read_text(encoding="utf-8")
     rows = [line.split(" ", 1) for line in text.splitlines() if not line.startswith("#")]
     names = tuple(name for _, name in rows)
     values = np.array([[int(code[i : i + 2], 16) for i in (0, 2, 4)] for code, _ in rows], dtype=np.float32)

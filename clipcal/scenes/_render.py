@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from clipcal.datasets._scenes import LIGHTS, MEDIA, SHAPES, TEXTURES, Scenes
+from clipcal.scenes._scenes import LIGHTS, MEDIA, SHAPES, TEXTURES, Scenes
 
 Plane = NDArray[np.floating]  # (n, side, side)
 
