@@ -58,9 +58,9 @@ class HasLocation(Protocol):
 
 
 class FeatureCache:
-    """Features of pictures and texts, kept in a folder and found again by content.
+    """Features of images and texts, kept in a folder and found again by content.
 
-    Hand it, or just the folder, to the parameter ``memory`` of estimators. Each picture and each text is
+    Hand it, or just the folder, to the parameter ``memory`` of estimators. Each image and each text is
     found again by itself, by a hash of what it contains, wherever its file has moved. Several processes may
     use one folder at once. Where the folder cannot be written to, what it holds is still used.
 
@@ -129,7 +129,7 @@ class FeatureCache:
         list of dict
             One record a table: ``backbone`` (its name, empty if it has none), ``fingerprint``,
             ``precision``, ``kind`` (``"images"``, ``"views <number> <seed>"`` or ``"texts"``), ``n_rows``
-            (different pictures or texts), ``width`` (numbers a row) and ``n_bytes`` on the disk.
+            (different images or texts), ``width`` (numbers a row) and ``n_bytes`` on the disk.
         """
         records = []
         for folder in self._table_folders():

@@ -25,8 +25,8 @@ class ClassNameError(ValueError):
 
 
 class ImageReadError(ValueError, OSError):
-    """A picture could not be read; the message names it and its position."""
+    """An image could not be read; the message names it and its position."""
 
 
 class EmbeddingsNeededError(TypeError):
-    """An operation works on precomputed embeddings and was given pictures."""
+    """An operation works on precomputed embeddings and was given images."""

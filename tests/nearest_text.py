@@ -12,7 +12,7 @@ TEXTS = {name: np.array([np.cos(angle), np.sin(angle)]) for angle, name in enume
 
 
 class NearestText(ClassifierMixin, BaseEstimator):
-    """Learns how far pictures lie from texts on average; any name has a text."""
+    """Learns how far images lie from texts on average; any name has a text."""
 
     calls = {"with_classes": 0, "predict_proba": 0}  # noqa: RUF012
 

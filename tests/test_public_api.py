@@ -139,7 +139,7 @@ def test_readme_example_without_clip():
 # What the README says
 
 
-def test_pictures_come_in_many_forms(fitted, data, embedded, tmp_path):
+def test_images_come_in_many_forms(fitted, data, embedded, tmp_path):
     X = data[0][:4]
     expected = fitted.predict_proba(embedded[0][:4])
     names = [f"{i}.png" for i in range(len(X))]
@@ -153,8 +153,8 @@ def test_pictures_come_in_many_forms(fitted, data, embedded, tmp_path):
         "array of paths": np.array([str(tmp_path / name) for name in names]),
         "ImagePaths": ImagePaths(names, root=tmp_path),
     }
-    for form, pictures in forms.items():
-        assert_allclose(fitted.predict_proba(pictures), expected, atol=1e-5, err_msg=form)
+    for form, images in forms.items():
+        assert_allclose(fitted.predict_proba(images), expected, atol=1e-5, err_msg=form)
 
 
 def test_labels_come_back_and_columns_are_sorted(fitted, embedded):
@@ -172,7 +172,7 @@ def test_numbers_as_labels_have_names(embedded):
     assert_array_equal(np.array(NAMES)[by_number.predict(X)], by_name.predict(X))
 
 
-def test_other_classes_need_no_pictures(fitted, embedded):
+def test_other_classes_need_no_images(fitted, embedded):
     other = fitted.with_classes(OTHER_NAMES)
     assert other.predict_proba(embedded[0]).shape == (len(embedded[0]), 3)
     assert other.classes_.tolist() == sorted(OTHER_NAMES)

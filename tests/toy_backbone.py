@@ -32,7 +32,7 @@ def _normal(seed: int, rows: int, columns: int) -> torch.Tensor:
 class AnyWidthBackbone:
     """Text: mean of hashed word embeddings up to the end of the text, projected to any width.
 
-    Pictures: the 8 x 8 thumbnail, projected. It has the members of ``clipcal.backbones.Backbone``.
+    Images: the 8 x 8 thumbnail, projected. It has the members of ``clipcal.backbones.Backbone``.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class AnyWidthBackbone:
         return AnyWidthBackbone(n_features)
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
-        """Shrink a picture to 8 x 8 and centre its values."""
+        """Shrink an image to 8 x 8 and centre its values."""
         small = np.asarray(image.convert("RGB").resize((_PIXELS, _PIXELS), Image.Resampling.BICUBIC))
         return torch.from_numpy(small.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1)
 

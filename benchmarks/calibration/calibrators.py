@@ -2,7 +2,7 @@
 
     python benchmarks/calibration/calibrators.py --jobs 2
 
-Three scikit-learn classifiers on handwritten digits, and CoOp on generated pictures with the embedded CLIP.
+Three scikit-learn classifiers on handwritten digits, and CoOp on generated images with the embedded CLIP.
 Each is fitted once a seed; its calibrators see rows that it was not fitted on; every number comes from test
 rows that neither saw. What carries over to other classes is also measured on classes that nobody saw.
 Numbers are means over seeds, with the standard deviation. Nothing is chosen on the test rows.
@@ -117,7 +117,7 @@ def digits(seed: int) -> list[Task]:
 
 
 def shapes(seed: int) -> list[Task]:
-    """Return CoOp on the embedded CLIP, tuned on 16 pictures of each base class."""
+    """Return CoOp on the embedded CLIP, tuned on 16 images of each base class."""
     tasks = []
     encoder = CLIPImageEncoder("mini", device="cpu")
     for task in ("colors", "colored-shapes"):

@@ -1,11 +1,11 @@
-"""Can pictures of the base classes foretell calibration on new ones, and choose DOR's weight for them?
+"""Can images of the base classes foretell calibration on new ones, and choose DOR's weight for them?
 
     python benchmarks/calibration/leave_classes_out.py --jobs 2
 
-Half of each task's classes are base, the rest is new, as in `clipcal demo`. From 16 training pictures a base
+Half of each task's classes are base, the rest is new, as in `clipcal demo`. From 16 training images a base
 class come two estimates. `leave classes out` fits on half of the base classes and predicts the other half;
 `stratified` is ordinary cross-validation, in which every class is trained on. The truth is what the
-classifier, fitted on all base classes, does on the test pictures of the new classes; nothing is chosen
+classifier, fitted on all base classes, does on the test images of the new classes; nothing is chosen
 on them. Errors are computed once, from the rows of all splits.
 """
 

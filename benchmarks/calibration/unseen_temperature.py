@@ -2,10 +2,10 @@
 
     python benchmarks/calibration/unseen_temperature.py --jobs 2
 
-Half of each task's classes are base, the rest is new, as in `clipcal demo`. From 16 training pictures a base
+Half of each task's classes are base, the rest is new, as in `clipcal demo`. From 16 training images a base
 class come two temperatures: one from ordinary folds, in which every class is trained on, and one from folds
 that leave half of the base classes out (`cv="classes"`). Both are applied to the new classes, beside
-no temperature and the best one in hindsight, fitted on the new classes' test pictures themselves.
+no temperature and the best one in hindsight, fitted on the new classes' test images themselves.
 """
 
 from __future__ import annotations

@@ -13,16 +13,16 @@ from safetensors.torch import save_file
 CARD = """# The embedded CLIP (`backbone="mini"`)
 
 A small CLIP that comes with clipcal, so that examples, tests and demonstrations run without a download.
-It is a stand-in for a real CLIP in experiments, not a model for real pictures.
+It is a stand-in for a real CLIP in experiments, not a model for real images.
 
-- **Architecture**: open_clip's `CLIP`; ViT image tower for 32 x 32 pictures in patches of 8, causal
+- **Architecture**: open_clip's `CLIP`; ViT image tower for 32 x 32 images in patches of 8, causal
   text tower with 77 positions; both 4 layers, width 128, 2 heads of 64; embeddings of 128.
   {n_parameters:,} parameters, {megabytes:.1f} MB in float16. Tokenizer and state-dict names are
   open_clip's.
-- **Training data**: pictures rendered by `clipcal.datasets` (coloured, textured shapes in many lights
+- **Training data**: images rendered by `clipcal.datasets` (coloured, textured shapes in many lights
   and media) with generated captions, {imprecise:.0%} of the colour names in them imprecise (a
   neighbouring colour's name or a coarser word; shapes and textures less often); and, for words that no
-  picture shows, prompts of WordNet 3.0 nouns against their glosses.
+  image shows, prompts of WordNet 3.0 nouns against their glosses.
 - **Training**: contrastive at a fixed logit scale of 100, {steps} steps of AdamW, batch {batch_size},
   learning rate {lr} with a cosine, seed {seed}, {n_glosses} noun-gloss pairs in every second step:
   `python benchmarks/mini_clip/train.py --out clipcal/backbones/mini`.
@@ -31,7 +31,7 @@ It is a stand-in for a real CLIP in experiments, not a model for real pictures.
 
 ## Zero-shot figures
 
-Template "a photo of a {{}}.", 40 test pictures a class, `random_state=0`; written by the training script.
+Template "a photo of a {{}}.", 40 test images a class, `random_state=0`; written by the training script.
 
 | task | domain | classes | accuracy | mean confidence | ECE |
 |---|---|---|---|---|---|

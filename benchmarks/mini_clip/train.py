@@ -1,4 +1,4 @@
-"""Train the embedded CLIP from scratch on generated pictures and on WordNet's glosses.
+"""Train the embedded CLIP from scratch on generated images and on WordNet's glosses.
 
     python benchmarks/mini_clip/train.py --out clipcal/backbones/mini
 

@@ -3,7 +3,7 @@
     python benchmarks/speed/fit.py
     python benchmarks/speed/fit.py --profile
 
-`plain` is a step of the published trainers: 32 pictures through the image tower, all class prompts on 77
+`plain` is a step of the published trainers: 32 images through the image tower, all class prompts on 77
 positions through the text tower, loss, backward pass, SGD. `ours` is an epoch of `fit` on embeddings, divided
 by its steps, all that `fit` does besides included. `floor` is the matrix products of a step, see text.py.
 """

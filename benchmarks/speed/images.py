@@ -1,11 +1,11 @@
-"""Pictures to embeddings: one thing after the other, overlapped, and found again.
+"""Images to embeddings: one thing after the other, overlapped, and found again.
 
     python benchmarks/speed/images.py
 
 `serial` decodes a batch in one thread and then encodes it, as a plain loop does. `ours` decodes ahead of the
 tower in threads. `ours, writing` keeps what it encodes in an empty cache, `hit` finds all of it there, and
 `np.load` reads the same numbers from one file: nobody who keeps them on disk has them sooner, but it does not
-look whether the pictures are still the same. `hashing` is what that look costs at least.
+look whether the images are still the same. `hashing` is what that look costs at least.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from clipcal.images import encode_images
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="ViT-B-16", help="'ViT-B-16' (random weights) or a name")
-    parser.add_argument("--pictures", type=int, default=48)
-    parser.add_argument("--found", type=int, default=2000, help="pictures that are found again")
+    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--found", type=int, default=2000, help="images that are found again")
     parser.add_argument("--size", type=int, default=500, help="of the longer side, as in ImageNet")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
@@ -40,23 +40,23 @@ def main() -> None:
     backbone = random_clip() if args.backbone == "ViT-B-16" else open_backbone(args.backbone)
     synchronize = torch.cuda.synchronize if backbone.device.type == "cuda" else lambda: None
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_jpegs(Path(folder) / "jpegs", max(args.pictures, args.found), args.size)
+        paths = write_jpegs(Path(folder) / "jpegs", max(args.images, args.found), args.size)
         records = []
-        for task, n_pictures, contenders in (
-            ("encode", args.pictures, encoders(backbone, paths[: args.pictures], args.batch, Path(folder))),
+        for task, n_images, contenders in (
+            ("encode", args.images, encoders(backbone, paths[: args.images], args.batch, Path(folder))),
             ("find", args.found, finders(backbone, paths[: args.found], Path(folder))),
         ):
             times = compare(contenders, n_rounds=args.rounds, synchronize=synchronize)
             for name, figures in times.items():
-                rate = {"pictures_per_second": n_pictures / figures["seconds"]}
-                records.append({"task": task, "who": name, "pictures": n_pictures, **figures, **rate})
+                rate = {"images_per_second": n_images / figures["seconds"]}
+                records.append({"task": task, "who": name, "images": n_images, **figures, **rate})
         report("images", [{"backbone": args.backbone, **record} for record in records])
 
 
 def encoders(
     backbone: Backbone, paths: list[Path], batch_size: int, folder: Path
 ) -> dict[str, Callable[[], Any]]:
-    """Return ways to encode what nobody has seen yet, and how long a hit of the same pictures takes."""
+    """Return ways to encode what nobody has seen yet, and how long a hit of the same images takes."""
 
     def serial() -> np.ndarray:
         rows = []
@@ -109,7 +109,7 @@ def finders(backbone: Backbone, paths: list[Path], folder: Path) -> dict[str, Ca
 
 
 def write_jpegs(folder: Path, n: int, size: int) -> list[Path]:
-    """Write pictures that compress about as photographs do."""
+    """Write images that compress about as photographs do."""
     folder.mkdir()
     chance = np.random.default_rng(0)
     paths = []

@@ -26,7 +26,7 @@ from clipcal import CoOp
 from clipcal.text import load_nouns
 from clipcal.training import torch_generator
 
-PICTURE = Path(__file__).parents[2] / "docs" / "performance.svg"
+FIGURE = Path(__file__).parents[2] / "docs" / "performance.svg"
 SIZES = [(50, 50), (100, 100), (200, 200), (500, 500), (1000, 0), (1000, 1000), (2000, 2000), (10_000, 0)]
 # Tokens of ViT-B-16 that the default budget of memory holds.
 ONE_PIECE = 2000
@@ -58,7 +58,7 @@ def main() -> None:
         }
     )
     report("scale", records)
-    draw([record for record in records if record["way"] == "ours"], PICTURE)
+    draw([record for record in records if record["way"] == "ours"], FIGURE)
 
 
 def measure(way: str, n_classes: int, n_outliers: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def random_crop_box(width: int, height: int, generator: torch.Generator) -> tupl
     Parameters
     ----------
     width, height : int
-        Size of the picture.
+        Size of the image.
     generator : torch.Generator
         The only source of chance.
 
@@ -69,12 +69,12 @@ def random_view(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> torch.Tensor:
-    """Crop, resize, perhaps mirror and normalise a picture.
+    """Crop, resize, perhaps mirror and normalise an image.
 
     Parameters
     ----------
     image : PIL.Image.Image
-        The picture.
+        The image.
     generator : torch.Generator
         The only source of chance.
     size : tuple of int

@@ -1,4 +1,4 @@
-"""Images with labels."""
+"""Generated data sets of labelled images."""
 
 from clipcal.datasets._shapes import DOMAINS, TASKS, make_shapes
 

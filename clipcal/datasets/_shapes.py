@@ -1,4 +1,4 @@
-"""Generated pictures of coloured, textured shapes, in named tasks and domains."""
+"""Generate images of coloured, textured shapes for several tasks and domains."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class _ClassContent:
-    """What fixes a class: its colour, shape and texture, ``None`` where it leaves them free."""
+    """Colour, shape and texture of a class; ``None`` for properties that vary within the class."""
 
     color: NDArray[np.float32] | None = None
     shape: int | None = None
@@ -83,14 +83,14 @@ def _content(task: str, name: str) -> _ClassContent:
 def _one_of(value: str, options: tuple[str, ...], parameter: str) -> str:
     if value not in options:
         choices = ", ".join(map(repr, options))
-        raise ValueError(f"{parameter}={value!r} is not known; choose one of {choices}.")
+        raise ValueError(f"{parameter}={value!r} is not supported; choose one of {choices}.")
     return value
 
 
 def _stream(
     random_state: int | np.random.RandomState | None, task: str, domain: str, subset: str
 ) -> np.random.Generator:
-    """Return a generator that no other task, domain or subset shares random numbers with."""
+    """Return a random number generator that is independent for each task, domain and subset."""
     if isinstance(random_state, Integral):
         seed = int(random_state)
     else:
@@ -109,45 +109,45 @@ def make_shapes(
     random_state: int | np.random.RandomState | None = None,
     return_X_y: bool = False,
 ) -> Any:
-    """Generate labelled pictures of coloured, textured shapes.
+    """Generate labelled images of coloured, textured shapes.
 
-    The pictures are those that the embedded CLIP (``backbone="mini"``) was trained on in kind, so
-    that every part of the library can be used and measured without a download.
+    The embedded CLIP model (``backbone="mini"``) was trained on images of this kind, so the library can be
+    used and evaluated without a download.
 
     Parameters
     ----------
     task : {"colors", "shapes", "textures", "colored-shapes"}, default="colors"
-        What the labels name. The other properties of the objects vary freely.
+        The property that the labels name. The other properties of the objects vary freely.
     domain : {"studio", "street", "grainy", "faded"}, default="studio"
-        How the pictures are taken: evenly lit and clear; under all lights and through all media;
-        with strong grain; all faded and bluish.
+        Imaging conditions: ``"studio"`` is evenly lit and clear, ``"street"`` has all lights and media,
+        ``"grainy"`` has strong grain, ``"faded"`` is faded and bluish.
     subset : {"train", "validation", "test"}, default="train"
-        Subsets of the same ``random_state`` are drawn from separate random streams.
+        The subset. Subsets of the same ``random_state`` are drawn from independent random number generators.
     n_per_class : int, default=16
-        Number of pictures of each class.
+        Number of images per class.
     image_size : int, default=32
-        Side of the square pictures in pixels, a multiple of 4.
+        Height and width of the images in pixels, a multiple of 4.
     random_state : int, RandomState instance or None, default=None
-        Pass an int for the same pictures at each call.
+        Pass an int for reproducible output across calls.
     return_X_y : bool, default=False
-        Return ``(images, target)`` instead of a Bunch.
+        If True, return ``(images, target)`` instead of a Bunch.
 
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
         images : ndarray of uint8, shape (n_classes * n_per_class, image_size, image_size, 3)
-            The pictures in random order.
+            The images in random order.
         target : ndarray of str, shape (n_classes * n_per_class,)
-            The class name of each picture.
+            The class name of each image.
         class_names : list of str
-            All classes in the task's own order, the order that decides which are base and which new.
+            All classes in the order of the task, which determines the base and the new classes.
         DESCR : str
-            What was generated.
+            Description of the data set.
 
     Raises
     ------
     ValueError
-        If a name or a number is not one of those above.
+        If a parameter is invalid.
 
     Examples
     --------
@@ -192,7 +192,7 @@ def make_shapes(
     if return_X_y:
         return images, target
     description = (
-        f"Generated pictures, task {task!r}, domain {domain!r}, subset {subset!r}: {len(images)} pictures "
+        f"Generated images, task {task!r}, domain {domain!r}, subset {subset!r}: {len(images)} images "
         f"of {len(class_names)} classes, {image_size} x {image_size} pixels, uint8 RGB.\n"
         f"{_DESCRIPTIONS[task]}"
     )

@@ -1,4 +1,4 @@
-"""From whatever holds pictures to embeddings."""
+"""Read images and embed them with a frozen CLIP."""
 
 from clipcal.images._encoder import CLIPImageEncoder
 from clipcal.images._encoding import encode_images

@@ -1,4 +1,4 @@
-"""A frozen image tower as a scikit-learn transformer."""
+"""The image encoder as a scikit-learn transformer."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 
 
 class CLIPImageEncoder(TransformerMixin, BaseEstimator):
-    """Embed pictures with a frozen CLIP.
+    """Embed images with a frozen CLIP.
 
-    There is nothing to learn, so ``transform`` works without ``fit``.
+    This transformer is stateless: ``transform`` works without ``fit``.
 
     Parameters
     ----------
     backbone : str or Backbone, default="ViT-B-16/openai"
-        The CLIP; see :func:`clipcal.backbones.open_backbone` for the names. ``"mini"`` needs no network.
+        The CLIP model; see :func:`clipcal.backbones.open_backbone` for the names. ``"mini"`` works offline.
     batch_size : int, default=64
-        Pictures that pass the image tower at once, at least 1.
+        Number of images per forward pass of the image encoder, at least 1.
     normalize : bool, default=True
-        Whether to divide each embedding by its Euclidean length.
+        Whether to divide each embedding by its L2 norm.
     device : str or torch.device, default="auto"
-        Where to run; ``"auto"`` takes CUDA, then MPS, then the CPU.
+        Device to run on; ``"auto"`` is the first available of CUDA, MPS and the CPU.
     precision : {"auto", "fp32", "bf16"}, default="auto"
-        The arithmetic of the image tower; ``"auto"`` is bfloat16 on CUDA devices that have it, float32
-        elsewhere.
+        Precision of the image encoder; ``"auto"`` is bfloat16 on CUDA devices that support it natively and
+        float32 otherwise.
     memory : str, Path, FeatureCache, joblib.Memory or None, default=None
-        Where embeddings are kept between calls, each found again by content; see :func:`encode_images`. Where
-        all pictures are known, the backbone is not even loaded.
+        Cache for embeddings, keyed by image content; see :func:`encode_images`. If all images are cached, the
+        backbone is not loaded.
     verbose : int, default=0
-        1 or more shows a progress bar.
+        If at least 1, show a progress bar.
 
     See Also
     --------
-    encode_images : The same as a function, with random crops.
+    encode_images : Function equivalent, which also supports random crops.
 
     References
     ----------
@@ -58,8 +58,8 @@ class CLIPImageEncoder(TransformerMixin, BaseEstimator):
     --------
     >>> import numpy as np
     >>> from clipcal.images import CLIPImageEncoder
-    >>> pictures = np.zeros((2, 32, 32, 3), dtype=np.uint8)
-    >>> embeddings = CLIPImageEncoder("mini", device="cpu").transform(pictures)
+    >>> images = np.zeros((2, 32, 32, 3), dtype=np.uint8)
+    >>> embeddings = CLIPImageEncoder("mini", device="cpu").transform(images)
     >>> embeddings.shape[0], embeddings.dtype
     (2, dtype('float32'))
     """
@@ -68,7 +68,7 @@ class CLIPImageEncoder(TransformerMixin, BaseEstimator):
         "backbone": [str, HasMethods(["encode_images", "preprocess"])],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "normalize": ["boolean"],
-        # torch judges it when the backbone is opened; naming its type here would import torch.
+        # Checked when the backbone is opened: naming torch.device here would import torch.
         "device": "no_validation",
         "precision": [StrOptions({"auto", "fp32", "bf16"})],
         "memory": [str, os.PathLike, FeatureCache, HasMethods(["cache"]), None],
@@ -96,41 +96,41 @@ class CLIPImageEncoder(TransformerMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters, the backbone and the kind of X; nothing is learned.
+        """Check the parameters, the backbone and the type of X; nothing is learned.
 
         Parameters
         ----------
-        X : pictures
-            As for :meth:`transform`; none is read.
+        X : images
+            See :meth:`transform`. The images are not read.
         y : object, default=None
             Ignored.
 
         Returns
         -------
-        CLIPImageEncoder
-            The encoder itself.
+        self : CLIPImageEncoder
+            The encoder.
 
         Raises
         ------
         BackboneError
             If the backbone cannot be opened.
         TypeError, ValueError
-            If X holds no pictures.
+            If X does not hold images.
         """
         as_images(X)
         self._open_backbone()
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """Embed pictures.
+        """Embed images.
 
         Parameters
         ----------
-        X : pictures
+        X : images
             A list, 1-D array or Series of paths, :class:`ImagePaths`, a list of PIL images, uint8 arrays or
             tensors (n, height, width) or (n, height, width, 3), or a list of uint8 arrays or tensors of one
-            image each. Grey is repeated in all channels, transparency (a fourth channel) is laid on white,
-            the camera's orientation is applied. Opened PIL images are not kept decoded.
+            image each. Grayscale is repeated in all channels, transparent images (a fourth channel) are
+            composited on white, and the EXIF orientation is applied. Opened PIL images are not kept decoded.
 
         Returns
         -------
@@ -142,14 +142,14 @@ class CLIPImageEncoder(TransformerMixin, BaseEstimator):
         BackboneError
             If the backbone cannot be opened.
         ImageReadError
-            If a picture cannot be read; the message names it and its position.
+            If an image cannot be read; the message gives its position and its path or type.
         TypeError, ValueError
-            If X holds no pictures.
+            If X does not hold images.
         """
         validate_parameters(self)
-        pictures = as_images(X)
+        images = as_images(X)
         embeddings = encode_images(
-            pictures,
+            images,
             self._open_backbone(),
             batch_size=self.batch_size,
             memory=self.memory,
@@ -161,17 +161,17 @@ class CLIPImageEncoder(TransformerMixin, BaseEstimator):
         return embeddings
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Name the columns of :meth:`transform`: ``clip0``, ``clip1``, and so on.
+        """Get the output feature names: ``clip0``, ``clip1``, and so on.
 
         Parameters
         ----------
         input_features : object, default=None
-            Ignored; pictures have no features.
+            Ignored.
 
         Returns
         -------
         ndarray of shape (embedding_dim,), object
-            The names.
+            The feature names.
         """
         return np.array([f"clip{i}" for i in range(self._open_backbone().embedding_dim)], dtype=object)
 

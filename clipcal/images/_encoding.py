@@ -1,4 +1,4 @@
-"""Pictures to embeddings: decoded ahead of the tower, encoded in batches, cached by content."""
+"""Embed images: decode in background threads, encode in batches, cache by content."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
     from clipcal.backbones import Backbone
 
-# Decoded pictures that may wait for the tower, whatever the size of a batch.
+# Upper limit on decoded images that wait for the image encoder, whatever the batch size.
 _MAX_WAITING = 512
-# So many pictures are hashed and looked up together, and written together.
+# Number of images per cache lookup and per cache write.
 _BLOCK = 4096
 _SECONDS_BETWEEN_WRITES = 30.0
 
-Pictures: TypeAlias = "Sequence[Any] | NDArray[Any]"
-# A key, and pixels (n_views, 3, height, width), or None where another position has the same key.
+Images: TypeAlias = "Sequence[Any] | NDArray[Any]"
+# A cache key, and pixels (n_views, 3, height, width), or None if an earlier position has the same key.
 Prepared: TypeAlias = "tuple[bytes, torch.Tensor | None]"
 
 
@@ -48,77 +48,73 @@ def encode_images(
     memory: MemoryLike | None = None,
     verbose: int = 0,
 ) -> NDArray[np.float32]:
-    """Embed pictures with a frozen CLIP.
+    """Embed images with a frozen CLIP.
 
     Parameters
     ----------
-    images : pictures
+    images : images
         A list, 1-D array or Series of paths, :class:`ImagePaths`, a list of PIL images, uint8 arrays or
         tensors (n, height, width) or (n, height, width, 3), or a list of uint8 arrays or tensors of one
         image each. Opened PIL images are not kept decoded.
     backbone : Backbone
-        The CLIP, as :func:`clipcal.backbones.open_backbone` gives it.
+        The CLIP model, as returned by :func:`clipcal.backbones.open_backbone`.
     batch_size : int, default=64
-        Pictures that pass the image tower at once, at least 1. It changes speed and memory only.
+        Number of images per forward pass of the image encoder, at least 1. It affects speed and memory only.
     n_views : int, default=1
-        1 embeds each picture once, by the CLIP's own evaluation transform. More embeds that many random crops
-        of each.
+        Number of views per image. With 1, each image is embedded with the evaluation transform of the
+        backbone; with more, that many random crops of each image are embedded.
     random_state : int, RandomState or None, default=None
-        What the crops depend on, together with the pixels: the same picture gets the same crops wherever it
-        stands. Unused for ``n_views=1``. Crops of None come from no seed and are not kept in `memory`.
+        Seed of the crops. The crops depend on the seed and the pixels only, not on the position of the
+        image. Ignored if ``n_views=1``. If None, the crops are not reproducible and not cached.
     memory : str, Path, FeatureCache, joblib.Memory or None, default=None
-        Where embeddings are kept; see :class:`clipcal.FeatureCache`. Each picture is found again by what its
-        file contains, or by its pixels if it is in memory: files may be moved and renamed, and of a longer
-        list only the new pictures are encoded. What is done is written as it goes, so that a run that is cut
-        off can be continued.
+        Cache for embeddings; see :class:`clipcal.FeatureCache`. The key is the hash of the file content, or
+        of the pixels for images in memory: files may be moved and renamed, and only new images are encoded.
+        Results are written during the run, so an interrupted run can be resumed.
     verbose : int, default=0
-        1 or more shows a progress bar.
+        If at least 1, show a progress bar.
 
     Returns
     -------
     ndarray of shape (n_samples, embedding_dim) or (n_samples, n_views, embedding_dim), float32
-        Not normalised; the second shape for ``n_views`` > 1.
+        Embeddings, not normalised; the second shape if ``n_views`` > 1.
 
     Raises
     ------
     ImageReadError
-        If a picture cannot be read; the message names it and its position.
+        If an image cannot be read; the message gives its position and its path or type.
     TypeError, ValueError
-        If `images` holds no pictures.
+        If `images` does not hold images.
 
     Examples
     --------
     >>> import numpy as np
     >>> from clipcal.backbones import open_backbone
     >>> from clipcal.images import encode_images
-    >>> pictures = np.zeros((2, 32, 32, 3), dtype=np.uint8)
+    >>> images = np.zeros((2, 32, 32, 3), dtype=np.uint8)
     >>> backbone = open_backbone("mini", device="cpu")
-    >>> encode_images(pictures, backbone).shape == (2, backbone.embedding_dim)
+    >>> encode_images(images, backbone).shape == (2, backbone.embedding_dim)
     True
     """
-    pictures = as_images(images)
+    images = as_images(images)
     if n_views < 1 or batch_size < 1:
         raise ValueError(f"n_views and batch_size must be at least 1, got {n_views} and {batch_size}.")
     seed = 0 if n_views == 1 else int(check_random_state(random_state).randint(2**31 - 1))
-    # Crops without a seed are never drawn again, so keeping them would only fill the disk.
+    # Unseeded crops are never drawn again, so caching them would only fill the disk.
     cache = None if n_views > 1 and random_state is None else as_cache(memory)
-    # Opened PIL images may share a file, and a resampled list holds one twice, so their files are read one
-    # after the other.
-    n_threads = 1 if isinstance(pictures[0], Image.Image) else min(8, os.cpu_count() or 1)
-    out = np.empty((len(pictures), n_views, backbone.embedding_dim), dtype=np.float32)
+    # Opened PIL images may share one file object, or occur twice, so they are read by a single thread.
+    n_threads = 1 if isinstance(images[0], Image.Image) else min(8, os.cpu_count() or 1)
+    out = np.empty((len(images), n_views, backbone.embedding_dim), dtype=np.float32)
     with (
         _threads(n_threads) as pool,
-        progress_bar(
-            shown=verbose >= 1, description="Encoding images", unit="img", total=len(pictures)
-        ) as bar,
+        progress_bar(shown=verbose >= 1, description="Encoding images", unit="img", total=len(images)) as bar,
     ):
-        # Each picture brings n_views crops, and the tower should still see about batch_size at once.
+        # Each image has n_views crops; a forward pass still takes about batch_size of them.
         step = max(1, batch_size // n_views)
         n_ahead = max(2 * n_threads, min(step, _MAX_WAITING // n_views))
         tower = partial(_through_tower, pool, backbone, step, n_views, n_ahead)
-        prepare = partial(_prepare, pictures, backbone, n_views, seed)
+        prepare = partial(_prepare, images, backbone, n_views, seed)
         if cache is None:
-            for rows, _, embeddings in tower(prepare, range(len(pictures))):
+            for rows, _, embeddings in tower(prepare, range(len(images))):
                 out[rows] = embeddings
                 bar.update(len(rows))
         else:
@@ -129,16 +125,16 @@ def encode_images(
                 precision=getattr(backbone, "precision", "fp32"),
                 backbone=backbone.name,
             )
-            _encode_missing(pictures, out, table, prepare, tower, pool, bar.update)
+            _encode_missing(images, out, table, prepare, tower, pool, bar.update)
     return out[:, 0].copy() if n_views == 1 else out
 
 
 @contextmanager
 def _threads(n_threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Open a pool that, on an error or an interruption, does not first finish what waits in it."""
+    """Open a thread pool that cancels pending tasks on an error or an interruption."""
     from clipcal.backbones import single_threaded
 
-    # Each image is one thread's; torch would share out its pixels over as many threads again.
+    # Without this, torch would start as many threads again within each thread of the pool.
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix="clipcal-images", initializer=single_threaded)
     try:
         yield pool
@@ -147,17 +143,17 @@ def _threads(n_threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _prepare(
-    pictures: Pictures,
+    images: Images,
     backbone: Backbone,
     n_views: int,
     seed: int,
     i: int,
     owners: dict[bytes, int] | None = None,
 ) -> Prepared:
-    """Decode and transform one picture; `owners` says which position of this call has which key."""
+    """Decode and transform one image; `owners` maps each key to the first position that has it."""
     if owners is None:
-        return b"", views(read_image(pictures, i), backbone, n_views, seed)
-    digest, image = read_with_digest(pictures, i, lambda key: owners.setdefault(key, i) == i)
+        return b"", views(read_image(images, i), backbone, n_views, seed)
+    digest, image = read_with_digest(images, i, lambda key: owners.setdefault(key, i) == i)
     return digest, None if image is None else views(image, backbone, n_views, seed)
 
 
@@ -172,8 +168,8 @@ def _through_tower(
 ) -> Iterator[tuple[list[int], list[bytes], NDArray[np.float32] | None]]:
     """Yield positions, keys and embeddings (n, n_views, width) of each batch.
 
-    Threads prepare the pictures of the next batches while the tower works on one. Positions whose key
-    another one has come alone, without embeddings.
+    Threads prepare the next batches while the image encoder works on the current one. A position whose key
+    another position has is yielded alone, with embeddings None.
     """
     import torch
 
@@ -199,7 +195,7 @@ def _through_tower(
 def _in_order(
     pool: ThreadPoolExecutor, work: Callable[[int], Prepared], positions: Iterable[int], n_ahead: int
 ) -> Iterator[tuple[int, Prepared]]:
-    """Yield results in the order of the positions; at most `n_ahead` are there or under way."""
+    """Yield results in the order of the positions; at most `n_ahead` are pending or unread."""
     waiting: deque[tuple[int, Future[Prepared]]] = deque()
     for i in positions:
         waiting.append((i, pool.submit(work, i)))
@@ -212,7 +208,7 @@ def _in_order(
 
 
 def _encode_missing(
-    pictures: Pictures,
+    images: Images,
     out: NDArray[np.float32],
     table: FeatureTable,
     prepare: Callable[..., Prepared],
@@ -220,11 +216,11 @@ def _encode_missing(
     pool: ThreadPoolExecutor,
     advance: Callable[[int], Any],
 ) -> None:
-    """Fill `out` from the table, and table and `out` from the tower."""
+    """Fill `out` with cached embeddings, then encode the missing ones and cache them."""
     owners: dict[bytes, int] = {}
     alike: list[tuple[int, bytes]] = []
     new = _NewRows(table)
-    missing = _missing(pictures, out, table, pool, advance)
+    missing = _missing(images, out, table, pool, advance)
     try:
         for rows, keys, embeddings in tower(partial(prepare, owners=owners), missing):
             if embeddings is None:
@@ -240,20 +236,20 @@ def _encode_missing(
 
 
 def _missing(
-    pictures: Pictures,
+    images: Images,
     out: NDArray[np.float32],
     table: FeatureTable,
     pool: ThreadPoolExecutor,
     advance: Callable[[int], Any],
 ) -> Iterator[int]:
-    """Fill `out` with what the table has, and yield the positions of the rest."""
+    """Fill `out` with cached embeddings, and yield the positions of the missing ones."""
     if table.empty:
-        # Whoever encodes a picture hashes it too.
-        yield from range(len(pictures))
+        # No separate hashing pass: _prepare hashes each image that it decodes.
+        yield from range(len(images))
         return
-    for start in range(0, len(pictures), _BLOCK):
-        block = range(start, min(start + _BLOCK, len(pictures)))
-        digests = list(pool.map(partial(image_digest, pictures), block))
+    for start in range(0, len(images), _BLOCK):
+        block = range(start, min(start + _BLOCK, len(images)))
+        digests = list(pool.map(partial(image_digest, images), block))
         rows, found = table.get(digests)
         out[start : block.stop][found] = rows[found].reshape(-1, *out.shape[1:])
         advance(int(found.sum()))
@@ -261,7 +257,7 @@ def _missing(
 
 
 class _NewRows:
-    """What was encoded and is not yet on the disk."""
+    """Buffer of encoded rows that are not yet written to the cache."""
 
     def __init__(self, table: FeatureTable) -> None:
         self._table = table
@@ -270,14 +266,14 @@ class _NewRows:
         self._since = time.monotonic()
 
     def add(self, keys: list[bytes], rows: NDArray[np.float32]) -> None:
-        """Take rows, and write all if there are many or the last time was long ago."""
+        """Add rows; write the buffer if it is full or the last write was long ago."""
         self._keys += keys
         self._rows.append(rows.reshape(len(keys), -1))
         if len(self._keys) >= _BLOCK or time.monotonic() - self._since >= _SECONDS_BETWEEN_WRITES:
             self.write()
 
     def write(self) -> None:
-        """Write what is held, if anything."""
+        """Write the buffered rows, if any."""
         if self._keys:
             self._table.put(self._keys, np.concatenate(self._rows))
         self._keys, self._rows, self._since = [], [], time.monotonic()

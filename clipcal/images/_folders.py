@@ -1,4 +1,4 @@
-"""What to type where a folder was given for the images in it."""
+"""Error messages for folders that were passed in place of image files."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from typing import Any
 from numpy.typing import NDArray
 
 _SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-# Images may lie in one folder a class, and these in one a split.
+# One folder per class, possibly inside one folder per split.
 _MAX_DEPTH = 3
-# Enough to see what kinds of files there are.
+# Number of files to look at to find out the file types.
 _MAX_LOOKED_AT = 10_000
 
 
 def folder_advice(path: str | os.PathLike[str]) -> str:
-    """Return an expression that gives the images of a folder.
+    """Return a Python expression that lists the images in a folder.
 
-    It names the kinds of files that are there, and ``*.jpg`` in a folder a class if none is found.
+    It uses the file types found in the folder; if there are none, ``*.jpg`` in one folder per class.
     """
     depth, suffixes = _found(path)
     return f"sorted({_listing(f'Path({str(path)!r})', depth, suffixes)})"
 
 
 def folder_fault(paths: Sequence[Any] | NDArray[Any], i: int) -> str:
-    """Say that a path is a folder, and what to type in its place."""
-    got = f"{str(paths[i])!r} is a folder, and each path should be that of one image"
+    """Return the error message for a path that is a folder."""
+    got = f"{str(paths[i])!r} is a folder, but each path must be an image file"
     if i or not all(os.path.isdir(path) for path in paths):
-        return f"{got}. Leave it out, or put the images in it in its place: {folder_advice(paths[i])}."
+        return f"{got}. Remove it, or replace it with the images in it: {folder_advice(paths[i])}."
     found = [_found(path) for path in islice(iter(paths), 100)]
     depth = max(depth for depth, _ in found)
     suffixes = set().union(*(suffixes for _, suffixes in found))
     listing = _listing("Path(folder)", depth, suffixes)
     return (
-        f"{got}. Write X = [path for folder in X for path in sorted({listing})]; where the folders are named "
+        f"{got}. Write X = [path for folder in X for path in sorted({listing})]; if the folders are named "
         "after the classes, y = [path.parent.name for path in X]."
     )
 
 
 def _found(folder: str | os.PathLike[str]) -> tuple[int, set[str]]:
-    """Return how deep in a folder images lie, and how their names end."""
+    """Return the depth at which a folder holds images, and their file suffixes."""
     for depth in range(_MAX_DEPTH):
         files = islice(Path(folder).glob("*/" * depth + "*"), _MAX_LOOKED_AT)
         suffixes = {path.suffix for path in files if path.suffix.lower() in _SUFFIXES}

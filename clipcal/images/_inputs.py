@@ -1,4 +1,4 @@
-"""The kinds of X there are, recognised in one place."""
+"""Recognise the type of X: embeddings or one of the accepted forms of images."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _ACCEPTED = (
     "each; embeddings are a 2-D array of numbers."
 )
 _READ_BYTES = (
-    "; if these are paths, write list(map(os.fsdecode, X)), if contents of files, "
+    "; if they are paths, write list(map(os.fsdecode, X)), if they are file contents, "
     "[Image.open(io.BytesIO(x)) for x in X]"
 )
 
 
 class ImagePaths(Sequence[Path]):
-    """Paths of pictures that can be cut like an array and are read only when needed.
+    """Image paths that can be indexed like an array; the images are read when needed.
 
     Parameters
     ----------
     paths : sequence of str or Path
         The files.
     root : str, Path or None, default=None
-        Folder that relative paths start from. None leaves them relative to the working directory.
+        Folder that relative paths are relative to. If None, the working directory.
 
     Attributes
     ----------
@@ -107,27 +107,27 @@ class ImagePaths(Sequence[Path]):
 
 
 def input_kind(X: Any) -> Literal["embeddings", "images"]:
-    """Say whether X holds embeddings or pictures.
+    """Determine whether X holds embeddings or images.
 
     Parameters
     ----------
     X : object
-        Anything a user may call ``X``.
+        The samples that the user passed.
 
     Returns
     -------
     {"embeddings", "images"}
-        ``"embeddings"`` for everything 2-D and numeric, whatever its type of number, and for what
-        scikit-learn's own checks refuse in better words (sparse matrices, 1-D numbers, tables of objects).
-        A single grey picture is therefore ``array[np.newaxis]``, not a 2-D array.
+        ``"embeddings"`` for everything 2-D and numeric, whatever its dtype, and for inputs that
+        scikit-learn's own validation rejects with a better message (sparse matrices, 1-D numbers, tables of
+        objects). A single grayscale image must therefore be ``array[np.newaxis]``, not a 2-D array.
 
     Raises
     ------
     TypeError
-        If X is of a type that is neither, such as a generator, a dict or one single picture.
+        If X is neither, such as a generator, a dict or a single image.
     ValueError
-        If X is an array or a list of the right type and the wrong shape or values, or its first path is that
-        of a folder.
+        If X is an array or a list of the right type but with the wrong shape or values, or its first path is
+        a folder.
 
     Examples
     --------
@@ -153,27 +153,27 @@ def input_kind(X: Any) -> Literal["embeddings", "images"]:
 
 
 def as_images(X: Any) -> Sequence[Any] | NDArray[Any]:
-    """Return pictures as something with a length and integer indices, for :func:`read_image`.
+    """Convert images to a sequence that :func:`read_image` can index.
 
     Parameters
     ----------
-    X : pictures
-        What :func:`input_kind` calls ``"images"``.
+    X : images
+        Input for which :func:`input_kind` returns ``"images"``.
 
     Returns
     -------
     ImagePaths, list or ndarray
-        One item a picture: a path, a PIL image or a uint8 array.
+        One item per image: a path, a PIL image or a uint8 array.
 
     Raises
     ------
     TypeError, ValueError
-        If X holds no pictures.
+        If X does not hold images.
     """
     if input_kind(X) == "embeddings":
         shape = getattr(X, "shape", None)
         got = f"{type(X).__name__}" + (f" of shape {tuple(shape)}" if shape is not None else "")
-        raise ValueError(f"Expected pictures, got numbers ({got}). {_ACCEPTED}")
+        raise ValueError(f"Expected images, got numbers ({got}). {_ACCEPTED}")
     if isinstance(X, ImagePaths):
         return X
     items = _as_array(X) if _is_array(X) else X
@@ -184,38 +184,38 @@ def as_images(X: Any) -> Sequence[Any] | NDArray[Any]:
 
 def _refuse_empty(n: int) -> None:
     if n == 0:
-        raise ValueError(f"X is empty: 0 sample(s), and at least 1 is needed. {_ACCEPTED}")
+        raise ValueError(f"X is empty: 0 sample(s), but at least 1 is required. {_ACCEPTED}")
 
 
 def _refuse_folders(paths: Sequence[Any] | NDArray[Any]) -> None:
-    """Notice where folders were given instead of files, by the first one; reading notices the others."""
+    """Raise if the first path is a folder; later ones are found when they are read."""
     if os.path.isdir(paths[0]):
-        raise ImageReadError(f"Picture 0 of X, {folder_fault(paths, 0)} {_ACCEPTED}")
+        raise ImageReadError(f"Image 0 of X, {folder_fault(paths, 0)} {_ACCEPTED}")
 
 
 def _refuse_strangers(X: Any) -> None:
-    """Raise TypeError for what holds no sequence of samples at all."""
+    """Raise TypeError if X is not a sequence of samples."""
     if isinstance(X, (str, bytes, os.PathLike)):
         path = str(os.fsdecode(X))
         if os.path.isdir(path):
             raise TypeError(
-                f"X is a single folder, {path!r}; give the images in it: {folder_advice(path)}. {_ACCEPTED}"
+                f"X is a single folder, {path!r}; pass the images in it: {folder_advice(path)}. {_ACCEPTED}"
             )
-        raise TypeError(f"X is a single path, {path!r}; put it into a list: [{path!r}].")
+        raise TypeError(f"X is a single path, {path!r}; pass a list: [{path!r}].")
     if isinstance(X, Image):
-        raise TypeError("X is a single PIL image; put it into a list: [image].")
+        raise TypeError("X is a single PIL image; pass a list: [image].")
     if isinstance(X, (Mapping, AbstractSet)):
-        raise TypeError(f"X is a {type(X).__name__}, which has no order of samples. {_ACCEPTED}")
+        raise TypeError(f"X is a {type(X).__name__}, which does not define an order of samples. {_ACCEPTED}")
     if isinstance(X, Iterator):
         raise TypeError(
-            f"X is a {type(X).__name__}, which can be read only once; keep its items: list(X). {_ACCEPTED}"
+            f"X is a {type(X).__name__}, which can be read only once; pass a list: list(X). {_ACCEPTED}"
         )
     if X is None or not ((hasattr(X, "__len__") and hasattr(X, "__getitem__")) or _is_array(X)):
         raise TypeError(f"X is a {type(X).__name__}. {_ACCEPTED}")
 
 
 def _is_array(X: Any) -> bool:
-    """Whether NumPy or torch says what X holds: arrays, tensors, and columns of any kind of frame."""
+    """Whether X is an array, a tensor, or a column of any data frame library."""
     return hasattr(X, "__array__") or (hasattr(X, "shape") and hasattr(X, "dtype"))
 
 
@@ -224,13 +224,13 @@ def _as_array(X: Any) -> NDArray[Any]:
 
 
 def _table_kind(X: Any) -> Literal["embeddings", "images"]:
-    """Sort frames and sparse matrices, both of which scikit-learn judges, from a frame of paths."""
+    """Reject data frames of paths or images; scikit-learn validates other frames and sparse matrices."""
     if hasattr(X, "columns") and len(X) and len(X.columns):
         first = np.asarray(X[X.columns[0]])[0]
         if _item_kind(first) in ("paths", "PIL images"):
             column = X.columns[0]
             raise ValueError(
-                f"X is a frame with {_item_kind(first)} in it; give the column alone: X[{column!r}]."
+                f"X is a data frame of {_item_kind(first)}; pass the column alone: X[{column!r}]."
             )
     return "embeddings"
 
@@ -244,12 +244,12 @@ def _array_kind(X: Any) -> Literal["embeddings", "images"]:
             _refuse_empty(len(array))
             _refuse_folders(array)
             return "images"
-        # Bytes, objects, and strings of variable width, which may have missing values.
+        # Bytes, objects, and variable-width strings, which may have missing values.
         return _list_kind(list(array)) if array.dtype.kind in "SOT" else "embeddings"
     if array.ndim == 2:
         kind = _item_kind(array.flat[0]) if array.size else None
         if kind in ("paths", "PIL images"):
-            column = "make it 1-D: X.ravel()" if 1 in array.shape else "give one column, such as X[:, 0]"
+            column = "make it 1-D: X.ravel()" if 1 in array.shape else "pass one column, such as X[:, 0]"
             raise ValueError(f"X is a 2-D array of {kind}; {column}. {_ACCEPTED}")
         return "embeddings"
     _refuse_empty(len(array))
@@ -292,15 +292,15 @@ def _list_kind(items: list[Any]) -> Literal["embeddings", "images"]:
         raise TypeError(f"X holds {kinds[0]}{_READ_BYTES if kinds[0] == 'bytes' else ''}. {_ACCEPTED}")
     fault = list_fault(items)
     if fault:
-        raise ImageReadError(f"Picture {fault[0]}: {fault[1]} {_ACCEPTED}")
+        raise ImageReadError(f"Image {fault[0]}: {fault[1]} {_ACCEPTED}")
     return "images"
 
 
 def _refuse_rows(row: Any) -> None:
-    """Refuse a table of paths or images, as nested lists."""
+    """Raise if the rows of a nested list hold paths or images."""
     kind = _item_kind(row[0]) if isinstance(row, (list, tuple)) and row else None
     if kind in ("paths", "PIL images", "arrays"):
         raise TypeError(
-            f"X holds {type(row).__name__}s of {kind}; give one of each row, such as [row[0] for row in X]. "
+            f"X holds {type(row).__name__}s of {kind}; pass one of each row, such as [row[0] for row in X]. "
             f"{_ACCEPTED}"
         )

@@ -1,4 +1,4 @@
-"""Arrays as images: which are taken, and what to type for the others."""
+"""Check arrays of pixels, and suggest a conversion for those that are not accepted."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 from clipcal._arrays import to_numpy
 
 _CHANNELS = (3, 4)
-_PIXELS = "pixels are uint8, from 0 for black to 255 for white"
-_RAW = "normalisation is done here, so give the images as they were before it"
-# Resampling by splines leaves values beyond those of the image, about so much of the distance to white.
+_PIXELS = "pixels must be uint8, from 0 for black to 255 for white"
+_RAW = "clipcal normalises images itself, so pass them without normalisation"
+# Spline resampling overshoots the range of the image by up to about this fraction of white.
 _OVERSHOOT = 0.2
 
 
 class _Advice(NamedTuple):
-    """What is wrong with an array, and an expression that mends it, if there is one."""
+    """The problems of an array, and an expression that fixes them, if there is one."""
 
     problems: list[str]
     code: str | None
 
 
 class _Array(NamedTuple):
-    """An array of the caller's, or a tensor, which is written in another way."""
+    """An array or a tensor of the caller; conversions of a tensor are written with torch."""
 
     values: NDArray[Any]
     shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class _Array(NamedTuple):
         if self.values.dtype != np.uint8 or self.values.size == 0:
             return False
         n_axes = len(self.shape) - n_leading
-        # Rows (width, 3) of one image must not pass for a grey image of three columns.
+        # Rows (width, 3) of one image must not pass as a grayscale image of three columns.
         return (n_axes == 2) != (self.shape[-1] in _CHANNELS) and n_axes in (2, 3)
 
     def described(self, name: str, span: tuple[float, float] | None = None) -> str:
@@ -52,7 +52,7 @@ class _Array(NamedTuple):
         return f"{name} has shape {self.shape}, dtype {self.dtype} and {values}"
 
     def advice(self, code: str, n_leading: int, span: tuple[float, float] | None) -> _Advice:
-        """Say what is wrong and what mends it, where `code` gives the array."""
+        """Return the problems and the conversion of the array that the expression `code` gives."""
         layout = _channels_last(code, self.shape, n_leading, self.is_tensor)
         if self.values.dtype == np.uint8:
             return layout
@@ -61,7 +61,7 @@ class _Array(NamedTuple):
 
 
 def stack_fault(X: Any) -> str | None:
-    """Say what keeps an array or a tensor from being a stack of images, and what to type; None if nothing.
+    """Return the error message for an array or tensor that is not a stack of images; None if it is one.
 
     A stack is uint8 of shape (n, height, width), (n, height, width, 3) or (n, height, width, 4).
     """
@@ -77,12 +77,12 @@ def stack_fault(X: Any) -> str | None:
     if len(array.shape) == 3 and array.shape[0] in _CHANNELS and array.shape[-1] not in (1, *_CHANNELS):
         single = array.advice(name, 0, span)
         if single.code:
-            text += f" If X is one image with its channels first, write ({single.code})[np.newaxis]."
+            text += f" If X is a single image with channels first, write ({single.code})[np.newaxis]."
     return text
 
 
 def list_fault(items: Sequence[Any]) -> tuple[int, str] | None:
-    """Say which array or tensor of a list is no image, why, and what to type; None if there is none."""
+    """Return position and error message of the first item that is not an image; None if all are."""
     arrays = [_Array.of(item) for item in items]
     first = next((i for i, array in enumerate(arrays) if not array.is_taken(n_leading=0)), None)
     if first is None:
@@ -90,7 +90,7 @@ def list_fault(items: Sequence[Any]) -> tuple[int, str] | None:
     array, name = arrays[first], f"X[{first}]"
     if 0 in array.shape:
         return first, f"{array.described(name)}: an image has no pixels."
-    # What is white in one image shows better in all of them.
+    # The value of white is inferred from all images, as a single one may be dark.
     alike = [other.values for other in arrays if other.values.dtype == array.values.dtype]
     span = value_span([values for values in alike if values.size])
     advice = _whole_advice(arrays, first, span)
@@ -106,13 +106,13 @@ def list_fault(items: Sequence[Any]) -> tuple[int, str] | None:
 
 
 def _whole_advice(arrays: Sequence[_Array], first: int, span: tuple[float, float] | None) -> _Advice | None:
-    """Say how a list becomes one array, where its items are stacks or rows of one image; else None."""
+    """Return the conversion of a list of stacks, or of rows of one image, to one array; otherwise None."""
     array = arrays[first]
     shape: tuple[int, ...]
     if len(array.shape) == 4:
         problem, shape, join = f"position {first} holds a stack of images", array.shape, "concatenate"
     elif len(array.shape) == 2 and array.shape[-1] in _CHANNELS:
-        problem, shape, join = "these seem to be the rows of one image", (len(arrays), *array.shape), "stack"
+        problem, shape, join = "the items seem to be rows of one image", (len(arrays), *array.shape), "stack"
     else:
         return None
     if len({(other.values.dtype, len(other.shape), *other.shape[1:]) for other in arrays}) > 1:
@@ -125,16 +125,16 @@ def _whole_advice(arrays: Sequence[_Array], first: int, span: tuple[float, float
 
 
 def to_uint8(code: str, dtype: np.dtype[Any], span: tuple[float, float] | None, is_tensor: bool) -> _Advice:
-    """Say how pixels of another type become uint8.
+    """Return the conversion of pixels of another dtype to uint8.
 
     Parameters
     ----------
     code : str
-        The expression that gives the pixels.
+        Expression that gives the pixels.
     dtype : dtype
-        The type of their numbers in NumPy.
+        Their NumPy dtype.
     span : tuple of float or None
-        Their lowest and highest value; None where they have no order.
+        Their minimum and maximum; None if they cannot be ordered.
     is_tensor : bool
         Whether `code` gives a tensor.
     """
@@ -156,7 +156,7 @@ def to_uint8(code: str, dtype: np.dtype[Any], span: tuple[float, float] | None, 
         return _Advice([f"{_PIXELS}; {_RAW}"], None)
     problem = _PIXELS
     if low < 0 or high > white:
-        problem += f"; values beyond 0 and {white} may be left by resizing, but {_RAW}"
+        problem += f"; values outside [0, {white}] may come from resizing, but {_RAW}"
         code = f"{code}.clip(0, {white})"
     if white == 65535:
         return _Advice([problem], f"({code} // 256){cast}")
@@ -167,14 +167,14 @@ def _integers_to_uint8(code: str, kind: str, low: float, high: float, is_tensor:
     if low < 0 or high > 65535:
         return _Advice([f"{_PIXELS}; {_RAW}"], None)
     if high > 255:
-        # torch shifts no unsigned integers but uint8.
+        # torch cannot shift unsigned integers other than uint8.
         wide = f"{code}.to(torch.int64)" if is_tensor and kind == "u" else code
         return _Advice([_PIXELS], f"({wide} >> 8){cast}")
     return _Advice([_PIXELS], f"{code}{cast} * 255" if high <= 1 else f"{code}{cast}")
 
 
 def _white(low: float, high: float) -> int | None:
-    """Return what is white in floats of this span; None if they are normalised or of no known scale."""
+    """Return the value of white for floats of this span; None if they are normalised or on another scale."""
     for white, least in ((1, 0.0), (255, 25.0), (65535, 400.0)):
         if high <= white * (1 + _OVERSHOOT) and (low >= 0 or high > least):
             return white if low >= -_OVERSHOOT * white else None
@@ -186,7 +186,7 @@ def _channels_last(code: str, shape: tuple[int, ...], n_leading: int, is_tensor:
     every = ":, " * n_leading
     if len(image) == 2:
         if n_leading and shape[-1] in _CHANNELS:
-            return _Advice(["this is one image"], f"{code}[np.newaxis]")
+            return _Advice(["this is a single image"], f"{code}[np.newaxis]")
         return _Advice([], code)
     if len(image) > 3:
         if not n_leading:
@@ -197,18 +197,18 @@ def _channels_last(code: str, shape: tuple[int, ...], n_leading: int, is_tensor:
     if image[-1] in _CHANNELS:
         return _Advice([], code)
     if image[-1] == 1:
-        return _Advice(["grey images have no axis of channels"], f"{code}[..., 0]")
+        return _Advice(["grayscale images must have no channel axis"], f"{code}[..., 0]")
     if image[0] == 1:
-        return _Advice(["grey images have no axis of channels"], f"{code}[{every}0]")
+        return _Advice(["grayscale images must have no channel axis"], f"{code}[{every}0]")
     if image[0] in _CHANNELS:
         axes = "0, 2, 3, 1" if n_leading else "1, 2, 0"
         moved = f"{code}.permute({axes})" if is_tensor else f"np.moveaxis({code}, {n_leading}, -1)"
-        return _Advice(["channels come last"], moved)
-    return _Advice(["the last axis should be 3 channels, or 4 with transparency"], None)
+        return _Advice(["channels must come last"], moved)
+    return _Advice(["the last axis must be 3 channels, or 4 with transparency"], None)
 
 
 def value_span(arrays: Sequence[NDArray[Any]]) -> tuple[float, float] | None:
-    """Return the lowest and the highest value, NaN if there is one; None for what has no order."""
+    """Return the minimum and maximum, NaN if there is one; None if the values cannot be ordered."""
     if arrays[0].dtype.kind not in "buifO":
         return None
     try:

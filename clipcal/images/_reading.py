@@ -1,4 +1,4 @@
-"""One picture at a time: decoded to RGB, or hashed."""
+"""Decode an image to RGB, or hash it."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from clipcal.images._pixels import to_uint8, value_span
 
 
 def read_image(images: Sequence[Any] | NDArray[Any], i: int) -> Image.Image:
-    """Decode one picture.
+    """Decode one image.
 
     Parameters
     ----------
     images : sequence of paths, PIL images or uint8 arrays
-        What :func:`as_images` returns.
+        Images as returned by :func:`as_images`.
     i : int
-        The position.
+        Position of the image.
 
     Returns
     -------
     PIL.Image.Image
-        In mode RGB. The camera's orientation (EXIF) is applied, transparent pixels are laid on white, grey is
-        repeated in all channels, 16-bit grey is scaled to 8 bits.
+        Image in mode RGB. The EXIF orientation is applied, transparent images are composited on white,
+        grayscale is repeated in all channels, 16-bit grayscale is scaled to 8 bits.
 
     Raises
     ------
     ImageReadError
-        If the file is missing or no picture; the message names it and its position.
+        If the file is missing or not an image; the message gives its position and its path or type.
 
     Examples
     --------
@@ -57,24 +57,24 @@ def read_image(images: Sequence[Any] | NDArray[Any], i: int) -> Image.Image:
             with Image.open(item) as image:
                 return _to_rgb(image)
         return _to_rgb(Image.fromarray(np.asarray(item)))
-    except Exception as error:  # decoders raise whatever they like on a corrupt file
+    except Exception as error:  # decoders may raise anything on a corrupt file
         raise _unreadable(images, i, error) from error
 
 
 def image_digest(images: Sequence[Any] | NDArray[Any], i: int) -> bytes:
-    """Hash what one picture holds, not where it lies.
+    """Hash the content of one image, independent of its path.
 
     Parameters
     ----------
     images : sequence of paths, PIL images or uint8 arrays
-        What :func:`as_images` returns.
+        Images as returned by :func:`as_images`.
     i : int
-        The position.
+        Position of the image.
 
     Returns
     -------
     bytes
-        SHA-256 of the bytes of a file, or of the pixels of a picture in memory.
+        SHA-256 of the file content, or of the pixels of an image in memory.
 
     Raises
     ------
@@ -94,10 +94,9 @@ def image_digest(images: Sequence[Any] | NDArray[Any], i: int) -> bytes:
 def read_with_digest(
     images: Sequence[Any] | NDArray[Any], i: int, wanted: Callable[[bytes], bool]
 ) -> tuple[bytes, Image.Image | None]:
-    """Hash one picture, and decode it from the very bytes that were hashed if its hash is wanted.
+    """Hash one image; decode it from the same bytes if ``wanted(hash)`` is true.
 
-    A file may be written to at any time, so reading it twice could give a hash and pixels that do not belong
-    together.
+    The file is read once: if it changed between two reads, the hash would not match the pixels.
     """
     item = images[i]
     if not isinstance(item, (str, os.PathLike)):
@@ -116,7 +115,7 @@ def read_with_digest(
 
 
 def pixel_digest(image: Image.Image) -> bytes:
-    """Hash size and pixels of a picture: SHA-256."""
+    """Return the SHA-256 of mode, size and pixels of an image."""
     digest = hashlib.sha256(f"{image.mode} {image.size} ".encode())
     digest.update(image.tobytes())
     return digest.digest()
@@ -129,10 +128,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         pixels = np.asarray(image)
         _, code = to_uint8("np.asarray(image)", pixels.dtype, value_span([pixels]), is_tensor=False)
-        advice = f"; put Image.fromarray({code}) in its place" if code else ""
-        raise ValueError(f"its mode {image.mode!r} does not say what white is, convert it to 8 bits{advice}")
+        advice = f"; replace it with Image.fromarray({code})" if code else ""
+        raise ValueError(
+            f"mode {image.mode!r} does not define the value of white; convert the image to 8 bits{advice}"
+        )
     if image.has_transparency_data:
-        # Dropping alpha instead would show the colours that an editor left under transparent pixels.
+        # Dropping alpha would show the arbitrary colours stored under transparent pixels.
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
@@ -144,14 +145,16 @@ def _unreadable(images: Sequence[Any] | NDArray[Any], i: int, error: Exception) 
     if isinstance(item, (str, os.PathLike)):
         what = repr(str(item))
         if Path(item).is_dir():
-            return ImageReadError(f"Picture {i}, {folder_fault(images, i)}")
+            return ImageReadError(f"Image {i}, {folder_fault(images, i)}")
         if not Path(item).exists():
-            return ImageReadError(f"Picture {i}, {what}: there is no such file (looking from {os.getcwd()}).")
+            return ImageReadError(
+                f"Image {i}, {what}: there is no such file (working directory: {os.getcwd()})."
+            )
     else:
         what = f"a {type(item).__name__}"
     reason = f"{type(error).__name__}: {error}"
-    if isinstance(error, UnidentifiedImageError):  # its own words show where in memory the bytes are
-        reason = "Pillow knows no format of pictures that begins like this."
+    if isinstance(error, UnidentifiedImageError):  # its message shows only the memory address of the buffer
+        reason = "Pillow does not recognise the image format."
     elif is_closed(item):
-        reason = "it was closed before its pixels were read. Call load() before closing, or give its path."
-    return ImageReadError(f"Picture {i}, {what}, could not be read: {reason}")
+        reason = "it was closed before its pixels were read. Call load() before closing it, or pass its path."
+    return ImageReadError(f"Image {i}, {what}, could not be read: {reason}")

@@ -1,4 +1,4 @@
-"""One decoded picture as the pixels that a tower reads."""
+"""Transform a decoded image to the input of the image encoder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def views(image: Image.Image, backbone: Backbone, n_views: int, seed: int) -> torch.Tensor:
-    """Turn a picture into pixels (n_views, 3, height, width).
+    """Transform an image to pixels (n_views, 3, height, width).
 
-    One view is the backbone's own evaluation transform. Several are crops that depend on the seed and the
-    pixels alone, so that a picture gets the same ones wherever it stands.
+    With one view, apply the evaluation transform of the backbone. With several, draw random crops that
+    depend only on the seed and the pixels, not on the position of the image.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Scenes to pixels, many pictures at once in NumPy."""
+"""Render scenes to pixels with NumPy, vectorised over images."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _wave_disc(n_waves: int, mean: float, depth: float) -> Callable[[Plane, Plan
     return inside
 
 
-# How far inside each shape's outline a point is, in units of the object's radius; y points up.
+# Distance of a point inside the outline of each shape, in units of the object's radius; y points up.
 _INSIDE: dict[str, Callable[[Plane, Plane], Plane]] = {
     "circle": _disc(0.9),
     "square": _box(0.78, 0.78),
@@ -114,7 +114,7 @@ def _marble(x: Plane, y: Plane) -> Plane:
     return (1 - np.abs(veins)) ** 2
 
 
-# How dark each texture is at a point, in [0, 1]; lengths are in cycles.
+# Darkness of each texture at a point, in [0, 1]; lengths are in cycles.
 _DARK: dict[str, Callable[[Plane, Plane], Plane]] = {
     "plain": lambda x, y: np.zeros_like(x),
     "striped": lambda x, y: _lines(x, 0.5),
@@ -202,16 +202,16 @@ def _apply_media(
 
 
 def render(scenes: Scenes, generator: np.random.Generator, *, image_size: int = 32) -> NDArray[np.uint8]:
-    """Paint scenes.
+    """Render scenes to pixels.
 
     Parameters
     ----------
     scenes : Scenes
-        What to paint.
+        The scenes.
     generator : numpy.random.Generator
-        Source of the pixel noise.
+        Random number generator of the pixel noise.
     image_size : int, default=32
-        Side of the square pictures, a multiple of 4.
+        Height and width of the images in pixels, a multiple of 4.
 
     Returns
     -------

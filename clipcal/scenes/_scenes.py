@@ -1,7 +1,7 @@
-"""What a generated picture shows, as arrays of numbers and indices, one row a picture.
+"""Sample the content of generated images as arrays with one row per image.
 
-A scene says which object stands where, in which colour, texture, light and medium, and how much
-each of these is disturbed. :mod:`clipcal.scenes._render` turns scenes into pixels.
+A scene is the shape, position, colour, texture, light and medium of an object, and the random deviation
+of each. :mod:`clipcal.scenes._render` renders scenes to pixels.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ def color_table() -> tuple[tuple[str, ...], NDArray[np.float32]]:
 
 @dataclass
 class Scenes:
-    """Rows of scene parameters; every field has one row a picture.
+    """Scene parameters; every field has one row per image.
 
-    Lengths are in units of half the picture's side, colours are sRGB in [0, 1], angles are radians.
+    Lengths are in units of half the image width, colours are sRGB in [0, 1], angles are in radians.
     """
 
     shape: NDArray[np.intp]
     texture: NDArray[np.intp]
     light: NDArray[np.intp]
     medium: NDArray[np.intp]
-    color: NDArray[np.float32]  # (n, 3), the named colour before any disturbance
-    color_shift: NDArray[np.float32]  # (n, 3), how far the painted colour is from the named one
+    color: NDArray[np.float32]  # (n, 3), the named colour
+    color_shift: NDArray[np.float32]  # (n, 3), rendered colour minus named colour
     background: NDArray[np.float32]  # (n, 3)
     background_slope: NDArray[np.float32]  # (n, 2), brightness gradient of the background
     center: NDArray[np.float32]  # (n, 2)
     radius: NDArray[np.float32]
-    stretch: NDArray[np.float32]  # ratio of the object's two axes
+    stretch: NDArray[np.float32]  # aspect ratio of the object
     angle: NDArray[np.float32]
-    texture_depth: NDArray[np.float32]  # how dark the pattern is, in [0, 1]
+    texture_depth: NDArray[np.float32]  # darkness of the pattern, in [0, 1]
     texture_scale: NDArray[np.float32]  # cycles across the object's radius
     texture_angle: NDArray[np.float32]
     noise: NDArray[np.float32]  # standard deviation of the pixel noise
     strength: NDArray[np.float32]  # of the medium, in [0, 1]
-    tint: NDArray[np.float32]  # (n, 3), factors on the whole picture
+    tint: NDArray[np.float32]  # (n, 3), channel factors of the whole image
 
     def __len__(self) -> int:
         return len(self.shape)
@@ -72,24 +72,24 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Conditions:
-    """How pictures are taken: which lights and media occur, and how strong the disturbances are.
+    """Imaging conditions of a domain: the lights and media, and the size of the random deviations.
 
     Parameters
     ----------
     lights, media : tuple of float
         Relative frequencies, in the order of ``LIGHTS`` and ``MEDIA``.
     color_spread : float
-        Median standard deviation of the painted colour around the named one, per sRGB channel.
+        Median standard deviation of the rendered colour around the named one, per sRGB channel.
     noise : float
         Median standard deviation of the pixel noise.
     tail : float
-        Standard deviation of the logarithm of both spreads: how heavy their tails are.
+        Standard deviation of the logarithm of both standard deviations; larger values give heavier tails.
     pose : float
-        How far objects are turned, stretched and moved; 1 is the widest.
+        Range of rotation, aspect ratio and position, in [0, 1].
     tint : tuple of 3 floats
-        Constant factors on the three channels.
+        Constant factors of the three channels.
     strength : tuple of 2 floats
-        Range of the medium's strength.
+        Range of the strength of the medium.
     """
 
     lights: tuple[float, ...] = (4, 1, 1, 1, 1, 1, 1)
@@ -111,7 +111,7 @@ def sample_scenes(
     texture: NDArray[np.intp] | None = None,
     color: NDArray[np.float32] | None = None,
 ) -> Scenes:
-    """Draw scenes under the given conditions; what is not given is drawn uniformly."""
+    """Sample scenes under the given conditions; shape, texture and color are drawn uniformly if None."""
     n = n_scenes
 
     def uniform(low: float, high: float, *size: int) -> NDArray[np.float32]:

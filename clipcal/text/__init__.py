@@ -1,4 +1,4 @@
-"""From labels to prompts, and the nouns that are nobody's label."""
+"""Class names, prompt templates, and a lexicon of nouns for outliers."""
 
 from clipcal.text._class_names import check_distinct, class_texts, name_key, split_labels
 from clipcal.text._lexicon import load_nouns

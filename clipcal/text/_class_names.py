@@ -1,4 +1,4 @@
-"""From labels to the texts that stand for them in prompts."""
+"""Convert labels to the class names that prompts use."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from clipcal.exceptions import ClassNameError
 
 __all__ = ["check_distinct", "class_texts", "name_key", "split_labels"]
 
-# All that tokenizers may ignore of a name in plain ASCII: case, punctuation and spaces.
+# Characters of an ASCII name, in lower case, that a tokenizer may ignore.
 _IGNORABLE = re.compile(r"[^a-z0-9]+")
 
 
 def class_texts(labels: Sequence[Any], class_names: Mapping[Any, str] | None = None) -> list[str]:
-    """Return the text of each label.
+    """Return the class name of each label, as used in prompts.
 
-    Underscores become spaces, as every published trainer does it.
+    Underscores are replaced by spaces, as in all published trainers.
 
     Parameters
     ----------
     labels : sequence of hashable, length n_classes
-        Class labels. String labels are their own text.
+        Class labels. If `class_names` is None, the labels themselves are the names.
     class_names : mapping of label to str, default=None
-        Texts of labels that are not themselves readable. Labels that do not occur are ignored.
+        Name of each label. Labels that are not in `labels` are ignored.
 
     Returns
     -------
     texts : list of str, length n_classes
+        Class names.
 
     Raises
     ------
     ClassNameError
-        If a label has no text, or a text is empty or not a string.
+        If a label has no name, or a name is empty or not a string.
 
     Examples
     --------
@@ -51,9 +52,9 @@ def class_texts(labels: Sequence[Any], class_names: Mapping[Any, str] | None = N
     if class_names is None:
         if not all(isinstance(label, str) for label in labels):
             warnings.warn(
-                f"The labels are not strings ({_some(labels)}), so the prompts say only e.g. "
+                f"The labels are not strings ({_some(labels)}), so prompts read "
                 f"'a photo of a {labels[0]}.'; pass class_names={{{labels[0]!r}: 'its name', ...}}. If your "
-                "labels are strings, a helper such as cross_val_predict has replaced them by numbers; "
+                "labels are strings, a function such as cross_val_predict has encoded them as integers; "
                 "then pass class_names=dict(enumerate(sorted(set(y)))).",
                 UserWarning,
                 stacklevel=3,
@@ -62,12 +63,12 @@ def class_texts(labels: Sequence[Any], class_names: Mapping[Any, str] | None = N
     else:
         if not isinstance(class_names, Mapping):
             raise ClassNameError(
-                f"class_names must map each label to its name, as in {{{labels[0]!r}: 'its name'}}; "
+                f"class_names must be a mapping of label to name, such as {{{labels[0]!r}: 'its name'}}; "
                 f"got {type(class_names).__name__}."
             )
         missing = [label for label in labels if label not in class_names]
         if missing:
-            raise ClassNameError(f"class_names lacks a name for the labels {_some(missing)}; add them.")
+            raise ClassNameError(f"class_names has no name for the labels {_some(missing)}; add them.")
         raw = [class_names[label] for label in labels]
     texts = []
     for label, text in zip(labels, raw, strict=True):
@@ -75,23 +76,23 @@ def class_texts(labels: Sequence[Any], class_names: Mapping[Any, str] | None = N
             raise ClassNameError(f"The name of label {label!r} must be a string; got {text!r}.")
         texts.append(" ".join(text.replace("_", " ").split()))
         if not texts[-1]:
-            raise ClassNameError(f"The name of label {label!r} is empty; name it in class_names.")
+            raise ClassNameError(f"The name of label {label!r} is empty; set it in class_names.")
     return texts
 
 
 def check_distinct(names: Mapping[Any, str], tokenize: Callable[[list[str]], Any]) -> None:
-    """Refuse names that are the same once they are tokens.
+    """Raise if several class names have the same tokens.
 
-    Tokenizers repair damaged text, unescape HTML and lower-case letters, each in its own way, so only the
-    tokenizer that is used can tell which names it cannot tell apart.
+    Tokenizers fix broken Unicode, unescape HTML and convert to lower case, each in its own way, so the names
+    are compared after tokenization.
 
     Parameters
     ----------
     names : mapping of label to str
         The name of each label.
     tokenize : callable
-        ``tokenize(texts)`` gives token ids (n_texts, length). It is not called where the names, in plain
-        ASCII, differ in letters and digits, which no tokenizer ignores.
+        ``tokenize(texts)`` returns token ids (n_texts, length). It is not called if all names are ASCII and
+        differ in letters or digits, which no tokenizer ignores.
 
     Raises
     ------
@@ -114,9 +115,9 @@ def check_distinct(names: Mapping[Any, str], tokenize: Callable[[list[str]], Any
             shared = list(dict.fromkeys(names[label] for label in labels))
             same = f"share the name {shared[0]!r}"
             if len(shared) > 1:
-                same = f"have the names {_some(shared)}, which are the same to the tokenizer"
+                same = f"have the names {_some(shared)}, which have the same tokens"
             raise ClassNameError(
-                f"The labels {_some(labels)} {same}, so no prompt can tell them apart; give them different "
+                f"The labels {_some(labels)} {same}, so their prompts are identical; give them different "
                 "names in class_names, or pass allow_duplicate_names=True to use one prompt for all of them."
             )
 
@@ -131,7 +132,7 @@ def _differ_in_letters(names: Iterable[str]) -> bool:
 
 
 def name_key(name: str) -> str:
-    """Return what is left of a name in a prompt: tokenizers see neither case nor ways of encoding.
+    """Normalise a class name: NFKC, HTML-unescaped, case-folded, underscores replaced by spaces.
 
     Examples
     --------
@@ -144,7 +145,7 @@ def name_key(name: str) -> str:
 
 
 def split_labels(labels: Sequence[Any] | Mapping[Any, str]) -> tuple[list[Any], Mapping[Any, str] | None]:
-    """Split ``labels`` or ``{label: name}`` into labels and their names, if any."""
+    """Split a list of labels, or a mapping ``{label: name}``, into labels and mapping (None for a list)."""
     if isinstance(labels, str):
         raise ClassNameError(
             f"Expected a list of labels or a mapping of label to name; got the string {labels!r}."
@@ -152,7 +153,7 @@ def split_labels(labels: Sequence[Any] | Mapping[Any, str]) -> tuple[list[Any], 
     if not isinstance(labels, Iterable):
         raise ClassNameError(f"Expected a list of labels or a mapping of label to name; got {labels!r}.")
     values = list(labels)
-    # NumPy's strings are strings; numbers of several types go together, as NumPy decides.
+    # Numbers of different types may be mixed if NumPy can promote them to one dtype.
     kinds = sorted({"str" if isinstance(value, str) else type(value).__name__ for value in values})
     if len(kinds) > 1 and np.asarray(values).dtype.kind in "USO":
         raise ClassNameError(f"The labels must be of one kind; got a mixture of {', '.join(kinds)}.")

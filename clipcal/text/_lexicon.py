@@ -1,4 +1,4 @@
-"""The nouns that outliers are drawn from."""
+"""Load the nouns from which outliers are drawn."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ __all__ = ["load_nouns"]
 
 
 def load_nouns(source: str | Path | Iterable[str] = "wordnet") -> tuple[str, ...]:
-    """Return nouns as they stand in a prompt.
+    """Load a lexicon of nouns.
 
     Parameters
     ----------
     source : {"wordnet", "nltk"}, path or iterable of str, default="wordnet"
         ``"wordnet"`` is the packaged list of the 117,798 nouns of WordNet 3.0. ``"nltk"`` reads the
-        WordNet corpus of an installed nltk, whichever version it holds. A path is a text file with
-        one noun a line. Anything else is iterated over.
+        WordNet corpus installed for nltk, in whatever version. A path is a UTF-8 text file with one noun
+        per line. Anything else is an iterable of nouns.
 
     Returns
     -------
     nouns : tuple of str
-        Without duplicates, in the source's order, with spaces for underscores.
+        The nouns, in the order of the source, without duplicates, with underscores replaced by spaces.
 
     Raises
     ------
     FileNotFoundError
-        If a file, or nltk's corpus, is not there.
+        If the file or the nltk corpus does not exist.
     ValueError
-        If nothing is left.
+        If there are no nouns, or the file is not UTF-8.
 
     References
     ----------
@@ -65,7 +65,7 @@ def load_nouns(source: str | Path | Iterable[str] = "wordnet") -> tuple[str, ...
         words = source
     nouns = _cleaned(words)
     if not nouns:
-        raise ValueError("The lexicon holds no nouns; pass 'wordnet', 'nltk', a file or a non-empty list.")
+        raise ValueError("The lexicon is empty; pass 'wordnet', 'nltk', a file or a non-empty list of nouns.")
     return nouns
 
 
@@ -87,6 +87,6 @@ def _from_nltk() -> list[str]:
         return sorted(wordnet.all_lemma_names(pos="n"))
     except LookupError:
         raise FileNotFoundError(
-            "lexicon='nltk' needs nltk's WordNet corpus, which is not installed; run "
-            "`python -m nltk.downloader wordnet`, or use lexicon='wordnet', which is packaged."
+            "lexicon='nltk' requires the WordNet corpus of nltk, which is not installed; run "
+            "`python -m nltk.downloader wordnet`, or use the packaged lexicon='wordnet'."
         ) from None

@@ -1,4 +1,4 @@
-"""Prompt templates: strings with one ``{}`` where the class name goes."""
+"""Prompt templates: strings with one ``{}`` for the class name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["DEFAULT_TEMPLATE", "SELECT_TEMPLATES", "fill"]
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 
-# The seven of CLIP's eighty ImageNet templates that Radford et al. found to do nearly as well as all.
+# The seven of CLIP's eighty ImageNet templates that Radford et al. found to perform nearly as well as all.
 SELECT_TEMPLATES = (
     "itap of a {}.",
     "a bad photo of the {}.",
@@ -23,9 +23,9 @@ SELECT_TEMPLATES = (
 
 
 def fill(template: str, names: Sequence[str]) -> list[str]:
-    """Put each name in the template's place.
+    """Insert each class name into the template.
 
-    Names are inserted literally: braces in them are kept.
+    Braces in a name are kept.
 
     Raises
     ------
@@ -40,7 +40,8 @@ def fill(template: str, names: Sequence[str]) -> list[str]:
     """
     if not isinstance(template, str) or template.count("{}") != 1:
         raise ClassNameError(
-            f"A template is a string with exactly one '{{}}', such as {DEFAULT_TEMPLATE!r}; got {template!r}."
+            f"A template must be a string with exactly one '{{}}', such as {DEFAULT_TEMPLATE!r}; "
+            f"got {template!r}."
         )
     before, after = template.split("{}")
     return [before + name + after for name in names]

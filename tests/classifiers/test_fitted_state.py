@@ -57,7 +57,7 @@ def test_only_ratios_of_weights_matter(scale):
 
 
 def test_numbers_instead_of_names_are_explained():
-    with pytest.warns(UserWarning, match="cross_val_predict has replaced them by numbers"):
+    with pytest.warns(UserWarning, match="cross_val_predict has encoded them as integers"):
         ZeroShotCLIPClassifier(AnyWidthBackbone()).fit(X, (Y == "dog").astype(int))
 
 

@@ -280,7 +280,7 @@ BAD_PARAMS = {
     "class_names lacks one": (
         {"class_names": {"dog": "hound"}},
         ClassNameError,
-        "lacks.*labels 'river'; add",
+        "has no name.*labels 'river'; add",
     ),
     "class_names list": ({"class_names": ["hound"]}, ValueError, "'class_names'.*Mapping.*Got"),
     "class_names alike": (
@@ -399,13 +399,13 @@ class TestRefused:
 
     def test_unreadable_file_is_named_with_its_position(self, files):
         files[3].write_text(NOT_A_PICTURE)
-        words = rf"Picture 3, '{files[3]}', could not be read"
+        words = rf"Image 3, '{files[3]}', could not be read"
         fit_fails(make(), ImageReadError, words, X=files)
-        fit_fails(make(), ImageReadError, "Picture 0, 'nowhere.png': there is no such", X=["nowhere.png"] * 8)
+        fit_fails(make(), ImageReadError, "Image 0, 'nowhere.png': there is no such", X=["nowhere.png"] * 8)
         clf = make().fit(PIXELS, LABELS)
         with pytest.raises(ImageReadError, match=words):
             clf.predict(files)
-        with pytest.raises(ImageReadError, match=r"Picture 1, 'gone\.png': there is no such file"):
+        with pytest.raises(ImageReadError, match=r"Image 1, 'gone\.png': there is no such file"):
             clf.predict([files[0], "gone.png"])
 
     @pytest.mark.parametrize("cls", BOTH)

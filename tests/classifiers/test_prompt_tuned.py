@@ -278,7 +278,7 @@ class TestWithClasses:
     def test_a_number_without_a_name_beside_named_ones(self):
         clf = make(class_names={0: "cat", 1: "dog", 2: "red panda", 3: "owl"})
         clf.fit(X, np.searchsorted(LABELS, Y))
-        with pytest.raises(ClassNameError, match="lacks a name for the labels 9; add"):
+        with pytest.raises(ClassNameError, match="has no name for the labels 9; add"):
             clf.with_classes([3, 9])
 
     @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Generated pictures: what they promise about randomness, sizes, classes and names."""
+"""make_shapes: randomness, image sizes, classes and class names."""
 
 import time
 
@@ -13,7 +13,7 @@ DOMAINS = ["studio", "street", "grainy", "faded"]
 
 @pytest.mark.parametrize(("task", "n_classes"), TASKS.items())
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_what_is_returned(task, n_classes, domain):
+def test_returned_bunch(task, n_classes, domain):
     data = make_shapes(task, domain=domain, n_per_class=3, random_state=0)
     assert data.images.shape == (3 * n_classes, 32, 32, 3)
     assert data.images.dtype == np.uint8
@@ -23,22 +23,22 @@ def test_what_is_returned(task, n_classes, domain):
     assert isinstance(data.class_names, list)
     assert len(data.class_names) == len(set(data.class_names)) == n_classes
     assert set(data.class_names) == set(names)
-    # The class decides what is seen, but not everything.
+    # Images of one class differ.
     first = data.images[data.target == data.class_names[0]]
     assert (first[0] != first[1]).any()
-    for words in (task, domain, f"{3 * n_classes} pictures", f"{n_classes} classes", "32 x 32"):
+    for words in (task, domain, f"{3 * n_classes} images", f"{n_classes} classes", "32 x 32"):
         assert words in data.DESCR
     X, y = make_shapes(task, domain=domain, n_per_class=3, random_state=0, return_X_y=True)
     np.testing.assert_array_equal(X, data.images)
     np.testing.assert_array_equal(y, data.target)
 
 
-def test_class_order_is_the_tasks_own():
+def test_class_names_are_in_the_order_of_the_task():
     data = make_shapes("shapes", n_per_class=1, random_state=0)
     assert data.class_names[:4] == ["circle", "square", "triangle", "pentagon"]
     assert data.class_names != sorted(data.class_names)
     assert data.target.tolist() != data.class_names
-    # A user who sorts the list in place spoils no later call.
+    # Sorting the returned list in place does not affect later calls.
     data.class_names.sort()
     assert make_shapes("shapes", n_per_class=1, random_state=0).class_names[0] == "circle"
 
@@ -48,35 +48,35 @@ class TestRandomness:
         return make_shapes(**{"task": "textures", "n_per_class": 2, "random_state": 0, **params}).images
 
     @pytest.mark.parametrize("seed", [0, 1, 2**31 - 1])
-    def test_a_seed_repeats(self, seed):
+    def test_a_seed_is_reproducible(self, seed):
         np.testing.assert_array_equal(self.draw(random_state=seed), self.draw(random_state=seed))
         np.testing.assert_array_equal(self.draw(random_state=np.int64(seed)), self.draw(random_state=seed))
 
     @pytest.mark.parametrize(
         "other", [{"random_state": 1}, {"subset": "test"}, {"subset": "validation"}, {"domain": "street"}]
     )
-    def test_everything_else_differs(self, other):
-        # Picture by picture, in whatever order.
+    def test_seed_subset_and_domain_change_every_image(self, other):
+        # Compared as sets of images, as their order is random.
         first = {image.tobytes() for image in self.draw()}
         assert len(first) == 28
         assert first.isdisjoint(image.tobytes() for image in self.draw(**other))
 
-    def test_zero_is_a_seed_and_none_is_not(self):
+    def test_seed_0_differs_from_none(self):
         assert (self.draw(random_state=None) != self.draw(random_state=None)).any()
         assert (self.draw(random_state=None) != self.draw(random_state=0)).any()
 
-    def test_a_random_state_moves_on(self):
+    def test_a_random_state_instance_advances(self):
         state = np.random.RandomState(0)
         first, second = self.draw(random_state=state), self.draw(random_state=state)
         assert (first != second).any()
         np.testing.assert_array_equal(first, self.draw(random_state=np.random.RandomState(0)))
 
-    def test_the_global_generator_is_left_alone(self):
+    def test_global_random_state_is_unchanged(self):
         before = np.random.get_state()[1].copy()
         self.draw()
         np.testing.assert_array_equal(np.random.get_state()[1], before)
 
-    def test_pictures_come_in_random_order(self):
+    def test_images_come_in_random_order(self):
         target = make_shapes("textures", n_per_class=10, random_state=0).target
         assert (target[1:] != target[:-1]).mean() > 0.8
 
@@ -88,8 +88,7 @@ def test_image_size(size):
     assert images.std(axis=(1, 2, 3)).min() > 0
 
 
-def test_colours_are_seen():
-    """The middle of a plain evenly lit object is nearer to its own colour than to most others."""
+def test_objects_have_the_colour_of_their_class():
     data = make_shapes("colored-shapes", n_per_class=20, image_size=32, random_state=0)
     middle = data.images[:, 14:18, 14:18].reshape(len(data.images), -1, 3).mean(axis=1)
     solid = np.char.endswith(data.target, ("circle"))
@@ -109,16 +108,16 @@ def test_domains_look_different():
 
 def test_speed():
     start = time.perf_counter()
-    n_pictures = len(make_shapes("colors", n_per_class=50, random_state=0).images)
-    assert n_pictures / (time.perf_counter() - start) > 500
+    n_images = len(make_shapes("colors", n_per_class=50, random_state=0).images)
+    assert n_images / (time.perf_counter() - start) > 500
 
 
 @pytest.mark.parametrize(
-    ("params", "words"),
+    ("params", "match"),
     [
-        ({"task": "sounds"}, "task='sounds' is not known; choose one of 'colors', 'shapes', 'textures'"),
-        ({"domain": "moon"}, "domain='moon' is not known; choose one of 'studio'"),
-        ({"subset": "dev"}, "subset='dev' is not known; choose one of 'train', 'validation', 'test'"),
+        ({"task": "sounds"}, "task='sounds' is not supported; choose one of 'colors', 'shapes', 'textures'"),
+        ({"domain": "moon"}, "domain='moon' is not supported; choose one of 'studio'"),
+        ({"subset": "dev"}, "subset='dev' is not supported; choose one of 'train', 'validation', 'test'"),
         ({"n_per_class": 0}, "n_per_class must be a positive integer; got 0"),
         ({"n_per_class": 2.5}, r"n_per_class must be .*; got 2\.5"),
         ({"image_size": 30}, "image_size must be a positive multiple of 4; got 30"),
@@ -127,12 +126,12 @@ def test_speed():
         ({"random_state": -1}, "random_state|non-negative|negative"),
     ],
 )
-def test_refused(params, words):
-    with pytest.raises(ValueError, match=words):
+def test_invalid_parameters_raise(params, match):
+    with pytest.raises(ValueError, match=match):
         make_shapes(**{"n_per_class": 1, **params})
 
 
 @pytest.mark.parametrize("value", [None, ["colors"], 3])
-def test_a_task_that_is_no_string(value):
+def test_task_that_is_not_a_string_raises(value):
     with pytest.raises((ValueError, TypeError), match="task="):
         make_shapes(value)

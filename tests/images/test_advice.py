@@ -1,4 +1,4 @@
-"""What an error tells to type is typed, and gives the images that were meant."""
+"""Evaluate the code that error messages suggest, and check that it gives the intended images."""
 
 import io
 import os
@@ -28,7 +28,7 @@ def refusal(X, function=input_kind):
 
 
 def advised(X, pattern=r"; write (.+?)\.(?: Images are| If )", **names):
-    """Return the value of the expression that the refusal of X says to write."""
+    """Return the value of the expression that the error message for X suggests."""
     message = refusal(X)
     found = re.search(pattern, message)
     assert found, message
@@ -45,7 +45,7 @@ def as_rgb(images):
 
 
 def first(array):
-    """Put the channels first."""
+    """Move the channels first."""
     return np.moveaxis(array, -1, -3)
 
 
@@ -53,7 +53,7 @@ WHITE_AND_BLACK = COLOUR > 127
 NORMALISED = (COLOUR / 255 - 0.45) / 0.27
 DEEP = COLOUR.astype(np.uint16) * 257
 
-# What was made of which images; the advice should lead back to them.
+# Inputs, and the images that the suggested conversion must restore.
 MADE = {
     "bool": (WHITE_AND_BLACK, WHITE_AND_BLACK * np.uint8(255)),
     "grey bool": (GREY > 127, (GREY > 127) * np.uint8(255)),
@@ -143,21 +143,21 @@ class TestArrays:
 
     @pytest.mark.parametrize("make", [np.array, torch.from_numpy])
     def test_one_image_with_channels_first(self, make):
-        # It might be three grey images too; then the other advice holds.
+        # It may also be three grayscale images; the message suggests both conversions.
         X = make(first(COLOUR[0] / 255).copy())
-        single = advised(X, r"one image with its channels first, write (.+?)\. Images are")
+        single = advised(X, r"single image with channels first, write (.+?)\. Images are")
         np.testing.assert_array_equal(pixels_of(single), COLOUR[:1])
         np.testing.assert_array_equal(pixels_of(advised(X)), as_rgb(first(COLOUR[0])))
 
-    def test_a_dark_image_among_others(self):
+    def test_value_of_white_is_inferred_from_all_images(self):
         X = [COLOUR[0] * 0.0 + 1.0, COLOUR[1].astype(float)]
         np.testing.assert_array_equal(pixels_of(advised(X)), [np.ones_like(COLOUR[0]), COLOUR[1]])
 
     @pytest.mark.parametrize("make", [np.array, torch.from_numpy])
-    def test_one_that_is_not_like_the_others(self, make):
+    def test_one_item_that_differs_from_the_others(self, make):
         X = [make(COLOUR[0]), make(first(COLOUR[1] / 255).copy()), make(COLOUR[2])]
         message = refusal(X)
-        assert message.startswith("Picture 1: X[1] has shape (3, 10, 12)")
+        assert message.startswith("Image 1: X[1] has shape (3, 10, 12)")
         X[1] = advised(X, r"; write (.+?) in place of X\[1\]\. Images")
         np.testing.assert_array_equal(pixels_of(X), COLOUR[:3])
 
@@ -185,9 +185,9 @@ class TestArrays:
         ],
         ids=["floats", "channels first", "list", "tensor", "from -1 to 1", "integers", "int8"],
     )
-    def test_normalised(self, X):
+    def test_normalised_images(self, X):
         message = refusal(X)
-        assert "normalisation is done here, so give the images as they were before it" in message
+        assert "clipcal normalises images itself, so pass them without normalisation" in message
         assert "write" not in message
 
 
@@ -196,16 +196,16 @@ class TestSequences:
         file = tmp_path / "a.png"
         Image.fromarray(COLOUR[0]).save(file)
         for X in (file, str(file), os.fsencode(file)):
-            np.testing.assert_array_equal(pixels_of(advised(X, r"into a list: (.+)\.$")), COLOUR[:1])
+            np.testing.assert_array_equal(pixels_of(advised(X, r"pass a list: (.+)\.$")), COLOUR[:1])
             message = refusal(X, ImagePaths)
             paths = eval(re.search(r"write (ImagePaths\(.+\))\.$", message)[1], NAMES)
             np.testing.assert_array_equal(pixels_of(paths), COLOUR[:1])
         image = Image.fromarray(COLOUR[0])
-        X = advised(image, r"into a list: (.+)\.$", image=image)
+        X = advised(image, r"pass a list: (.+)\.$", image=image)
         np.testing.assert_array_equal(pixels_of(X), COLOUR[:1])
 
     def test_iterator(self):
-        X = advised((image for image in COLOUR), r"keep its items: (.+?)\. Images")
+        X = advised((image for image in COLOUR), r"pass a list: (.+?)\. Images")
         np.testing.assert_array_equal(pixels_of(X), COLOUR)
 
     def test_tables(self):
@@ -231,25 +231,25 @@ class TestSequences:
         X = [os.fsencode(tmp_path / f"{i}.png") for i in range(len(COLOUR))]
         for paths in (X, np.array(X)):
             np.testing.assert_array_equal(pixels_of(advised(paths, r"paths, write (.+?), if")), COLOUR)
-        X = advised(contents, r"contents of files, (.+?)\. Images")
+        X = advised(contents, r"file contents, (.+?)\. Images")
         np.testing.assert_array_equal(pixels_of(X), COLOUR)
 
     @pytest.mark.parametrize(
         ("pixels", "mode"), [(GREY[0].astype(np.int32) * 257, "I"), ((GREY[0] / 255).astype(np.float32), "F")]
     )
-    def test_images_of_many_bits(self, pixels, mode):
+    def test_32_bit_images(self, pixels, mode):
         image = Image.fromarray(pixels)
         assert image.mode == mode
         with pytest.raises(ImageReadError, match=f"mode '{mode}'") as caught:
             read_image([image], 0)
-        advice = re.search(r"put (.+) in its place", str(caught.value))[1]
-        mended = eval(advice, {**NAMES, "image": image})
-        np.testing.assert_array_equal(pixels_of([mended]), as_rgb(GREY[:1]))
+        advice = re.search(r"replace it with (.+)$", str(caught.value))[1]
+        converted = eval(advice, {**NAMES, "image": image})
+        np.testing.assert_array_equal(pixels_of([converted]), as_rgb(GREY[:1]))
 
 
 @pytest.fixture
 def pets(tmp_path, monkeypatch):
-    """Make a folder a class, and go to where they are."""
+    """Write one folder per class, and change to their parent directory."""
     monkeypatch.chdir(tmp_path)
     for i, image in enumerate(COLOUR):
         folder = Path("pets", ["cat", "dog"][i % 2])
@@ -268,7 +268,7 @@ def posix(paths):
 
 class TestFolders:
     @pytest.mark.parametrize("X", ["pets", Path("pets"), b"pets"])
-    def test_one(self, pets, X):
+    def test_single_folder(self, pets, X):
         paths = advised(X, r"the images in it: (.+?)\. Images")
         assert posix(paths) == FILES
         np.testing.assert_array_equal(pixels_of(paths), COLOUR[[0, 2, 4, 1, 3]])
@@ -278,8 +278,8 @@ class TestFolders:
         )
         assert posix(paths) == FILES
 
-    def test_a_list_that_follows_no_advice(self, pets):
-        X = advised(["pets"], r"Write X = (.+?); where")
+    def test_list_of_one_folder(self, pets):
+        X = advised(["pets"], r"Write X = (.+?); if")
         assert posix(X) == FILES
 
     @pytest.mark.parametrize(
@@ -287,20 +287,20 @@ class TestFolders:
         [list, tuple, np.array, pd.Series, ImagePaths, lambda paths: [Path(path) for path in paths]],
         ids=["list", "tuple", "array", "series", "ImagePaths", "Path"],
     )
-    def test_several(self, pets, make):
+    def test_several_folders(self, pets, make):
         folders = make(["pets/cat", "pets/dog"])
         message = refusal(folders)
         assert re.search(r"'pets.+cat' is a folder", message)
-        X = advised(folders, r"Write X = (.+?); where")
+        X = advised(folders, r"Write X = (.+?); if")
         assert posix(X) == FILES
         y = eval(re.search(r"y = (.+?)\. Images", message)[1], {"X": X})
         assert y == ["cat", "cat", "cat", "dog", "dog"]
 
-    def test_relative_to_a_root(self, pets):
-        X = advised(ImagePaths(["cat", "dog"], root="pets"), r"Write X = (.+?); where")
+    def test_folders_relative_to_a_root(self, pets):
+        X = advised(ImagePaths(["cat", "dog"], root="pets"), r"Write X = (.+?); if")
         assert posix(X) == FILES
 
-    def test_kinds_of_files(self, pets):
+    def test_suffixes_found_in_the_folder_are_used(self, pets):
         Path("pets/cat/0.png").rename("pets/cat/0.JPG")
         assert posix(advised("pets", r"the images in it: (.+?)\. Images")) == [
             "pets/cat/0.JPG",
@@ -311,27 +311,25 @@ class TestFolders:
         paths = advised("pets", r"the images in it: (.+?)\. Images")
         assert posix(paths) == [path.replace("png", "JPG") for path in FILES]
 
-    def test_flat_and_deep(self, pets):
+    def test_flat_and_nested_folders(self, pets):
         assert posix(advised("pets/cat", r"the images in it: (.+?)\. Images")) == FILES[:3]
         Path("all").mkdir()
         pets.rename(Path("all", "pets"))
         paths = advised("all", r"the images in it: (.+?)\. Images")
         assert posix(paths) == [f"all/{path}" for path in FILES]
 
-    def test_without_images(self, tmp_path):
+    def test_folder_without_images(self, tmp_path):
         assert "*/*.jpg" in refusal(tmp_path)
         assert "*/*.jpg" in refusal([tmp_path])
 
     @pytest.mark.parametrize("function", [read_image, image_digest])
-    def test_among_files(self, pets, function):
+    def test_folder_among_files(self, pets, function):
         X = [FILES[0], "pets/dog"]
         assert input_kind(X) == "images"
-        with pytest.raises(
-            ImageReadError, match=r"Picture 1, 'pets/dog' is a folder.*Leave it out"
-        ) as caught:
+        with pytest.raises(ImageReadError, match=r"Image 1, 'pets/dog' is a folder.*Remove it") as caught:
             function(as_images(X), 1)
-        advice = re.search(r"in its place: (.+)\.$", str(caught.value))[1]
+        advice = re.search(r"the images in it: (.+)\.$", str(caught.value))[1]
         assert posix(eval(advice, {"Path": Path})) == FILES[3:]
-        # The first one is noticed earlier.
-        with pytest.raises(ImageReadError, match=r"'pets/dog' is a folder.*Leave it out"):
+        # The first path is checked before reading.
+        with pytest.raises(ImageReadError, match=r"'pets/dog' is a folder.*Remove it"):
             input_kind(X[::-1])

@@ -1,4 +1,4 @@
-"""The way of a picture to its embedding: exact, in order, bounded, and never under another's key."""
+"""The encoding pipeline: exact transforms, order, bounded memory, and caching by content."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ RNG = np.random.default_rng(0)
 
 
 class Watched(AnyWidthBackbone):
-    """Says which pixels reached the tower, and how many pictures were ahead of it."""
+    """Backbone that records the encoded pixels and how many decoded images were waiting."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +45,7 @@ class Watched(AnyWidthBackbone):
         return super().encode_images(pixels)
 
 
-def write_pictures(folder, n, size=(16, 12)):
+def write_images(folder, n, size=(16, 12)):
     paths = []
     for i in range(n):
         paths.append(folder / f"{i:04}.png")
@@ -55,9 +55,9 @@ def write_pictures(folder, n, size=(16, 12)):
 
 @pytest.fixture
 def files(tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
-    return write_pictures(folder, 12)
+    return write_images(folder, 12)
 
 
 def encode(files, memory, **kwargs):
@@ -79,9 +79,9 @@ class TestTransform:
             ("a.png", "RGBA"),
         ],
     )
-    def test_equals_open_clips_to_the_bit(self, tmp_path, monkeypatch, tiny_backbone, size, file, mode):
-        picture = Image.fromarray(RNG.integers(0, 256, (*size, 3), dtype=np.uint8))
-        picture.convert(mode).save(tmp_path / file)
+    def test_equals_open_clip_bitwise(self, tmp_path, monkeypatch, tiny_backbone, size, file, mode):
+        image = Image.fromarray(RNG.integers(0, 256, (*size, 3), dtype=np.uint8))
+        image.convert(mode).save(tmp_path / file)
         seen = []
 
         def keep(pixels):
@@ -92,7 +92,7 @@ class TestTransform:
         encode_images([tmp_path / file], tiny_backbone)
         encode_images([tmp_path / file], tiny_backbone, memory=tmp_path / "cache")
         with Image.open(tmp_path / file) as opened:
-            # Its own conversion comes after resizing, which is not defined on colours of a palette.
+            # open_clip converts to RGB after resizing, but palette indices cannot be resized.
             given = opened if mode in ("RGB", "L") else opened.convert("RGB")
             expected = image_transform_v2(PreprocessCfg(size=32), is_train=False)(given)
         assert len(seen) == 2
@@ -100,7 +100,7 @@ class TestTransform:
 
 
 class TestPipeline:
-    def test_order_is_kept_however_long_each_takes(self, files):
+    def test_order_is_kept_if_images_take_different_times(self, files):
         class Uneven(Watched):
             def preprocess(self, image):
                 time.sleep(np.asarray(image)[0, 0, 0] % 7 / 500)
@@ -110,26 +110,26 @@ class TestPipeline:
         np.testing.assert_allclose(encode_images(files, Uneven(), batch_size=5), expected, atol=1e-6)
 
     @pytest.mark.parametrize("memory", [False, True])
-    def test_few_pictures_wait_whatever_the_batch(self, tmp_path, monkeypatch, memory):
+    def test_number_of_waiting_images_is_bounded(self, tmp_path, monkeypatch, memory):
         monkeypatch.setattr(_encoding, "_MAX_WAITING", 8)
-        pictures = RNG.integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
+        images = RNG.integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
         n_threads = min(8, os.cpu_count() or 1)
         for batch_size in (4, 40):
             backbone = Watched()
             cache = tmp_path / str(batch_size) if memory else None
-            encode_images(pictures, backbone, batch_size=batch_size, memory=cache)
+            encode_images(images, backbone, batch_size=batch_size, memory=cache)
             assert backbone.most_ahead <= batch_size + max(8, 2 * n_threads) + 1
 
     @pytest.mark.parametrize("memory", [False, True])
-    def test_an_error_stops_the_rest(self, files, tmp_path, memory):
+    def test_an_error_cancels_pending_images(self, files, tmp_path, memory):
         paths = [files[0], tmp_path / "nothing.png", *(files * 30)]
         backbone = Watched()
-        with pytest.raises(ImageReadError, match=r"Picture 1, '.*nothing\.png'"):
+        with pytest.raises(ImageReadError, match=r"Image 1, '.*nothing\.png'"):
             encode_images(paths, backbone, batch_size=64, memory=tmp_path / "c" if memory else None)
         assert backbone.n_decoded < 200
         assert not [t for t in threading.enumerate() if t.name.startswith("clipcal-images")]
 
-    def test_an_interruption_keeps_what_is_done(self, files, tmp_path):
+    def test_embeddings_computed_before_an_interruption_are_cached(self, files, tmp_path):
         class Interrupted(Watched):
             def encode_images(self, pixels):
                 if self.n_encoded == 6:
@@ -141,22 +141,22 @@ class TestPipeline:
         assert not [t for t in threading.enumerate() if t.name.startswith("clipcal-images")]
         assert encode(files, tmp_path / "cache")[1] == 6
 
-    def test_unknown_bytes_are_named(self, files, tmp_path):
-        files[3].write_bytes(b"no picture")
+    def test_error_for_an_unknown_format_gives_the_path(self, files, tmp_path):
+        files[3].write_bytes(b"no image")
         for memory in (None, tmp_path / "cache"):
-            with pytest.raises(ImageReadError, match=r"Picture 3, '.*0003\.png', could not be read: Pillow"):
+            with pytest.raises(ImageReadError, match=r"Image 3, '.*0003\.png', could not be read: Pillow"):
                 encode_images(files, AnyWidthBackbone(), memory=memory)
 
 
 class TestCache:
-    def test_one_picture_more_is_one_encoded(self, files, tmp_path):
+    def test_only_the_new_image_is_encoded(self, files, tmp_path):
         first, n_first = encode(files[:-1], tmp_path / "cache")
         second, n_second = encode(files[::-1], tmp_path / "cache")
         assert (n_first, n_second) == (11, 1)
         np.testing.assert_array_equal(second[:0:-1], first)
         np.testing.assert_allclose(second, encode_images(files[::-1], Watched()), atol=1e-6)
 
-    def test_renamed_and_copied_files_hit(self, files, tmp_path):
+    def test_renamed_and_copied_files_are_cache_hits(self, files, tmp_path):
         expected, _ = encode(files, tmp_path / "cache")
         files[0].rename(files[0].with_name("other.jpeg"))
         copied = tmp_path / "copy.png"
@@ -174,7 +174,7 @@ class TestCache:
         np.testing.assert_allclose(rows, encode_images(twice, Watched(), **kwargs), atol=1e-6)
         assert encode(twice, tmp_path / "cache", **kwargs)[1] == 0
 
-    def test_views_are_kept_beside(self, files, tmp_path):
+    def test_views_are_cached_separately(self, files, tmp_path):
         cache = FeatureCache(tmp_path / "cache")
         encode(files, cache)
         views, _ = encode(files, cache, n_views=2, random_state=0)
@@ -185,14 +185,16 @@ class TestCache:
         assert n_encoded == 0
         np.testing.assert_array_equal(subset, views[5:])
 
-    def test_a_file_that_changes_while_it_is_read_poisons_nothing(self, files, tmp_path, monkeypatch):
+    def test_a_file_that_changes_during_reading_does_not_corrupt_the_cache(
+        self, files, tmp_path, monkeypatch
+    ):
         encode(files[:1], tmp_path / "cache")
         expected = dict(zip(files, encode_images(files, AnyWidthBackbone()), strict=True))
         contents = {path: path.read_bytes() for path in files}
 
-        def digest_then_change(pictures, i):
-            digest = hashlib.sha256(Path(pictures[i]).read_bytes()).digest()
-            if pictures[i] == files[1]:
+        def digest_then_change(images, i):
+            digest = hashlib.sha256(Path(images[i]).read_bytes()).digest()
+            if images[i] == files[1]:
                 files[1].write_bytes(contents[files[2]])
             return digest
 
@@ -205,12 +207,12 @@ class TestCache:
         assert n_encoded == 1
         np.testing.assert_allclose(rows, [expected[path] for path in files[:3]], atol=1e-6)
 
-    def test_a_known_picture_is_not_decoded(self, files, tmp_path, monkeypatch):
+    def test_a_cached_image_is_not_decoded(self, files, tmp_path, monkeypatch):
         encode(files, tmp_path / "cache")
         monkeypatch.setattr(Image, "open", lambda *args: pytest.fail("decoded"))
         assert encode(files, tmp_path / "cache")[1] == 0
 
-    def test_pixels_and_files_are_told_apart(self, files, tmp_path):
+    def test_pixels_and_files_have_different_keys(self, files, tmp_path):
         with Image.open(files[0]) as opened:
             pixels = np.asarray(opened)[np.newaxis]
         from_file, _ = encode(files[:1], tmp_path / "cache")
@@ -218,7 +220,7 @@ class TestCache:
         assert n_encoded == 1
         np.testing.assert_allclose(from_file, from_pixels, atol=1e-6)
 
-    def test_a_long_run_writes_as_it_goes(self, files, tmp_path, monkeypatch):
+    def test_a_long_run_writes_intermediate_results(self, files, tmp_path, monkeypatch):
         monkeypatch.setattr(_encoding, "_BLOCK", 4)
         encode(files, tmp_path / "cache", batch_size=2)
         assert len(list(tmp_path.rglob("*.shard"))) == 3
@@ -227,8 +229,8 @@ class TestCache:
         encode(files, tmp_path / "other", batch_size=6)
         assert len(list((tmp_path / "other").rglob("*.shard"))) == 2
 
-    @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a system that can kill at once")
-    def test_a_killed_run_goes_on_where_it_was(self, files, tmp_path):
+    @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="requires SIGKILL")
+    def test_a_killed_run_can_be_resumed(self, files, tmp_path):
         code = f"""
 import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
 import os, signal
@@ -248,7 +250,7 @@ _encoding.encode_images(paths, Killed(), batch_size=2, memory={str(tmp_path / "c
         assert n_encoded == 4
         np.testing.assert_allclose(rows, encode_images(files, Watched()), atol=1e-6)
 
-    def test_unread_images_in_memory(self, files, tmp_path):
+    def test_equal_lazy_images_in_memory_are_encoded_once(self, files, tmp_path):
         content = files[0].read_bytes()
         images = [Image.open(io.BytesIO(content)) for _ in range(4)]
         rows, n_encoded = encode(images, tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""What X may be, what it may not be, and what a refusal says."""
+"""Accepted and rejected types of X, and the error messages for the rejected ones."""
 
 import io
 import pickle
@@ -21,11 +21,11 @@ from clipcal.images import ImagePaths, as_images, image_digest, input_kind, read
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (4, 10, 12, 3), dtype=np.uint8)
-PICTURE = Image.fromarray(PIXELS[0])
+IMAGE = Image.fromarray(PIXELS[0])
 
 
 class ArrayLike:
-    """Offers nothing but its conversion."""
+    """An object whose only member is ``__array__``."""
 
     def __init__(self, array):
         self.array = array
@@ -35,7 +35,7 @@ class ArrayLike:
 
 
 class Column(ArrayLike):
-    """A column of strings as some frames have it: it can be indexed, and its type is none of NumPy's."""
+    """A column of strings as in some data frames: it can be indexed, and its dtype is not a NumPy dtype."""
 
     dtype = "string"
 
@@ -73,7 +73,7 @@ EMBEDDINGS = {
     "tensor in a graph": torch.zeros(4, 5, requires_grad=True),
     "tensor elsewhere": elsewhere(torch.zeros(4, 5)),
     "list of tensors": list(torch.zeros(4, 5, requires_grad=True)),
-    # Refused by scikit-learn's own checks, whose words its tests look for.
+    # Rejected by scikit-learn's own validation, whose messages its estimator checks match.
     "sparse": sparse.csr_matrix(np.eye(4)),
     "1-D numbers": np.arange(4.0),
     "list of numbers": [1.0, 2.0],
@@ -82,7 +82,7 @@ EMBEDDINGS = {
     "dict in a table": np.array([[{"foo": "bar"}, 1]], dtype=object),
 }
 
-PICTURES = {
+IMAGES = {
     "list of str": ["a.png", "b.png"],
     "list of Path": [Path("a.png"), Path("b.png")],
     "str and Path": ["a.png", Path("b.png")],
@@ -91,7 +91,7 @@ PICTURES = {
     "array of objects": np.array(["a.png", Path("b.png")], dtype=object),
     "series": pd.Series(["a.png", "b.png"], index=[7, 3]),
     "paths": ImagePaths(["a.png", "b.png"]),
-    "PIL": [PICTURE, PICTURE],
+    "PIL": [IMAGE, IMAGE],
     "colour array": PIXELS,
     "read-only array": np.frombuffer(PIXELS.tobytes(), np.uint8).reshape(PIXELS.shape),
     "with alpha": np.zeros((2, 10, 12, 4), dtype=np.uint8),
@@ -107,7 +107,7 @@ PICTURES = {
     "categories": pd.Series(["a.png", "b.png"], dtype="category"),
     "index": pd.Index(["a.png", "b.png"]),
     "column of another library": Column(["a.png", "b.png"]),
-    "column of PIL": pd.Series([PICTURE, PICTURE]),
+    "column of PIL": pd.Series([IMAGE, IMAGE]),
     "column of arrays": pd.Series([PIXELS[0], PIXELS[1]]),
     "array of tensors": as_objects([torch.from_numpy(PIXELS[0]), torch.from_numpy(PIXELS[1])]),
     "tensor elsewhere": elsewhere(torch.from_numpy(PIXELS)),
@@ -117,8 +117,8 @@ PICTURES = {
 REFUSED = {
     "str": ("a.png", TypeError, r"single path.*\['a.png'\]"),
     "Path": (Path("a.png"), TypeError, r"single path.*\['a.png'\]"),
-    "image": (PICTURE, TypeError, r"single PIL image.*\[image\]"),
-    "array of one image": (PIXELS[0], ValueError, r"one image; write X\[np.newaxis\]"),
+    "image": (IMAGE, TypeError, r"single PIL image.*\[image\]"),
+    "array of one image": (PIXELS[0], ValueError, r"single image; write X\[np.newaxis\]"),
     "dict": ({"a": 1}, TypeError, "X is a dict"),
     "set": ({"a.png"}, TypeError, "X is a set"),
     "generator": ((p for p in ["a.png"]), TypeError, r"read only once.*list\(X\)"),
@@ -135,7 +135,7 @@ REFUSED = {
     ),
     "empty list": ([], ValueError, r"empty: 0 sample\(s\)"),
     "empty paths": (ImagePaths([]), ValueError, "empty"),
-    "no pictures": (np.empty((0, 4, 4, 3), np.uint8), ValueError, "empty"),
+    "no images": (np.empty((0, 4, 4, 3), np.uint8), ValueError, "empty"),
     "no pixels": (np.empty((2, 0, 4, 3), np.uint8), ValueError, "no pixels"),
     "floats": (PIXELS / 255, ValueError, r"\(X \* 255\).round\(\).astype\(np.uint8\)"),
     "grey floats": (PIXELS[..., 0] / 255, ValueError, r"X \* 255"),
@@ -143,19 +143,19 @@ REFUSED = {
     "channels first": (np.moveaxis(PIXELS, -1, 1), ValueError, r"np.moveaxis\(X, 1, -1\)"),
     "channels first, grey": (PIXELS[:, None, :, :, 0], ValueError, r"write X\[:, 0\]\."),
     "one channel": (PIXELS[..., :1], ValueError, r"X\[..., 0\]"),
-    "two channels": (PIXELS[..., :2], ValueError, "last axis should be 3 channels"),
-    "other channels": (PIXELS.repeat(2, axis=-1), ValueError, "last axis should be 3 channels"),
+    "two channels": (PIXELS[..., :2], ValueError, "last axis must be 3 channels"),
+    "other channels": (PIXELS.repeat(2, axis=-1), ValueError, "last axis must be 3 channels"),
     "5-D": (PIXELS[None], ValueError, "too many axes"),
-    "4-D in a list": ([PIXELS, PIXELS[0]], ValueError, "Picture 0: .*too many axes"),
-    "complex": (PIXELS * 1j, ValueError, "pixels are uint8"),
+    "4-D in a list": ([PIXELS, PIXELS[0]], ValueError, "Image 0: .*too many axes"),
+    "complex": (PIXELS * 1j, ValueError, "pixels must be uint8"),
     "NaN": (np.full((2, 4, 4, 3), np.nan), ValueError, "NaN or infinite"),
-    "words": (np.full((2, 4, 4), "a"), ValueError, "pixels are uint8"),
-    "dicts in an array": (np.full((2, 4, 4), {}), ValueError, "pixels are uint8"),
+    "words": (np.full((2, 4, 4), "a"), ValueError, "pixels must be uint8"),
+    "dicts in an array": (np.full((2, 4, 4), {}), ValueError, "pixels must be uint8"),
     "2-D of str": (np.array([["a.png"], ["b.png"]]), ValueError, r"X.ravel\(\)"),
     "2-D of objects": (np.array([["a.png"]], dtype=object), ValueError, r"X.ravel\(\)"),
     "frame of paths": (pd.DataFrame({"file": ["a.png"]}), ValueError, r"X\['file'\]"),
     "path and image": (
-        ["a.png", PICTURE],
+        ["a.png", IMAGE],
         TypeError,
         r"mixes paths \(position 0\) and PIL images \(position 1\)",
     ),
@@ -163,13 +163,13 @@ REFUSED = {
     "path and NaN": (pd.Series(["a.png", float("nan")], dtype=object), TypeError, "paths.*numbers"),
     "path and vector": (["a.png", np.zeros(3)], TypeError, "mixes"),
     "dicts": ([{"a": 1}], TypeError, "holds dict objects"),
-    "list with floats": ([PIXELS[0], PIXELS[0] / 255], ValueError, r"Picture 1.*\* 255"),
+    "list with floats": ([PIXELS[0], PIXELS[0] / 255], ValueError, r"Image 1.*\* 255"),
 }
 
 if hasattr(np.dtypes, "StringDType"):
     MAY_LACK = np.dtypes.StringDType(na_object=np.nan)
-    PICTURES["strings of variable width"] = np.array(["a.png", "bb.png"], dtype=np.dtypes.StringDType())
-    PICTURES["strings that may be missing"] = np.array(["a.png", "bb.png"], dtype=MAY_LACK)
+    IMAGES["strings of variable width"] = np.array(["a.png", "bb.png"], dtype=np.dtypes.StringDType())
+    IMAGES["strings that may be missing"] = np.array(["a.png", "bb.png"], dtype=MAY_LACK)
     REFUSED["no strings of variable width"] = (np.array([], dtype=MAY_LACK), ValueError, "empty")
     REFUSED["missing string"] = (
         np.array(["a.png", np.nan], dtype=MAY_LACK),
@@ -179,14 +179,14 @@ if hasattr(np.dtypes, "StringDType"):
 
 
 @pytest.mark.parametrize("X", EMBEDDINGS.values(), ids=EMBEDDINGS)
-def test_embeddings(X):
+def test_embeddings_are_recognised(X):
     assert input_kind(X) == "embeddings"
-    with pytest.raises(ValueError, match="Expected pictures, got numbers"):
+    with pytest.raises(ValueError, match="Expected images, got numbers"):
         as_images(X)
 
 
-@pytest.mark.parametrize("X", PICTURES.values(), ids=PICTURES)
-def test_pictures(X):
+@pytest.mark.parametrize("X", IMAGES.values(), ids=IMAGES)
+def test_images_are_recognised(X):
     assert input_kind(X) == "images"
     images = as_images(X)
     assert len(images) == (len(X) if hasattr(X, "__len__") else len(PIXELS))
@@ -194,16 +194,16 @@ def test_pictures(X):
         assert all(read_image(images, i).mode == "RGB" for i in range(len(images)))
 
 
-@pytest.mark.parametrize(("X", "error", "words"), REFUSED.values(), ids=REFUSED)
-def test_refused(X, error, words):
-    with pytest.raises(error, match=words):
+@pytest.mark.parametrize(("X", "error", "match"), REFUSED.values(), ids=REFUSED)
+def test_other_inputs_raise(X, error, match):
+    with pytest.raises(error, match=match):
         as_images(X)
 
 
 class TestImagePaths:
     paths = ImagePaths([f"{i}.png" for i in range(5)], root="folder")
 
-    def test_is_a_sequence(self):
+    def test_supports_the_sequence_protocol(self):
         assert len(self.paths) == 5
         assert self.paths[1] == self.paths[-4] == self.paths[np.int64(1)] == Path("folder/1.png")
         assert list(self.paths) == [Path(f"folder/{i}.png") for i in range(5)]
@@ -212,7 +212,7 @@ class TestImagePaths:
             self.paths[5]
 
     @given(st.data())
-    def test_is_cut_like_an_array(self, data):
+    def test_indexing_equals_numpy_indexing(self, data):
         array = np.array(self.paths.paths)
         index = st.lists(st.integers(-5, 4), max_size=8)
         mask = st.lists(st.booleans(), min_size=5, max_size=5).map(np.array)
@@ -223,11 +223,11 @@ class TestImagePaths:
         assert cut.paths == tuple(expected)
         assert cut.root == "folder"
 
-    def test_mask_of_another_length(self):
+    def test_mask_of_wrong_length_raises(self):
         with pytest.raises(IndexError, match="3 entries for 5 paths"):
             self.paths[np.ones(3, dtype=bool)]
 
-    def test_equality_is_one_truth_value(self):
+    def test_equality_returns_a_bool(self):
         same = ImagePaths(self.paths.paths, "folder")
         assert (self.paths == same) is True
         assert hash(self.paths) == hash(same)
@@ -235,19 +235,19 @@ class TestImagePaths:
         assert (self.paths == "0.png") is False
         assert (self.paths != same) is False
 
-    def test_pickles_and_hashes(self):
+    def test_pickle_and_joblib_hash(self):
         assert pickle.loads(pickle.dumps(self.paths)) == self.paths
         assert joblib.hash(self.paths) == joblib.hash(ImagePaths(list(self.paths.paths), Path("folder")))
 
-    def test_scikit_learn_cuts_it(self):
+    def test_safe_indexing_of_scikit_learn(self):
         cut = _safe_indexing(self.paths, np.array([4, 0]))
         assert list(map(str, cut)) == [str(self.paths[4]), str(self.paths[0])]
         assert input_kind(cut) == "images"
 
-    def test_absolute_paths_ignore_the_root(self, tmp_path):
+    def test_root_is_ignored_for_absolute_paths(self, tmp_path):
         assert ImagePaths([tmp_path / "a.png"], root="folder")[0] == tmp_path / "a.png"
 
-    def test_one_path(self):
+    def test_single_path_raises(self):
         with pytest.raises(TypeError, match=r"ImagePaths\(\['a.png'\]\)"):
             ImagePaths("a.png")
 
@@ -260,76 +260,76 @@ class TestReading:
     def read(self, item):
         return np.asarray(read_image([item], 0))
 
-    def test_every_kind_gives_the_same_pixels(self, tmp_path):
-        path = tmp_path / "picture.png"
-        PICTURE.save(path)
-        for item in (path, str(path), PICTURE, PIXELS[0]):
+    def test_all_input_types_give_the_same_pixels(self, tmp_path):
+        path = tmp_path / "image.png"
+        IMAGE.save(path)
+        for item in (path, str(path), IMAGE, PIXELS[0]):
             np.testing.assert_array_equal(self.read(item), PIXELS[0])
         np.testing.assert_array_equal(np.asarray(read_image(PIXELS, 2)), PIXELS[2])
 
-    def test_grey_is_repeated(self):
+    def test_grayscale_is_repeated_in_all_channels(self):
         grey = PIXELS[0, ..., 0]
         np.testing.assert_array_equal(self.read(grey), np.stack([grey] * 3, axis=-1))
 
-    def test_bilevel(self):
-        assert set(self.read(PICTURE.convert("1")).ravel()) <= {0, 255}
+    def test_bilevel_images_are_scaled_to_255(self):
+        assert set(self.read(IMAGE.convert("1")).ravel()) <= {0, 255}
 
-    def test_sixteen_bit_grey_is_scaled(self):
+    def test_sixteen_bit_grayscale_is_scaled_to_8_bits(self):
         deep = np.array([[0, 255, 32768, 65535]], dtype=np.uint16)
         np.testing.assert_array_equal(self.read(Image.fromarray(deep))[0, :, 0], [0, 0, 128, 255])
 
     @pytest.mark.parametrize("dtype", [np.int32, np.float32])
-    def test_modes_without_a_white(self, dtype):
-        with pytest.raises(ImageReadError, match="convert it to 8 bits"):
+    def test_modes_without_a_value_of_white_raise(self, dtype):
+        with pytest.raises(ImageReadError, match="convert the image to 8 bits"):
             self.read(Image.fromarray(np.zeros((2, 2), dtype=dtype)))
 
-    def test_transparency_is_laid_on_white(self):
+    def test_transparent_images_are_composited_on_white(self):
         pixels = np.zeros((1, 3, 4), dtype=np.uint8)
         pixels[0, :, 0], pixels[0, :, 3] = 200, [255, 0, 51]
         np.testing.assert_array_equal(self.read(pixels)[0, :, 0], [200, 255, 244])
         np.testing.assert_array_equal(self.read(pixels)[0, :, 1], [0, 255, 204])
 
-    def test_palette_with_and_without_transparency(self, tmp_path):
-        palette = PICTURE.quantize(16)
+    def test_palette_images_with_and_without_transparency(self, tmp_path):
+        palette = IMAGE.quantize(16)
         np.testing.assert_array_equal(self.read(palette), np.asarray(palette.convert("RGB")))
         palette.save(tmp_path / "p.png", transparency=palette.getpixel((0, 0)))
         assert self.read(tmp_path / "p.png")[0, 0].tolist() == [255, 255, 255]
 
-    def test_orientation_of_the_camera_is_applied(self, tmp_path):
+    def test_exif_orientation_is_applied(self, tmp_path):
         exif = Image.Exif()
         exif[0x0112] = 6
-        PICTURE.save(tmp_path / "turned.png", exif=exif)
+        IMAGE.save(tmp_path / "turned.png", exif=exif)
         expected = np.rot90(PIXELS[0], -1)
         np.testing.assert_array_equal(self.read(tmp_path / "turned.png"), expected)
         with Image.open(tmp_path / "turned.png") as opened:
             np.testing.assert_array_equal(self.read(opened), expected)
 
-    def test_input_is_left_alone(self):
-        picture, before = PICTURE.convert("RGBA"), PICTURE.convert("RGBA").tobytes()
-        self.read(picture)
-        assert picture.mode == "RGBA"
-        assert picture.tobytes() == before
+    def test_input_is_not_modified(self):
+        image, before = IMAGE.convert("RGBA"), IMAGE.convert("RGBA").tobytes()
+        self.read(image)
+        assert image.mode == "RGBA"
+        assert image.tobytes() == before
 
-    def test_missing_file_is_named_with_its_position(self, tmp_path):
+    def test_error_for_a_missing_file_gives_path_and_position(self, tmp_path):
         images = ["a.png", tmp_path / "nothing.png"]
         for function in (read_image, image_digest):
-            with pytest.raises(ImageReadError, match=r"Picture 1, '.*nothing\.png': there is no such file"):
+            with pytest.raises(ImageReadError, match=r"Image 1, '.*nothing\.png': there is no such file"):
                 function(images, 1)
 
-    @pytest.mark.parametrize("content", [b"", b"no picture", "cut"])
-    def test_corrupt_file_is_named_with_its_position(self, tmp_path, content):
+    @pytest.mark.parametrize("content", [b"", b"no image", "cut"])
+    def test_error_for_a_corrupt_file_gives_path_and_position(self, tmp_path, content):
         if content == "cut":
             buffer = io.BytesIO()
-            PICTURE.save(buffer, "png")
+            IMAGE.save(buffer, "png")
             content = buffer.getvalue()[:-200]
         (tmp_path / "bad.png").write_bytes(content)
-        with pytest.raises(ImageReadError, match=r"Picture 0, '.*bad\.png', could not be read"):
+        with pytest.raises(ImageReadError, match=r"Image 0, '.*bad\.png', could not be read"):
             self.read(tmp_path / "bad.png")
 
-    def test_digest_is_of_the_content(self, tmp_path):
-        PICTURE.save(tmp_path / "a.png")
-        PICTURE.save(tmp_path / "b.png")
+    def test_digest_depends_on_the_content_only(self, tmp_path):
+        IMAGE.save(tmp_path / "a.png")
+        IMAGE.save(tmp_path / "b.png")
         Image.fromarray(PIXELS[1]).save(tmp_path / "c.png")
         a, b, c = (image_digest([tmp_path / name], 0) for name in ("a.png", "b.png", "c.png"))
         assert a == b != c
-        assert image_digest([PICTURE], 0) == image_digest(PIXELS, 0) != image_digest(PIXELS, 1)
+        assert image_digest([IMAGE], 0) == image_digest(PIXELS, 0) != image_digest(PIXELS, 1)

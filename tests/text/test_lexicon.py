@@ -1,4 +1,4 @@
-"""The nouns that outliers are drawn from."""
+"""Loading the lexicon of nouns."""
 
 import subprocess
 import sys
@@ -17,29 +17,29 @@ def test_packaged_list():
 
 
 @pytest.mark.parametrize("as_type", [str, lambda path: path], ids=["str", "Path"])
-def test_file(tmp_path, as_type):
+def test_text_file(tmp_path, as_type):
     path = tmp_path / "nouns.txt"
     path.write_text("dog\n\nhot_dog\r\ndog\n  crème  brûlée \n", encoding="utf-8")
     assert load_nouns(as_type(path)) == ("dog", "hot dog", "crème brûlée")
 
 
-def test_iterable_keeps_its_order():
+def test_order_of_an_iterable_is_kept():
     assert load_nouns(noun for noun in ["b", "a_c", "b", "a c"]) == ("b", "a c")
 
 
-def test_missing_file_names_the_choices():
+def test_error_for_a_missing_file_lists_the_options():
     with pytest.raises(FileNotFoundError, match="lexicon='wordnett' is neither 'wordnet', 'nltk' nor a file"):
         load_nouns("wordnett")
 
 
 @pytest.mark.parametrize("source", [[], ["", " _ "]])
-def test_nothing_left(source):
-    with pytest.raises(ValueError, match="holds no nouns; pass"):
+def test_empty_lexicon_raises(source):
+    with pytest.raises(ValueError, match="lexicon is empty; pass"):
         load_nouns(source)
 
 
-def test_nltk_without_its_corpus(tmp_path, monkeypatch):
-    # In another process, since nltk keeps a corpus that it has found once.
+def test_error_for_a_missing_nltk_corpus(tmp_path, monkeypatch):
+    # In a subprocess, since nltk caches a corpus once it is loaded.
     code = (
         "import nltk; nltk.data.path[:] = []\n"
         "from clipcal.text import load_nouns\n"
@@ -48,7 +48,7 @@ def test_nltk_without_its_corpus(tmp_path, monkeypatch):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "nltk.downloader wordnet" in done.stdout
-    assert "lexicon='wordnet', which is packaged" in done.stdout
+    assert "use the packaged lexicon='wordnet'" in done.stdout
 
 
 def test_nltk_corpus_is_read_and_sorted(monkeypatch):

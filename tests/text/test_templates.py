@@ -1,4 +1,4 @@
-"""Templates: one place for the name, everything else literal."""
+"""Filling prompt templates."""
 
 import pytest
 
@@ -15,12 +15,12 @@ def test_names_are_inserted_literally():
 
 
 @pytest.mark.parametrize("template", ["a photo.", "{} and {}", "a {0}.", "", None, 3, ["{}"]])
-def test_a_template_has_one_place(template):
+def test_template_without_exactly_one_placeholder_raises(template):
     with pytest.raises(ClassNameError, match=r"exactly one '\{\}', such as 'a photo of a \{\}\.'; got"):
         fill(template, ["dog"])
 
 
-def test_every_shipped_template_can_be_filled():
+def test_all_packaged_templates_are_valid():
     templates = [DEFAULT_TEMPLATE, *SELECT_TEMPLATES]
     assert len(set(templates)) == 8
     assert all("denim" in fill(template, ["denim"])[0] for template in templates)
