@@ -28,8 +28,8 @@ from clipcal.backbones._names import (
     unknown_tag,
     unreadable,
 )
+from clipcal.backbones._notes import file_stamps
 from clipcal.backbones._open_clip import OpenClipBackbone, refusal
-from clipcal.backbones._remembered import file_stamps
 from clipcal.backbones._torchscript import OPENAI_NUMBERS, Archive, is_torchscript, read_torchscript
 from clipcal.exceptions import BackboneError
 

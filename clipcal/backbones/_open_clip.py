@@ -18,6 +18,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from torch import nn
 
 from clipcal.backbones._augment import random_view
+from clipcal.backbones._copies import Uncopied, reopen_backbone
 from clipcal.backbones._device import autocast, resolve_device, resolve_precision
 from clipcal.backbones._fingerprint import fingerprint_of
 from clipcal.backbones._packing import Packing
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class OpenClipBackbone:
+class OpenClipBackbone(Uncopied):
     """A frozen open_clip model.
 
     Most users name a backbone and never meet this class. It is for a model that they built themselves.
@@ -207,21 +208,9 @@ class OpenClipBackbone:
         name = self.name or type(self.model).__name__
         return f"OpenClipBackbone({name!r}, device={str(self.device)!r}, precision={self.precision!r})"
 
-    # It is frozen, so a copy would only cost memory.
-    def __sklearn_clone__(self) -> OpenClipBackbone:
-        return self
-
-    def __copy__(self) -> OpenClipBackbone:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> OpenClipBackbone:
-        return self
-
     def __reduce__(self) -> Any:
         if not self.name:
             return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
-        from clipcal.backbones._registry import reopen_backbone  # the registry imports this module
-
         return reopen_backbone, (self.name, str(self.device), self.precision)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -107,3 +108,13 @@ class Backbone(Protocol):
         which positions are padding.
         """
         ...
+
+
+# The names of the members above.
+METHODS = tuple(
+    name for name, member in vars(Backbone).items() if inspect.isfunction(member) and not name.startswith("_")
+)
+ATTRIBUTES = (
+    *Backbone.__annotations__,
+    *(name for name, member in vars(Backbone).items() if isinstance(member, property)),
+)

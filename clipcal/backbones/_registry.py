@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from clipcal.backbones._copies import opens_pickles
 from clipcal.backbones._device import resolve_device, resolve_precision
+from clipcal.backbones._lazy import LazyBackbone
 from clipcal.backbones._names import BackboneName, parse_name
-from clipcal.backbones._remembered import RememberedBackbone, recall, remember
+from clipcal.backbones._notes import KNOWN_ATTRIBUTES, recall, remember
+from clipcal.backbones._protocol import ATTRIBUTES, METHODS
 from clipcal.caching import MemoryLike, as_cache
 from clipcal.exceptions import BackboneError
 
@@ -20,28 +23,8 @@ if TYPE_CHECKING:
 _loaded: dict[tuple[BackboneName, str, str], Backbone] = {}
 _lock = threading.RLock()
 
-_METHODS = (
-    "preprocess",
-    "augment",
-    "encode_images",
-    "tokenize",
-    "text_lengths",
-    "embed_tokens",
-    "encode_text",
-)
 
-_ATTRIBUTES = (
-    "name",
-    "embedding_dim",
-    "token_dim",
-    "context_length",
-    "n_start_tokens",
-    "logit_scale",
-    "device",
-    "fingerprint",
-)
-
-
+@opens_pickles
 def open_backbone(
     spec: str | Backbone,
     *,
@@ -125,15 +108,6 @@ def open_backbone(
     return backbone
 
 
-def reopen_backbone(name: str, device: str, precision: str, memory: MemoryLike | None = None) -> Backbone:
-    """Open a pickled backbone: where it was, or on the best device of a machine that has no such device."""
-    try:
-        resolve_device(device)
-    except BackboneError:
-        device, precision = "auto", "auto"
-    return open_backbone(name, device=device, precision=precision, memory=memory)
-
-
 def _open_name(name: str, device: str | torch.device, precision: str, cache: FeatureCache | None) -> Backbone:
     resolved = resolve_device(device)
     arithmetic = resolve_precision(precision, resolved)
@@ -143,16 +117,11 @@ def _open_name(name: str, device: str | torch.device, precision: str, cache: Fea
     if cache is not None and key not in _loaded:
         facts = recall(cache, parts)
         if facts is not None:
-
-            def really_open() -> Backbone:
-                return open_backbone(name, device=resolved, precision=arithmetic)
-
-            return RememberedBackbone(name, parts, facts, cache, really_open, resolved, arithmetic)
+            return _lazily(name, resolved, arithmetic, cache, facts)
     with _lock:
         if key not in _loaded:
-            from clipcal.backbones._loading import (
-                load_open_clip,  # seconds to import, and a hit does not need it
-            )
+            # Takes seconds to import, and a hit of the cache does not need it.
+            from clipcal.backbones._loading import load_open_clip
 
             _loaded[key] = load_open_clip(name, device=resolved, precision=arithmetic)
         backbone = _loaded[key]
@@ -161,9 +130,30 @@ def _open_name(name: str, device: str | torch.device, precision: str, cache: Fea
     return backbone
 
 
+def _lazily(
+    name: str, device: torch.device, precision: str, cache: FeatureCache, facts: dict[str, Any]
+) -> Backbone:
+    """Return a backbone that a cache has a note on, without loading its weights."""
+
+    def open_it() -> Backbone:
+        backbone = open_backbone(name, device=device, precision=precision)
+        remember(cache, parse_name(name), backbone)
+        if backbone.fingerprint != facts["fingerprint"]:
+            raise BackboneError(
+                f"The weights of backbone={name!r} are others than those that {cache!r} remembered under "
+                "this name, although their files look the same. The cache has been corrected and nothing was "
+                "mixed; call again, and fit again what was fitted before."
+            )
+        return backbone
+
+    known = {attribute: facts[attribute] for attribute in KNOWN_ATTRIBUTES}
+    known |= {"name": name, "device": device, "precision": precision}
+    return cast("Backbone", LazyBackbone(known, open_it, str(cache.location)))
+
+
 def _check_object(spec: Any) -> Backbone:
-    missing = [method for method in _METHODS if not callable(getattr(spec, method, None))]
-    missing += [name for name in _ATTRIBUTES if not hasattr(spec, name)]
+    missing = [method for method in METHODS if not callable(getattr(spec, method, None))]
+    missing += [name for name in ATTRIBUTES if not hasattr(spec, name)]
     if isinstance(spec, type) or missing:
         hint = ""
         if hasattr(spec, "encode_image"):

@@ -19,6 +19,7 @@ from toy_backbone import AnyWidthBackbone
 from clipcal.backbones import Backbone, OpenClipBackbone, open_backbone, resolve_device, resolve_precision
 from clipcal.backbones import _loading as loading
 from clipcal.backbones import _registry as registry
+from clipcal.backbones._copies import reopen_backbone
 from clipcal.backbones._hub import Hub
 from clipcal.backbones._names import MINI_FOLDER, parse_name
 from clipcal.exceptions import BackboneError, WeightsUnavailableError
@@ -241,7 +242,7 @@ class TestOneCopy:
     def test_reopened_where_its_device_is_missing(self, folder):
         if torch.cuda.is_available():
             pytest.skip("this machine has the device")
-        backbone = registry.reopen_backbone(f"local-dir:{folder}", "cuda:0", "bf16")
+        backbone = reopen_backbone(f"local-dir:{folder}", "cuda:0", "bf16")
         assert backbone.device == resolve_device("auto")
         assert backbone.precision == resolve_precision("auto", backbone.device)
 

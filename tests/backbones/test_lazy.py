@@ -17,8 +17,10 @@ from tiny_clip import make_tiny_model
 from clipcal import CLIPImageEncoder, FeatureCache, ZeroShotCLIPClassifier
 from clipcal.backbones import Backbone, OpenClipBackbone, open_backbone
 from clipcal.backbones import _registry as registry
+from clipcal.backbones._lazy import LazyBackbone
 from clipcal.backbones._names import parse_name
-from clipcal.backbones._remembered import RememberedBackbone, file_stamps
+from clipcal.backbones._notes import file_stamps
+from clipcal.backbones._protocol import ATTRIBUTES
 from clipcal.exceptions import BackboneError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 20, 24, 3), dtype=np.uint8)
@@ -70,9 +72,9 @@ def test_opened_for_real_first_then_remembered(name, cache):
     assert isinstance(real, OpenClipBackbone)
     assert open_backbone(name, device="cpu", memory=cache) is real
     known = reopened(name, cache)
-    assert isinstance(known, RememberedBackbone) and isinstance(known, Backbone)
+    assert isinstance(known, LazyBackbone) and isinstance(known, Backbone)
     assert not registry._loaded
-    for attribute in (*registry._ATTRIBUTES, "precision"):
+    for attribute in (*ATTRIBUTES, "precision"):
         assert getattr(known, attribute) == getattr(real, attribute)
     assert open_backbone(known, n_features=64) is known
     assert not registry._loaded
@@ -92,8 +94,8 @@ def test_copies_and_pickles_without_weights(name, cache):
     assert clone(CLIPImageEncoder(known)).backbone is known
     again = pickle.loads(pickle.dumps(known))
     assert again.fingerprint == known.fingerprint
-    assert isinstance(again, RememberedBackbone) and not registry._loaded
-    assert repr(known).startswith("RememberedBackbone('local-dir:")
+    assert isinstance(again, LazyBackbone) and not registry._loaded
+    assert repr(known).startswith("LazyBackbone('local-dir:")
 
 
 def test_a_changed_file_is_noticed(name, cache):
@@ -102,7 +104,7 @@ def test_a_changed_file_is_noticed(name, cache):
     assert isinstance(reopened(name, cache), OpenClipBackbone)
     after = CLIPImageEncoder(name, device="cpu", memory=cache).transform(PIXELS)
     assert not np.allclose(before, after, atol=1e-3)
-    assert isinstance(reopened(name, cache), RememberedBackbone)
+    assert isinstance(reopened(name, cache), LazyBackbone)
 
 
 def test_one_file_more_is_noticed(name, cache, tmp_path):
@@ -130,7 +132,7 @@ def test_a_record_that_is_not_one_is_passed_over(name, cache):
     for content in ("", "[]", "{}", "no json", note.read_text().replace("open_clip_torch", "another")):
         note.write_text(content)
         assert isinstance(reopened(name, cache), OpenClipBackbone)
-    assert isinstance(reopened(name, cache), RememberedBackbone)
+    assert isinstance(reopened(name, cache), LazyBackbone)
 
 
 def test_a_snapshot_of_the_hub_is_watched_with_what_chose_it(tmp_path):
