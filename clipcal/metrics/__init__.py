@@ -1,4 +1,4 @@
-"""Numbers that say how far probabilities can be trusted."""
+"""Calibration errors, proper scores, confidence intervals, tests and scorers for predicted probabilities."""
 
 from clipcal.metrics._base_to_new_summary import BaseToNewSummary, base_to_new_summary, harmonic_mean
 from clipcal.metrics._bins import CalibrationBins, calibration_bins

@@ -1,4 +1,4 @@
-"""One number from two: how a model does on the classes that it was tuned on, and on new ones."""
+"""Summaries of a metric over base classes (seen in tuning) and new classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 class BaseToNewSummary(NamedTuple):
-    """Means over runs or data sets for each half of the classes, and the mean of the two."""
+    """Mean over data sets for base classes, the same for new classes, and the mean of these two."""
 
     base: float
     new: float
@@ -23,11 +23,11 @@ class BaseToNewSummary(NamedTuple):
 
 
 def harmonic_mean(base: ArrayLike, new: ArrayLike) -> Any:
-    """Compute the harmonic mean of two numbers, element by element.
+    """Compute the element-wise harmonic mean of two numbers.
 
-    It is high only if both numbers are high, which is why papers on base and new classes summarise
-    *accuracies* by it [1]_ [2]_. For errors, such as the expected calibration error, it would do the
-    opposite: it is low as soon as one of the two errors is low. Use the arithmetic mean there.
+    The harmonic mean is high only if both numbers are high. Papers on base and new classes therefore use
+    it for *accuracies* [1]_ [2]_. Do not use it for errors, such as the expected calibration error: it is
+    low if either error is low. Use the arithmetic mean for errors.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def harmonic_mean(base: ArrayLike, new: ArrayLike) -> Any:
     Raises
     ------
     ValueError
-        If a number is negative, NaN or infinite, or if the shapes do not fit together.
+        If a number is negative, NaN or infinite, or if the shapes cannot be broadcast.
 
     See Also
     --------
@@ -78,24 +78,24 @@ def harmonic_mean(base: ArrayLike, new: ArrayLike) -> Any:
 def base_to_new_summary(
     base: ArrayLike, new: ArrayLike, *, average: Literal["harmonic", "arithmetic"] = "harmonic"
 ) -> BaseToNewSummary:
-    """Compute the means for base and for new classes over data sets, and the mean of these two.
+    """Average a metric over data sets for base and for new classes, then average the two.
 
     Parameters
     ----------
     base : array-like
-        Non-negative numbers on base classes, one for each data set or run; one number will do.
+        Non-negative numbers on base classes, one for each data set or run. A scalar is accepted.
 
     new : array-like
-        The same on new classes, of the same shape as `base`.
+        The same for new classes, of the same shape as `base`.
 
     average : {"harmonic", "arithmetic"}, default="harmonic"
-        How base and new are joined. Harmonic is the custom for accuracies, and is high only if both
-        are. For errors pass ``"arithmetic"``, since a harmonic mean is low as soon as one error is.
+        How the base and new means are combined. Use ``"harmonic"`` for accuracies; it is high only if
+        both are high. Use ``"arithmetic"`` for errors; the harmonic mean is low if either error is low.
 
     Returns
     -------
     summary : BaseToNewSummary
-        A named tuple ``(base, new, mean)`` in the unit of the input.
+        A named tuple ``(base, new, mean)`` in the units of the input.
 
     Raises
     ------
@@ -104,12 +104,12 @@ def base_to_new_summary(
 
     See Also
     --------
-    harmonic_mean : The harmonic mean, element by element.
+    harmonic_mean : The element-wise harmonic mean.
 
     Notes
     -----
-    Data sets are averaged first, and base and new are joined last. The last row of published tables is
-    made this way; the mean of the data sets' harmonic means is another number, and never a higher one.
+    Data sets are averaged before base and new are combined, as in the "average" row of published tables.
+    The mean of the harmonic means of the data sets is a different number, and never higher.
 
     References
     ----------
@@ -128,8 +128,8 @@ def base_to_new_summary(
     """
     if np.shape(base) != np.shape(new) or not np.size(base):
         raise ValueError(
-            f"base and new must hold one number each for every data set; got the shapes {np.shape(base)} and "
-            f"{np.shape(new)}."
+            "base and new must each hold one number per data set and have the same shape; got the shapes "
+            f"{np.shape(base)} and {np.shape(new)}."
         )
     mean_base, mean_new = (float(values.mean()) for values in _read(base, new))
     joined = harmonic_mean(mean_base, mean_new) if average == "harmonic" else (mean_base + mean_new) / 2
@@ -141,11 +141,11 @@ def _read(base: ArrayLike, new: ArrayLike) -> tuple[Floats, Floats]:
     for name, values in zip(("base", "new"), numbers, strict=True):
         if not (np.isfinite(values) & (values >= 0)).all():
             bad = values[~(np.isfinite(values) & (values >= 0))].ravel()[0]
-            raise ValueError(f"{name} must hold finite numbers of at least 0; got {bad:.4g}.")
+            raise ValueError(f"{name} must hold finite, non-negative numbers; got {bad:.4g}.")
     try:
         first, second = np.broadcast_arrays(*numbers)
     except ValueError as error:
         raise ValueError(
-            f"base and new have shapes that do not fit together: {numbers[0].shape} and {numbers[1].shape}."
+            f"base and new have shapes that cannot be broadcast: {numbers[0].shape} and {numbers[1].shape}."
         ) from error
     return first, second

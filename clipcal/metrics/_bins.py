@@ -1,4 +1,4 @@
-"""The one definition of a bin, used by every metric and every plot."""
+"""Bins of confidence, as used by all metrics and plots."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Floats = NDArray[np.float64]
 Strategy = Literal["uniform", "quantile"]
 Closed = Literal["right", "left"]
 
-# So many values stay in the processor's cache while they are compared with one cut after the other.
+# Number of values that stay in the processor cache while they are compared with each cut in turn.
 _VALUES_AT_A_TIME = 2**15
-# The whole numbers up to here are exact in double precision.
+# Integers up to this one are exact in double precision.
 _LARGEST_COUNT = 2**53
-# A trifle more, so that rounding cannot decide.
+# Slightly more than one half, so that rounding errors do not move a cut.
 _HALF_A_UNIT = 0.5 + 1e-9
 
 BIN_COUNT: dict[str, list[Any]] = {"n_bins": [Interval(Integral, 1, None, closed="left")]}
@@ -38,7 +38,7 @@ BIN_COUNT: dict[str, list[Any]] = {"n_bins": [Interval(Integral, 1, None, closed
 
 @dataclass(frozen=True, eq=False)
 class CalibrationBins:
-    """A table with one row per bin of confidence, and the numbers that follow from it.
+    """A table with one row per bin of confidence, and the errors computed from it.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class CalibrationBins:
         Edges of the bins, from 0 to 1.
 
     count : ndarray of shape (n_bins,), dtype int
-        Number of rows in each bin; rows of weight zero are not counted.
+        Number of rows in each bin; rows of weight zero are ignored.
 
     effective_count : ndarray of shape (n_bins,)
         Kish's effective number of rows, ``sum(w)**2 / sum(w**2)``; equals `count` without weights.
@@ -58,11 +58,11 @@ class CalibrationBins:
         Mean confidence in each bin, NaN where the bin is empty.
 
     accuracy : ndarray of shape (n_bins,)
-        Share of correct rows in each bin, NaN where the bin is empty.
+        Fraction of correct rows in each bin, NaN where the bin is empty.
 
     residual : ndarray of shape (n_bins,)
-        Weighted sum of confidence minus correctness in each bin: positive where the model claims too
-        much. Zero where the bin is empty.
+        Weighted sum of confidence minus correctness in each bin: positive where the model is
+        over-confident, zero where the bin is empty.
     """
 
     edges: Floats
@@ -99,7 +99,7 @@ class CalibrationBins:
 
     @property
     def mean_gap(self) -> float:
-        """Mean confidence minus accuracy over all rows, which no choice of bins can change."""
+        """Mean confidence minus accuracy over all rows; independent of the bins."""
         return float(self.residual.sum() / self.weight.sum())
 
     @property
@@ -125,10 +125,10 @@ def calibration_bins(
     strategy: Strategy = "uniform",
     closed: Closed = "right",
 ) -> CalibrationBins:
-    """Sort predictions into bins by confidence, and compare confidence with accuracy in each.
+    """Bin predictions by confidence, and compare confidence with accuracy in each bin.
 
-    The confidence of a row is its largest probability; the row is correct if that column's label is
-    the true one. Of equal largest probabilities the one whose label sorts first wins.
+    The confidence of a row is its largest probability. The row is correct if the label of that column is
+    the true label. Ties are resolved in favour of the label that sorts first.
 
     Parameters
     ----------
@@ -139,32 +139,32 @@ def calibration_bins(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
 
     n_bins : int, default=15
-        Number of bins, at least 1. With ``strategy="quantile"`` fewer are made if rows are few or tied.
+        Number of bins, at least 1. With ``strategy="quantile"``, few or tied rows give fewer bins.
 
     strategy : {"uniform", "quantile"}, default="uniform"
-        Bins of equal width, or of equal weight. Equal-weight cuts lie half-way between neighbouring
-        confidences and never separate equal ones.
+        Bins of equal width, or of equal weight. Edges of equal-weight bins lie half-way between
+        neighbouring confidences and never separate equal confidences.
 
     closed : {"right", "left"}, default="right"
-        The side on which a bin of equal width includes its edge. The outermost bins always include 0
-        and 1. Ignored with ``strategy="quantile"``, whose bins are closed on the right.
+        The side on which an equal-width bin includes its edge. The outermost bins always include 0
+        and 1. Ignored with ``strategy="quantile"``: equal-weight bins are closed on the right.
 
     Returns
     -------
     bins : CalibrationBins
-        The table, empty bins included.
+        The table, including empty bins.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     See Also
     --------
@@ -194,7 +194,7 @@ def calibration_bins(
 def bin_top_label(
     top_label: TopLabel, *, n_bins: int, strategy: Strategy = "uniform", closed: Closed = "right"
 ) -> CalibrationBins:
-    """Build the table from rows that have been checked already."""
+    """Build the table from validated rows."""
     confidence, correct, weight = top_label
     edges, index = assign_bins(top_label, n_bins=n_bins, strategy=strategy, closed=closed)
 
@@ -207,7 +207,7 @@ def bin_top_label(
         in_bin = effective_count = count.astype(np.float64)
     else:
         in_bin = total(weight)
-        # A weight may be so small that its square is 0; a row is one row all the same.
+        # The square of a tiny weight may underflow to 0; a bin with a row has at least one effective row.
         effective_count = np.maximum(_divide(in_bin**2, total(weight**2), empty=0.0), count > 0)
         confidence, correct, residual = weight * confidence, weight * correct, weight * residual
     return CalibrationBins(
@@ -234,15 +234,15 @@ def assign_bins(
 
 
 def uniform_index(forecast: Floats, edges: Floats, *, closed: Closed = "right") -> NDArray[np.intp]:
-    """Return the bin of equal width that each value in [0, 1] lies in; 0 and 1 are in the outermost ones."""
+    """Return the equal-width bin of each value in [0, 1]; 0 and 1 fall into the outermost bins."""
     return cut_index(forecast, edges[1:-1], closed=closed)
 
 
 def cut_index(values: Floats, cuts: Floats, *, closed: Closed = "right") -> NDArray[np.intp]:
-    """Count the cuts below each value; one equal to the value counts if bins are closed on the left."""
+    """Count the cuts below each value; a cut equal to the value counts if bins are closed on the left."""
     if len(cuts) > min(255, len(values)):
         return np.searchsorted(cuts, values, side="left" if closed == "right" else "right")
-    # Comparisons take many values at a time, so a pass per cut is several times faster than a search.
+    # Vectorized comparisons make one pass per cut several times faster than a binary search.
     passes = np.greater if closed == "right" else np.greater_equal
     index = np.empty(len(values), dtype=np.intp)
     for start in range(0, len(values), _VALUES_AT_A_TIME):
@@ -255,14 +255,14 @@ def cut_index(values: Floats, cuts: Floats, *, closed: Closed = "right") -> NDAr
 
 
 def equal_weight_edges(values: Floats, weight: Floats, n_bins: int) -> Floats:
-    """Cut half-way between sorted values so that the bins weigh about the same and none is empty.
+    """Return edges half-way between sorted values such that bins have about equal weight and none is empty.
 
-    Rows are counted in units. If all weights are whole numbers they are the units; otherwise weights are
-    scaled to sum to the number of rows. Units are shared out as ``numpy.array_split`` does, the first bins
-    getting one more. A cut is made behind the first row at which the bins so far hold their units or lack
-    less than half of one, and behind all rows of the same value.
+    Weights are counted in units. Integer weights are used as they are; other weights are scaled to sum to
+    the number of rows. The units are split as in ``numpy.array_split``: the first bins get one more. A cut
+    follows the first row at which the cumulative weight is less than half a unit short of its target, and
+    all rows of the same value.
 
-    The outermost edges are written as 0 and 1, whatever the values are.
+    The outermost edges are always 0 and 1.
     """
     n_rows = len(values)
     n_units, passed = n_rows, None
@@ -272,7 +272,7 @@ def equal_weight_edges(values: Floats, weight: Floats, n_bins: int) -> Floats:
         order = np.argsort(values, kind="stable")
         ordered = values[order]
         passed = np.cumsum(weight[order])
-        # Beyond, whole numbers can no longer be counted one by one.
+        # Larger integers are not exact in double precision.
         if passed[-1] < _LARGEST_COUNT and (weight == np.floor(weight)).all():
             n_units = int(passed[-1])
         else:
@@ -282,13 +282,13 @@ def equal_weight_edges(values: Floats, weight: Floats, n_bins: int) -> Floats:
     size, extra = divmod(n_units, n_bins)
     ends: NDArray[np.intp] = steps * size + np.minimum(steps, extra)
     if passed is not None:
-        # Half a unit of slack keeps the cuts in place when weights are nearly equal.
+        # Half a unit of tolerance keeps the cuts in place if weights are nearly equal.
         ends = np.minimum(np.searchsorted(passed, ends - _HALF_A_UNIT) + 1, n_rows)
     ends = np.unique(np.searchsorted(ordered, ordered[ends - 1], side="right"))
     ends = ends[ends < n_rows]
     below, above = ordered[ends - 1], ordered[ends]
     middle = below / 2.0 + above / 2.0
-    # Between neighbouring floating-point numbers there is no room for a cut.
+    # No number lies between adjacent floating-point numbers; the cut is then the lower one.
     cuts = np.where((below < middle) & (middle < above), middle, below)
     return np.concatenate([[0.0], cuts, [1.0]])
 

@@ -1,4 +1,4 @@
-"""Squared errors of probabilities, and what they are made of."""
+"""Brier scores and their decompositions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class BrierDecomposition(NamedTuple):
 
 
 class BinnedBrierDecomposition(NamedTuple):
-    """Five parts: the score is the first minus the second, plus the third and fourth, minus the fifth."""
+    """Five parts of the score.
+
+    The score is ``reliability - resolution + uncertainty + within_bin_variance - within_bin_covariance``.
+    """
 
     reliability: float
     resolution: float
@@ -55,7 +58,7 @@ def brier_score(
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
-    """Compute the Brier score: the mean squared distance from the true class, summed over classes.
+    """Compute the Brier score: the squared error of the probabilities, summed over classes.
 
     Parameters
     ----------
@@ -66,8 +69,8 @@ def brier_score(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -80,13 +83,13 @@ def brier_score(
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, does not fit together, or holds
-        a true label without a column, or if a row's sum is further than 0.01 from 1.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels,
+        if a true label has no column, or if the sum of a row differs from 1 by more than 0.01.
 
     See Also
     --------
-    top_label_brier_score : The same for the predicted class alone.
-    negative_log_likelihood : The other common proper score.
+    top_label_brier_score : The score of the predicted class alone.
+    negative_log_likelihood : Another proper score.
 
     Notes
     -----
@@ -108,7 +111,7 @@ def brier_score(
 
 
 def brier_losses(classes: ClassProbabilities) -> Floats:
-    """Compute the squared distance of each row from its true class."""
+    """Compute the squared error of each row, summed over classes."""
     distance = np.empty(len(classes.weight))
     for rows, block in row_blocks(classes.prob):
         block[np.arange(len(block)), classes.true_column[rows]] -= 1.0
@@ -135,8 +138,8 @@ def top_label_brier_score(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -149,16 +152,16 @@ def top_label_brier_score(
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     See Also
     --------
-    brier_decomposition : The score split into its parts.
+    brier_decomposition : The parts of the score.
     brier_score : The score over all classes.
 
     Notes
     -----
-    This judges the answer to "is the prediction right?", and not the probabilities of the other classes.
+    The score ignores the probabilities of all classes but the predicted one.
 
     Examples
     --------
@@ -208,7 +211,7 @@ def brier_decomposition(
     n_bins: int = 15,
     strategy: Strategy = "uniform",
 ) -> BrierDecomposition | BinnedBrierDecomposition:
-    """Split the top-label Brier score into calibration, discrimination and the difficulty of the task.
+    """Split the top-label Brier score into miscalibration, discrimination and uncertainty.
 
     Parameters
     ----------
@@ -219,47 +222,47 @@ def brier_decomposition(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
 
     method : {"corp", "binned"}, default="corp"
         How the calibrated confidence is estimated: by isotonic regression, which needs no bins, or by
-        the accuracy of the bin.
+        the accuracy of each bin.
 
     n_bins : int, default=15
-        Number of bins, at least 1. Used by ``method="binned"`` only.
+        Number of bins, at least 1. Only used if ``method="binned"``.
 
     strategy : {"uniform", "quantile"}, default="uniform"
-        Bins of equal width, or of equal weight. Used by ``method="binned"`` only.
+        Bins of equal width, or of equal weight. Only used if ``method="binned"``.
 
     Returns
     -------
     parts : BrierDecomposition or BinnedBrierDecomposition
-        With ``method="corp"`` a named tuple ``(miscalibration, discrimination, uncertainty)``. None of
-        the parts is negative. The first is what perfect recalibration would gain, the second what
-        confidence gains over always answering the accuracy, the third the score of that answer.
+        With ``method="corp"``, a named tuple ``(miscalibration, discrimination, uncertainty)`` of
+        non-negative numbers. `miscalibration` is the improvement by recalibration, `uncertainty` the
+        score of a constant confidence equal to the accuracy, and `discrimination` the improvement of the
+        recalibrated confidence over that constant.
 
-        With ``method="binned"`` a named tuple ``(reliability, resolution, uncertainty,
-        within_bin_variance, within_bin_covariance)``. `reliability` is the squared
-        root-mean-square calibration error of the same bins.
+        With ``method="binned"``, a named tuple ``(reliability, resolution, uncertainty,
+        within_bin_variance, within_bin_covariance)``. `reliability` is the square of the root mean
+        square calibration error with the same bins.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     See Also
     --------
-    top_label_brier_score : The sum of the parts.
+    top_label_brier_score : The score itself.
 
     Notes
     -----
-    The parts are those of the event "the prediction is right", and add up to
-    :func:`top_label_brier_score`, not to :func:`brier_score`. Three binned parts alone would miss the
-    score by the two that describe the spread inside the bins.
+    The parts refer to the event "the prediction is correct" and add up to :func:`top_label_brier_score`,
+    not to :func:`brier_score`. The two within-bin terms make the binned decomposition exact [2]_.
 
     References
     ----------
@@ -300,7 +303,7 @@ def _corp(top_label: TopLabel) -> BrierDecomposition:
     score = _score(top_label)
     best = _score(top_label._replace(confidence=calibrated))
     constant = _score(top_label._replace(confidence=np.full(len(weight), accuracy)))
-    # Both differences are non-negative but for rounding.
+    # Both differences are non-negative up to rounding errors.
     return BrierDecomposition(max(score - best, 0.0), max(constant - best, 0.0), constant)
 
 

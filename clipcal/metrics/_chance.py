@@ -1,4 +1,4 @@
-"""What chance alone would show, and whether a calibration error exceeds it."""
+"""The calibration error that a calibrated model shows by chance, and tests against it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from clipcal._arrays import to_numpy
 from clipcal._compat import Interval, StrOptions, validate_params
 from clipcal.metrics._bins import BIN_COUNT, CalibrationBins, Closed, Strategy, bin_top_label, cut_index
-from clipcal.metrics._null import BinnedRows, bin_rows, no_truth, perfect_bins, perfect_residuals
+from clipcal.metrics._null import BinnedRows, bin_rows, perfect_bins, perfect_residuals, placeholder_labels
 from clipcal.metrics._resampling import absolute_sum
 from clipcal.metrics._top_label import TopLabel, read_top_label
 
@@ -34,7 +34,7 @@ RESAMPLES: dict[str, list[Any]] = {
     "random_state": ["random_state"],
 }
 LEVEL: dict[str, list[Any]] = {"confidence_level": [Interval(Real, 0, 1, closed="neither")]}
-# Enough for a mean that is good to about half a per cent.
+# Gives the mean to about half a per cent.
 _WEIGHTED_DRAWS = 2000
 
 
@@ -44,13 +44,14 @@ class CalibrationTest(NamedTuple):
     Attributes
     ----------
     statistic : float
-        The calibration error that was seen.
+        The observed calibration error.
 
     pvalue : float
-        Share of calibrated test sets, this one included, whose error is at least as large.
+        Fraction of test sets, the observed one and those drawn from a calibrated model, whose error is at
+        least as large.
 
     floor : float
-        Mean error of calibrated test sets.
+        Mean error of a calibrated model.
     """
 
     statistic: float
@@ -85,18 +86,18 @@ def calibration_error_floor(
 ) -> float:
     """Compute the calibration error that a perfectly calibrated model would show on average.
 
-    A binned error is never negative, so chance alone lifts it above 0. Print this number next to an
-    expected calibration error: a value near the floor says no more than "not distinguishable from
-    calibrated".
+    A binned error is never negative, so it is positive by chance even for a calibrated model. Report this
+    number beside an expected calibration error: an error near the floor cannot be distinguished from that
+    of a calibrated model.
 
     Parameters
     ----------
     y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes. True
-        labels are not needed: they are what chance decides.
+        labels are not needed, since the model is assumed to be calibrated.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights, finite and non-negative. A row of weight 2 is one row that counts twice, not two rows.
+        Weights, finite and non-negative. A row of weight 2 is one observation that counts twice, not two.
 
     n_bins : int, default=15
         Number of bins, at least 1.
@@ -105,7 +106,8 @@ def calibration_error_floor(
         Bins of equal width, or of equal weight.
 
     random_state : int, RandomState instance or None, default=None
-        Used only if weights are unequal, where the value is a mean over 2000 simulated test sets.
+        Random number generator or seed. Only used with unequal weights, where the value is a mean over
+        2000 simulated test sets.
 
     Returns
     -------
@@ -115,19 +117,18 @@ def calibration_error_floor(
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, or is no probability.
+        If the input is empty, or has NaN, infinite or out-of-range values.
 
     See Also
     --------
-    calibration_test : Whether an error lies further above the floor than chance allows.
+    calibration_test : Test whether an error exceeds the floor significantly.
 
     Notes
     -----
-    With equal weights nothing is simulated. The number of correct rows in a bin follows the
-    Poisson-binomial law of its confidences, which is computed exactly; a bin whose variance exceeds 1000
-    rows squared has a normal one, which changes its share by less than 1 part in 20,000. The usual short
-    formula, a normal law in every bin, is 2.8 times too high for 200 rows of confidence 0.9999, and a fifth
-    too low for a single row of 0.5.
+    With equal weights nothing is simulated. The number of correct rows in a bin has a Poisson-binomial
+    distribution, which is computed exactly. If its variance exceeds 1000, the normal approximation is used,
+    which changes the bin's part by less than 1 in 20,000. The normal approximation in every bin would be
+    2.8 times too high for 200 rows of confidence 0.9999, and a fifth too low for a single row of 0.5.
 
     References
     ----------
@@ -143,7 +144,7 @@ def calibration_error_floor(
     (0.028, 0.312)
     """
     y_prob = np.asarray(to_numpy(y_prob))  # names of columns do not matter here
-    y, labels = no_truth(y_prob)
+    y, labels = placeholder_labels(y_prob)
     top_label = read_top_label(y, y_prob, labels=labels, sample_weight=sample_weight)
     return _floor(bin_rows(top_label, n_bins=n_bins, strategy=strategy), check_random_state(random_state))
 
@@ -160,11 +161,11 @@ def calibration_test(
     n_resamples: int = 1000,
     random_state: RandomState = None,
 ) -> CalibrationTest:
-    """Test whether a calibration error is larger than chance would make that of a calibrated model.
+    """Test the null hypothesis that the model is calibrated, by its calibration error.
 
     Under the null hypothesis each row is correct with a probability equal to its confidence. Test sets
-    are drawn from that, with the confidences and the bins as they are, and their errors are compared with
-    the one seen. The test holds its level for any number of rows.
+    are drawn under this hypothesis, with the given confidences and bins, and their errors are compared
+    with the observed one. The test keeps its level for any number of rows.
 
     Parameters
     ----------
@@ -175,12 +176,12 @@ def calibration_test(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights, finite and non-negative. A row of weight 2 is one row that counts twice, not two rows:
-        repeating rows would claim more evidence than there is.
+        Weights, finite and non-negative. A row of weight 2 is one observation that counts twice, not two,
+        so the p-value differs from that of repeated rows.
 
     n_bins : int, default=15
         Number of bins, at least 1.
@@ -192,27 +193,28 @@ def calibration_test(
         Number of test sets drawn, at least 99. The p-value cannot fall below ``1 / (n_resamples + 1)``.
 
     random_state : int, RandomState instance or None, default=None
-        Seed of the draws.
+        Random number generator or seed for the draws.
 
     Returns
     -------
     result : CalibrationTest
-        A named tuple ``(statistic, pvalue, floor)``: the error, the share of drawn errors that are at
+        A named tuple ``(statistic, pvalue, floor)``: the error, the fraction of drawn errors that are at
         least as large, and :func:`calibration_error_floor`.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     Notes
     -----
-    Measured with ten-class rows, 15 bins and a level of 5 %: of calibrated models 5 % are rejected at 200
-    and at 1000 rows, 6 % at 10,000 (with 100 replicates). Of models whose confidences are 0.05 too high,
-    28 % are at 200 rows and 86 % at 1000; of those that are 0.01 too high, 46 % at 10,000.
+    In simulations with ten classes, 15 bins and a level of 5 %, calibrated models are rejected in 5 % of
+    cases with 200 and 1000 rows, and in 6 % with 10,000 rows (100 replicates). Models whose confidences are
+    0.05 too high are rejected in 28 % of cases with 200 rows and 86 % with 1000; models whose confidences
+    are 0.01 too high in 46 % with 10,000.
 
-    Bins with a variance of more than 1000 rows squared have a normal law. A large p-value does not prove
-    calibration: errors within bins cancel, and few rows show little.
+    The normal approximation is used in bins whose variance exceeds 1000. A large p-value does not prove
+    calibration: errors within a bin cancel, and the power is low if there are few rows.
 
     References
     ----------
@@ -236,7 +238,7 @@ def calibration_test(
     rows = bin_rows(top_label, n_bins=n_bins, strategy=strategy)
     statistic = bin_top_label(top_label, n_bins=n_bins, strategy=strategy).error
     generator = check_random_state(random_state)
-    # Sums of the same terms in another order differ in the last digits.
+    # The tolerance covers rounding: drawn sums add the same terms in a different order.
     reached = statistic - 1e-12
     n_above = sum(
         int((absolute_sum(d) >= reached).sum()) for d in perfect_residuals(rows, n_resamples, generator)
@@ -253,10 +255,10 @@ def consistency_band(
     confidence_level: float = 0.95,
     random_state: RandomState = None,
 ) -> ConsistencyBand:
-    """Compute where the accuracy of each bin would lie if the model were perfectly calibrated.
+    """Compute the range of the accuracy of each bin for a perfectly calibrated model.
 
-    Drawn around the diagonal of a reliability diagram, the band shows which bars stand out. Each bin is
-    judged by itself: of 20 bins of a calibrated model, about one leaves a 95 % band.
+    Bars outside the band in a reliability diagram are unlikely for a calibrated model. The level applies to
+    each bin separately: about one in 20 bins of a calibrated model lies outside a 95 % band.
 
     Parameters
     ----------
@@ -264,17 +266,17 @@ def consistency_band(
         The table, from :func:`calibration_bins`.
 
     y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
-        The probabilities that the table was made of.
+        The probabilities from which the table was computed.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        The weights that the table was made with.
+        The weights with which the table was computed.
 
     confidence_level : float, default=0.95
-        Least probability that the accuracy of a bin lies within the band, in (0, 1).
+        Minimum probability that the accuracy of a bin lies within the band, in (0, 1).
 
     random_state : int, RandomState instance or None, default=None
-        Used only if weights are unequal, where the band comes from 2000 simulated test sets. With equal
-        weights it is exact.
+        Random number generator or seed. Only used with unequal weights, where the band comes from 2000
+        simulated test sets. With equal weights the band is exact.
 
     Returns
     -------
@@ -284,8 +286,8 @@ def consistency_band(
     Raises
     ------
     ValueError
-        If the rows are not those of the table: if their number, weight or mean confidence in any bin is
-        another.
+        If the rows are not those of the table: if the number, weight or mean confidence of the rows in any
+        bin differs.
 
     References
     ----------
@@ -302,14 +304,14 @@ def consistency_band(
     (array([0.5]), array([0.55]), array([0.9]))
     """
     y_prob = np.asarray(to_numpy(y_prob))  # names of columns do not matter here
-    y, labels = no_truth(y_prob)
+    y, labels = placeholder_labels(y_prob)
     rows = _rows_of(bins, read_top_label(y, y_prob, labels=labels, sample_weight=sample_weight))
     tails = [(1.0 - confidence_level) / 2.0, (1.0 + confidence_level) / 2.0]
     band = np.full((2, len(bins)), np.nan)
     if rows.equal_weights:
         for law in perfect_bins(rows):
             cumulative = np.cumsum(law.probability)
-            # Rounding must not push a quantile past a count whose probability meets it exactly.
+            # The tolerance keeps rounding from skipping a count whose cumulative probability equals the tail.
             place = np.searchsorted(cumulative, np.array(tails) * (1.0 - 1e-12))
             band[:, law.bin] = (law.first + np.minimum(place, len(cumulative) - 1)) / law.n_rows
     else:
@@ -338,12 +340,12 @@ def _rows_of(bins: CalibrationBins, top_label: TopLabel) -> BinnedRows:
             return BinnedRows(confidence, weight, index, n_bins)
     if fits:
         raise ValueError(
-            f"The {len(confidence)} rows of y_prob are as many in each bin as those of the table, but with "
-            "other weights or confidences. Pass the y_prob and sample_weight that the bins were made of."
+            f"The {len(confidence)} rows of y_prob have the same counts per bin as the table, but other "
+            "weights or confidences. Pass the y_prob and sample_weight from which the bins were computed."
         )
     raise ValueError(
-        f"The bins hold {bins.n_samples} rows, in other bins than the {len(confidence)} rows of y_prob. "
-        "Pass the y_prob and sample_weight that the bins were made of."
+        f"The counts per bin of the {len(confidence)} rows of y_prob differ from those of bins, which hold "
+        f"{bins.n_samples} rows. Pass the y_prob and sample_weight from which the bins were computed."
     )
 
 

@@ -1,4 +1,4 @@
-"""The table of bins for one class: its column of probabilities against whether a row is of that class."""
+"""Bins of the predicted probability of one class."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def class_calibration_bins(
     strategy: Strategy = "uniform",
     closed: Closed = "right",
 ) -> CalibrationBins:
-    """Sort the probabilities of one class into bins, and compare them with how often it is the true one.
+    """Bin the predicted probabilities of one class, and compare them with its frequency in each bin.
 
-    The table reads like that of :func:`calibration_bins`, with the class' probability as confidence and
-    "the true label is this class" as correctness. Every row counts, whatever was predicted.
+    The table is that of :func:`calibration_bins`, with the probability of the class as confidence and
+    "the true label is this class" as correctness. All rows are used, whatever their predicted class.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
-        True labels. One that is not in `labels` is simply not of this class.
+        True labels. Labels that are not in `labels` count as other classes.
 
     y_prob : array-like of shape (n_samples, n_classes) or (n_samples,)
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
@@ -50,31 +50,31 @@ def class_calibration_bins(
         The class; one of `labels`.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
 
     n_bins : int, default=15
-        Number of bins, at least 1. With ``strategy="quantile"`` fewer are made if rows are few or tied.
+        Number of bins, at least 1. With ``strategy="quantile"``, few or tied rows give fewer bins.
 
     strategy : {"uniform", "quantile"}, default="uniform"
         Bins of equal width, or of equal weight.
 
     closed : {"right", "left"}, default="right"
-        The side on which a bin of equal width includes its edge. Ignored with ``strategy="quantile"``.
+        The side on which an equal-width bin includes its edge. Ignored with ``strategy="quantile"``.
 
     Returns
     -------
     bins : CalibrationBins
-        The table, empty bins included. Positive residuals mean that the class is forecast too often.
+        The table, including empty bins. Positive residuals mean that the probabilities are too high.
 
     Raises
     ------
     ValueError
-        If `class_label` is no label, or the input is empty, holds NaN or infinity, is no probability, or
-        does not fit together, or if a row's sum is further than 0.01 from 1.
+        If `class_label` is not in `labels`, if the input is empty, has NaN, infinite or out-of-range values,
+        or inconsistent shapes or labels, or if the sum of a row differs from 1 by more than 0.01.
 
     See Also
     --------
@@ -98,7 +98,7 @@ def class_calibration_bins(
     names = [] if is_missing(class_label) else known.tolist()
     found = [position for position, label in enumerate(names) if label == class_label]
     if not found:
-        raise ValueError(f"class_label={class_label!r} is none of the labels {known.tolist()!r}.")
+        raise ValueError(f"class_label must be one of the labels {known.tolist()!r}; got {class_label!r}.")
     reading.check_row_sums()
     is_class = np.asarray(reading.y == known[found[0]], dtype=np.float64)
     rows = TopLabel(reading.column(found[0]), is_class, reading.weight)

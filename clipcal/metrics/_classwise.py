@@ -1,4 +1,4 @@
-"""The calibration error of the probabilities of all classes, not only the predicted one."""
+"""Calibration error over the probabilities of all classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["classwise_calibration_error"]
 Floats = NDArray[np.float64]
 Norm = Literal["l1", "l2"]
 
-# So many columns are brought into the order of memory at a time.
+# Number of columns that are copied to contiguous memory at a time.
 _COLUMNS_AT_A_TIME = 64
 
 
@@ -79,9 +79,9 @@ def classwise_calibration_error(
 ) -> float | Floats:
     """Compute the classwise calibration error (static calibration error, marginal calibration error).
 
-    Each class is taken for itself: its column of probabilities is sorted into bins, and the mean
-    probability in each is compared with how often the class is the true one. Classes that do not occur
-    in `y_true` count too, since whatever probability they get is too much.
+    For each class, its column of probabilities is binned, and the mean probability of each bin is compared
+    with the frequency of the class. Classes that do not occur in `y_true` are included: their frequency is
+    0, so any probability counts as error.
 
     Parameters
     ----------
@@ -92,51 +92,51 @@ def classwise_calibration_error(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
 
     n_bins : int, default=15
-        Number of bins of each class, at least 1. With ``strategy="quantile"`` fewer are made if rows are
-        few or tied.
+        Number of bins of each class, at least 1. With ``strategy="quantile"``, few or tied rows give fewer
+        bins.
 
     strategy : {"uniform", "quantile"}, default="uniform"
-        Bins of equal width, or of equal weight. The latter are found for each class anew and take
-        longer.
+        Bins of equal width, or of equal weight. Bins of equal weight are computed for each class and are
+        slower.
 
     closed : {"right", "left"}, default="right"
-        The side on which a bin of equal width includes its edge. Ignored with ``strategy="quantile"``.
+        The side on which an equal-width bin includes its edge. Ignored with ``strategy="quantile"``.
 
     norm : {"l1", "l2"}, default="l1"
-        Mean absolute or root mean square gap, within a class and over classes.
+        Mean absolute or root mean square gap, within classes and over classes.
 
     threshold : float, default=0.0
-        Probabilities below are left out, each class is then measured on what is left of its column. With
-        ``strategy="quantile"`` this is the thresholded adaptive calibration error (TACE) of [1]_, which
-        takes 0.01.
+        Probabilities below the threshold are dropped from the column of each class. With
+        ``strategy="quantile"`` this gives the thresholded adaptive calibration error (TACE) of [1]_, which
+        uses 0.01.
 
     average : {"macro", "sum", "weighted"} or None, default="macro"
-        The mean over classes, their sum, their mean weighted by how often each is the true one, or one
-        value a class. With many classes most probabilities are tiny, and the mean is too: with 1000
-        classes 0.0003 is not a small error.
+        The mean over classes, the sum, the mean weighted by class frequency, or (None) one value for each
+        class. With many classes most probabilities are tiny, and so is the mean: with 1000 classes, 0.0003
+        is not a small error.
 
     Returns
     -------
     error : float or ndarray of shape (n_classes,)
-        A fraction in [0, 1] (a sum can be up to 2 with ``threshold=0``). With ``average=None`` an array
+        A fraction in [0, 1] (a sum can be up to 2 with ``threshold=0``). With ``average=None``, an array
         in the order of the columns of `y_prob`.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, does not fit together, or holds
-        a true label without a column, or if a row's sum is further than 0.01 from 1.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels,
+        if a true label has no column, or if the sum of a row differs from 1 by more than 0.01.
 
     See Also
     --------
-    expected_calibration_error : The error of the predicted class' probability.
+    expected_calibration_error : The error of the probability of the predicted class.
 
     References
     ----------
@@ -175,14 +175,14 @@ def classwise_calibration_error(
 
 
 def _error(residual: Floats, weight: Floats, total: Floats | float, norm: Norm) -> Floats:
-    """Reduce bins (the first axis) to the error of each class; a class without rows has none."""
+    """Reduce bins (the first axis) to the error of each class; it is 0 for a class without rows."""
     if norm == "l1":
         parts = np.abs(residual)
     else:
         parts = np.divide(residual**2, weight, out=np.zeros_like(residual), where=residual != 0)
     total = np.broadcast_to(np.asarray(total), parts.shape[1:])
     error = np.divide(parts.sum(axis=0), total, out=np.zeros(parts.shape[1:]), where=total > 0)
-    # The total was summed in another order than its parts.
+    # Rounding may give more than 1: total and parts are summed in a different order.
     error = np.minimum(error, 1.0)
     return error if norm == "l1" else np.sqrt(error)
 
@@ -192,8 +192,8 @@ def _equal_width_errors(
 ) -> Floats:
     """Return the error of each class.
 
-    Hardly any of many probabilities that sum to 1 lie above the first edge. Only those are sorted into
-    bins one by one; what is left of a column is its first bin.
+    With many classes, few probabilities exceed the first edge. Only these are binned individually; the
+    remaining values of a column form its first bin and are summed by a matrix product.
     """
     _, prob, true_column, row_weight = classes
     n_classes = prob.shape[1]

@@ -1,4 +1,4 @@
-"""Which of two models is better calibrated, or more accurate in its probabilities, on the same rows."""
+"""Comparison of two models on the same rows, by calibration error or by a proper loss."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ class CalibrationComparison(NamedTuple):
     Attributes
     ----------
     difference : float
-        Number of model A minus that of model B: negative where A is better.
+        Value of model A minus that of model B: negative if A is better.
 
     low : float
         Lower end of the interval for the true difference.
 
     high : float
-        Upper end.
+        Upper end of the interval.
 
     pvalue : float
-        Two-sided p-value of no difference.
+        Two-sided p-value of the hypothesis of no difference.
 
     value_a : float
-        Number of model A.
+        Value of model A.
 
     value_b : float
-        Number of model B.
+        Value of model B.
     """
 
     difference: float
@@ -86,15 +86,15 @@ def compare_calibration(
 ) -> CalibrationComparison:
     """Compare two models on the same rows by calibration error or by a proper loss.
 
-    Prefer a proper loss to choose between models: its mean is unbiased, and differences show up with far
-    fewer rows. A difference of binned errors also holds a difference of biases, since the sharper of two
-    calibrated models shows a smaller error by chance alone; the interval allows for that.
+    Prefer a proper loss to choose between models: its mean is unbiased, and differences become significant
+    with far fewer rows. A difference of binned errors includes a difference of biases, since the sharper of
+    two calibrated models has a smaller error by chance; the interval allows for this.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
-        True labels. With ``metric="ece"`` a label that is not in `labels` counts as a wrong prediction;
-        otherwise it is an error.
+        True labels. With ``metric="ece"``, a label that is not in `labels` counts as a wrong prediction;
+        with the other metrics it raises an error.
 
     y_prob_a : array-like of shape (n_samples, n_classes) or (n_samples,)
         Probabilities of model A, in [0, 1]. A 1-D array holds those of the second of two classes.
@@ -103,43 +103,45 @@ def compare_calibration(
         Probabilities of model B for the same rows and classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights, finite and non-negative. A row of weight 2 is one row that counts twice, not two rows.
+        Weights, finite and non-negative. A row of weight 2 is one observation that counts twice, not two.
 
     metric : {"ece", "brier", "nll"}, default="ece"
-        The binned error, the Brier score summed over classes (from 0 to 2, for two classes as well), or the
-        log loss in nats, with probabilities of 0 raised to 2.2e-308 as in :func:`negative_log_likelihood`.
+        The expected calibration error, the Brier score summed over classes (from 0 to 2, also for two
+        classes), or the log loss in nats, with probabilities clipped to at least 2.2e-308 as in
+        :func:`negative_log_likelihood`.
 
     n_bins : int, default=15
-        Number of bins, at least 1. Only for the binned error.
+        Number of bins, at least 1. Only used with ``metric="ece"``.
 
     strategy : {"uniform", "quantile"}, default="uniform"
-        Bins of equal width, or of equal weight; each model has its own. Only for the binned error.
+        Bins of equal width, or of equal weight, found separately for each model. Only used with
+        ``metric="ece"``.
 
     confidence_level : float, default=0.95
-        Wanted probability of covering the true difference, in (0, 1).
+        Nominal coverage of the true difference, in (0, 1).
 
     n_resamples : int, default=1000
-        Number of draws of the noise, at least 99. Only for the binned error, whose p-value cannot fall below
-        ``2 / (n_resamples + 1)``.
+        Number of draws of the noise, at least 99. Only used with ``metric="ece"``, whose p-value cannot fall
+        below ``2 / (n_resamples + 1)``.
 
     random_state : int, RandomState instance or None, default=None
-        Seed of the draws. Only for the binned error.
+        Random number generator or seed for the draws. Only used with ``metric="ece"``.
 
     Returns
     -------
     comparison : CalibrationComparison
-        A named tuple ``(difference, low, high, pvalue, value_a, value_b)``; the difference is A minus B, so
-        it is negative where A is better.
+        A named tuple ``(difference, low, high, pvalue, value_a, value_b)``. The difference is A minus B, so
+        it is negative if A is better.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability or does not fit together, or if
-        fewer than two rows carry weight.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels,
+        or if fewer than two rows have positive weight.
 
     See Also
     --------
@@ -147,25 +149,27 @@ def compare_calibration(
 
     Notes
     -----
-    Losses have a paired t interval. It needs losses whose mean is nearly normal: a single row whose true
-    class has probability 0 costs 708 nats and then dominates both difference and interval.
+    Losses have a paired t interval, which assumes that the mean loss is nearly normal. A single row whose
+    true class has probability 0 costs 708 nats and dominates both the difference and the interval.
 
-    The interval of the binned error is the overlap of three, each of which allows for what is not known: on
-    which side of 0 the true gap of a bin lies. The noise of all bins of both models is drawn at once from its
-    normal law, with a variance as in :func:`calibration_interval` and with what the models have in common.
+    The interval of the binned error is the intersection of three intervals. Each allows for the unknown sign
+    of the true gap of a bin. The noise of all bins of both models is drawn jointly from a normal
+    distribution, with variances as in :func:`calibration_interval` and with the covariance of the models.
 
-    - Of the larger error, unclear bins may be too high by their absolute noise; of the other one, all bins
-      may be too low by their noise along their true sign, which counts as the worse one where it is unclear.
-    - The bounds of each model as in :func:`calibration_interval` are set against each other, as if both
-      were wrong at once.
-    - Two errors differ by no more than the summed absolute differences of the bins, whose upper bound is
-      found in the same way. So models that say the same on every row have the interval [0, 0], though each
-      error by itself is uncertain, and models that say nearly the same have a short one.
+    - The larger error may be too high by the absolute noise of the bins whose sign is not significant. The
+      smaller error may be too low by the noise of each bin in the direction of its true sign; the less
+      favourable sign is used where it is not significant.
+    - The bounds of one model from :func:`calibration_interval` are compared with the opposite bounds of the
+      other model.
+    - Two errors differ by at most the sum of the absolute differences of the bins, for which an upper bound
+      is computed in the same way. Models with identical predictions therefore have the interval [0, 0],
+      although each error is uncertain, and models with nearly identical predictions have a short interval.
 
-    The p-value is the smallest at which one of the first two leaves out 0.
+    The p-value is the smallest at which one of the first two intervals excludes 0.
 
-    Measured for ten-class rows, 15 bins and a 95 % interval of the binned error: coverage, and next to it
-    the share of p-values of at most 0.05, with 200, 1000 and 10,000 rows (200, 200 and 50 replicates).
+    Results of simulations with ten classes, 15 bins and 95 % intervals of the binned error: the coverage,
+    and the fraction of p-values of at most 0.05, with 200, 1000 and 10,000 rows (200, 200 and 50
+    replicates).
 
     ============================  =========  =========  =========
     true errors                   200        1000       10,000
@@ -178,13 +182,14 @@ def compare_calibration(
     .10 and .05                   1.00 0.00  0.99 0.08  0.94 1.00
     ============================  =========  =========  =========
 
-    Models that err on opposite sides are the hardest: their true errors are equal, yet chance moves what they
-    show in opposite directions. Share of p-values of at most 0.05 where both models rate the same rows, one
-    with 0.02 (or 0.04) too much confidence and the other with as much too little (400 replicates; in the last
-    row the clip at 1 leaves a true difference of -0.0014, which all intervals covered):
+    Models with errors of opposite sign are the hardest case: their true errors are equal, but noise moves
+    the observed errors in opposite directions. The table shows the fraction of p-values of at most 0.05 if
+    one model is over-confident by 0.02 (or 0.04) and the other under-confident by the same amount on the
+    same rows (400 replicates; in the last row, clipping at 1 gives a true difference of -0.0014, which all
+    intervals covered):
 
     =============  ==================  ==========================
-    accuracy       rows                share
+    accuracy       rows                fraction
     =============  ==================  ==========================
     .70, one bin   100, 300, 1000      0.003, 0.000, 0.018
     .97, one bin   30, 100, 300, 1000  0.000, 0.000, 0.040, 0.055
@@ -193,9 +198,9 @@ def compare_calibration(
     Beta(30, 1)    100, 300            0.000, 0.000
     =============  ==================  ==========================
 
-    The interval is wide and the test weak, since a safe answer must allow for the bias of both errors. At
-    1000 rows the Brier score told the last two pairs of the upper table apart in 98 % of cases, where the
-    binned error did in 0 and 8 %. The Brier score covered 0.92 to 0.99 in all of these settings.
+    The interval is wide and the test has low power, since both allow for the bias of both errors. With 1000
+    rows, the Brier score distinguished the last two pairs of the upper table in 98 % of cases, the binned
+    error in 0 and 8 %. The coverage of the Brier score was 0.92 to 0.99 in all of these settings.
 
     References
     ----------
@@ -229,7 +234,7 @@ def compare_calibration(
     n_bins = max(r.n_bins for r in rows)
     models = [(r._replace(n_bins=n_bins), top.correct) for r, top in zip(rows, (top_a, top_b), strict=True)]
     generator = check_random_state(random_state)
-    # Draws belong to one order of the models, so that exchanging them exchanges the signs and no more.
+    # Noise is drawn in a fixed order of the models, so that exchanging them only changes the signs.
     if _residuals(*models[0]) >= _residuals(*models[1]):
         return _compare_errors(models, confidence_level, n_resamples, generator)
     difference, low, high, pvalue, value_b, value_a = _compare_errors(
@@ -249,7 +254,7 @@ def _compare_errors(
     bins, noise = pair_noise(models, n_resamples, generator)
     shown = [min(1.0, float(np.abs(b.residual).sum())) for b in bins[:2]]
     difference = shown[0] - shown[1]
-    # How far chance and bias may have lifted the difference, and how far they may have lowered it.
+    # Drawn amounts by which noise and bias may have raised, or lowered, the observed difference.
     lifted, lowered = (most_excess_over(bins[i], noise[i], bins[j], noise[j]) for i, j in ((0, 1), (1, 0)))
     within = [error_bounds(b, drawn, tail) for b, drawn in zip(bins, noise, strict=True)]
     low = max(difference - float(np.quantile(lifted, 1.0 - tail)), within[0][0] - within[1][1], -within[2][1])
@@ -264,7 +269,10 @@ def _compare_errors(
 
 
 def _tail_apart(bins: list[BinnedResiduals], noise: list[Floats], step: float) -> float:
-    """Find the smallest tail, in multiples of `step`, whose bounds for the two errors do not meet."""
+    """Find the smallest tail, in multiples of `step`, at which the intervals of the two errors are disjoint.
+
+    Bisection: the intervals shrink as the tail grows.
+    """
 
     def apart(tail: float) -> bool:
         (low_a, high_a), (low_b, high_b) = (error_bounds(bins[i], noise[i], tail) for i in (0, 1))
@@ -280,7 +288,7 @@ def _tail_apart(bins: list[BinnedResiduals], noise: list[Floats], step: float) -
 
 
 def _compare_means(loss_a: Floats, loss_b: Floats, weight: Floats, level: float) -> CalibrationComparison:
-    """Compute the paired t interval, with Kish's effective number of rows."""
+    """Compute the paired t interval, with Kish's effective sample size."""
     share = weight / weight.sum()
     value_a, value_b = (float(np.average(loss, weights=weight)) for loss in (loss_a, loss_b))
     gaps = loss_a - loss_b
@@ -299,6 +307,6 @@ def _check_rows(weight: Floats) -> None:
     share = weight / weight.sum()
     if share @ share > 1.0 - 1e-9:
         raise ValueError(
-            f"A comparison needs at least 2 rows that carry weight; got {len(weight)}, of which one carries "
-            "all. A single difference says nothing about its own spread."
+            f"A comparison needs at least 2 rows of positive weight; got {len(weight)}, one of which has all "
+            "the weight, so the variance cannot be estimated. Pass more rows."
         )

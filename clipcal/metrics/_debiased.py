@@ -1,4 +1,4 @@
-"""The calibration error less what chance alone adds to it."""
+"""The calibration error, corrected for its upward bias."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def debiased_calibration_error(
     closed: Closed = "right",
     squared: bool = False,
 ) -> float:
-    """Compute the root mean square calibration error less what chance adds to it.
+    """Compute the root mean square calibration error, corrected for its upward bias.
 
-    Where a bin's accuracy is measured on few rows, it misses the confidence by chance even if the model
-    is calibrated. The variance of the accuracy is estimated in each bin and subtracted from the squared
-    gap. Bins with a single row have no such estimate and add nothing.
+    The accuracy of a bin with few rows differs from its confidence by chance, even if the model is
+    calibrated. The variance of the accuracy is estimated in each bin and subtracted from the squared
+    gap. Bins with a single row have no variance estimate and are ignored.
 
     Parameters
     ----------
@@ -47,40 +47,39 @@ def debiased_calibration_error(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : None
-        Refused: the correction counts rows. It is here so that a caller who passes weights is told.
+        Not supported, since the correction is based on the number of rows. Other values raise an error.
 
     n_bins : int, default=15
-        Number of bins, at least 1. With ``strategy="quantile"`` fewer are made if rows are few or tied.
+        Number of bins, at least 1. With ``strategy="quantile"``, few or tied rows give fewer bins.
 
     strategy : {"uniform", "quantile"}, default="uniform"
-        Bins of equal width, or of equal numbers of rows. The latter leave fewer rows without a
-        correction.
+        Bins of equal width, or of equal numbers of rows. With the latter, fewer rows are alone in a bin.
 
     closed : {"right", "left"}, default="right"
-        The side on which a bin of equal width includes its edge. Ignored with ``strategy="quantile"``.
+        The side on which an equal-width bin includes its edge. Ignored with ``strategy="quantile"``.
 
     squared : bool, default=False
-        Whether to return the squared error before it is cut off at 0. Chance moves it up as often as
-        down, so it may be negative, and only it can be averaged over folds or data sets.
+        Whether to return the squared error before clipping at 0. It can be negative. Average this value
+        over folds or data sets, since clipping and the square root introduce a bias.
 
     Returns
     -------
     error : float
-        A fraction in [0, 1]; with ``squared=True`` a number in [-1, 1].
+        A fraction in [0, 1]; with ``squared=True``, a number in [-1, 1].
 
     Raises
     ------
     ValueError
-        If `sample_weight` is given, or if the input is empty, holds NaN or infinity, is no probability,
-        or does not fit together.
+        If `sample_weight` is given, or if the input is empty, has NaN, infinite or out-of-range values, or
+        inconsistent shapes or labels.
 
     See Also
     --------
-    root_mean_square_calibration_error : The same without the correction.
+    root_mean_square_calibration_error : The error without the correction.
 
     References
     ----------
@@ -99,14 +98,14 @@ def debiased_calibration_error(
     """
     if sample_weight is not None:
         raise ValueError(
-            "debiased_calibration_error takes no sample_weight: its correction counts rows. Leave the "
-            "weights out, or use root_mean_square_calibration_error."
+            "debiased_calibration_error does not support sample_weight: its correction is based on the "
+            "number of rows. Omit the weights, or use root_mean_square_calibration_error."
         )
     top_label = read_top_label(y_true, y_prob, labels=labels)
     bins = bin_top_label(top_label, n_bins=n_bins, strategy=strategy, closed=closed)
     enough = bins.count >= 2
     count, accuracy = bins.count[enough], bins.accuracy[enough]
-    # Rounding may push the mean of ones past 1, and a variance below 0.
+    # The mean of ones may exceed 1 by rounding, which gives a negative variance.
     variance = np.maximum(accuracy * (1.0 - accuracy), 0.0) / (count - 1)
     square = float((count * (bins.gaps[enough] ** 2 - variance)).sum() / bins.n_samples)
     return square if squared else float(np.sqrt(max(square, 0.0)))

@@ -1,4 +1,4 @@
-"""How far text features stand apart: the feature divergence of the DOR paper."""
+"""The feature divergence of text features, from the DOR paper."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ __all__ = ["feature_divergence"]
 
 
 def feature_divergence(text_features: ArrayLike, *, n_neighbors: int = 5, metric: str = "euclidean") -> float:
-    """Mean distance of text features to their nearest other ones (the FD score).
+    """Compute the mean distance of text features to their nearest neighbours (the FD score).
 
-    For class ``i``, ``FD(w_i)`` is the mean distance from ``w_i`` to its ``n_neighbors`` nearest other
-    features; the score is the mean over classes. Overconfidence on new classes goes with features
-    that have moved apart.
+    For class ``i``, ``FD(w_i)`` is the mean distance from ``w_i`` to the ``n_neighbors`` nearest features
+    of other classes; the score is the mean over classes. A larger divergence is associated with
+    over-confidence on new classes.
 
     Parameters
     ----------
     text_features : array-like of shape (n_classes, n_features)
-        Rows are brought to unit length.
+        Features of the class prompts. Rows are normalized to unit length.
 
     n_neighbors : int, default=5
-        Neighbours per class; all other classes, if there are fewer. The paper leaves the number open.
+        Number of neighbours of each class. If there are fewer other classes, all of them are used. The
+        paper does not state the number.
 
     metric : {"euclidean", "cosine"}, default="euclidean"
-        Distance between unit vectors, ``|a - b|`` or ``1 - a.b``. The paper leaves this open too; the
-        two are monotone in one another.
+        Distance between unit vectors, ``|a - b|`` or ``1 - a.b``. The paper does not state the distance.
+        Each is a monotone function of the other.
 
     Returns
     -------
@@ -40,7 +41,7 @@ def feature_divergence(text_features: ArrayLike, *, n_neighbors: int = 5, metric
     Raises
     ------
     ValueError
-        If there are fewer than two classes, if features hold NaN, infinity or a row of zeros, or if a
+        If there are fewer than two classes, if features contain NaN, infinity or a row of zeros, or if a
         parameter is out of range.
 
     References
@@ -62,12 +63,12 @@ def feature_divergence(text_features: ArrayLike, *, n_neighbors: int = 5, metric
     shape = np.shape(text_features)
     if len(shape) != 2 or shape[0] < 2:
         raise ValueError(
-            f"text_features must hold at least two classes, one a row; got an array of shape {shape}."
+            f"text_features must have one row per class and at least two rows; got an array of shape {shape}."
         )
     features = unit_rows(np.asarray(text_features, dtype=np.float64), "text_features")
     n_neighbors = min(int(n_neighbors), len(features) - 1)
     total = 0.0
     for squared in nearest_squared_distances(features, features, n_neighbors, exclude_self=True):
-        # For unit vectors, 1 - a.b is half the squared distance.
+        # For unit vectors, 1 - a.b = |a - b|**2 / 2.
         total += float((np.sqrt(squared) if metric == "euclidean" else squared / 2.0).sum())
     return total / (len(features) * n_neighbors)

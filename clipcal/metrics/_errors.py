@@ -1,4 +1,4 @@
-"""Top-label calibration errors. All of them are fractions, lower is better, and 0 is perfect."""
+"""Top-label calibration errors: fractions for which lower is better and 0 is perfect."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def expected_calibration_error(
 ) -> float:
     """Compute the expected calibration error (ECE) over bins of equal width.
 
-    Rows are sorted into bins by the probability of their predicted class. The error is the mean over
-    rows of the absolute difference between a bin's mean confidence and its accuracy.
+    Rows are binned by the probability of their predicted class. The error is the mean over rows of the
+    absolute difference between the mean confidence and the accuracy of their bin.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def expected_calibration_error(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -47,36 +47,36 @@ def expected_calibration_error(
         Number of bins, at least 1.
 
     closed : {"right", "left"}, default="right"
-        The side on which a bin includes its edge. The outermost bins always include 0 and 1. It matters
-        only where confidences lie on edges, as rounded or saturated ones do.
+        The side on which a bin includes its edge. The outermost bins always include 0 and 1. This only
+        matters for confidences on an edge, such as rounded or saturated ones.
 
     Returns
     -------
     error : float
-        A fraction in [0, 1]; multiply by 100 to compare with papers that print per cent.
+        A fraction in [0, 1]; multiply by 100 to compare with papers that report per cent.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     See Also
     --------
-    adaptive_calibration_error : The same over bins of equal weight.
-    debiased_calibration_error : An estimate that few rows do not push up.
+    adaptive_calibration_error : The error over bins of equal weight.
+    debiased_calibration_error : An estimate that is corrected for the bias with few rows.
     classwise_calibration_error : The error of the probabilities of all classes.
     over_under_confidence : The error split by the sign of the gap.
-    mean_confidence_gap : A signed number that needs no bins.
+    mean_confidence_gap : A signed number without bins.
 
     Notes
     -----
-    The estimate is biased upwards when rows are few: a perfectly calibrated model with 1000 test rows
-    shows about 0.03. It is not a proper score either, since a model that always answers with the class
-    frequencies scores 0. Select models by log loss, and report this number.
+    The estimate is biased upwards if there are few rows: it is about 0.03 for a perfectly calibrated model
+    with 1000 test rows. It is not a proper score: a model that always predicts the class frequencies has an
+    error of 0. Select models by log loss, and report this number.
 
-    Published code differs in the number of bins and the side that is closed. ``closed="right"`` is the
-    choice of [1]_, scikit-learn and most papers on prompt tuning (with 15, 10 or 20 bins);
-    ``closed="left"`` that of netcal (10 bins) and of several papers on CLIP (10 or 15).
+    Published code differs in the number of bins and in the closed side. ``closed="right"`` is used by [1]_,
+    scikit-learn and most papers on prompt tuning (with 15, 10 or 20 bins), ``closed="left"`` by netcal
+    (10 bins) and several papers on CLIP (10 or 15).
 
     References
     ----------
@@ -106,9 +106,9 @@ def adaptive_calibration_error(
 ) -> float:
     """Compute the calibration error over bins of equal weight (ACE, also called ECE-EM).
 
-    Like :func:`expected_calibration_error`, but the edges follow the data: each bin holds about the
-    same number of rows. Cuts lie half-way between neighbouring confidences and never separate equal
-    ones, so the value does not depend on the order of the rows.
+    Like :func:`expected_calibration_error`, but with edges such that each bin has about the same number of
+    rows. Edges lie half-way between neighbouring confidences and never separate equal confidences, so the
+    value does not depend on the order of the rows.
 
     Parameters
     ----------
@@ -119,16 +119,16 @@ def adaptive_calibration_error(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights, finite and non-negative. Whole numbers count as repetitions of the row. Of other
-        weights only the ratios count: they are scaled to sum to the number of rows, so equal ones
-        change nothing. Cuts are made where the cumulative weight comes within half a row of its share.
+        Weights, finite and non-negative. Integer weights count as repetitions of the row. Other weights
+        are scaled to sum to the number of rows, so only their ratios matter. Edges are placed where the
+        cumulative weight is within half a row of its target.
 
     n_bins : int, default=15
-        Number of bins, at least 1. Fewer are made if rows are few or tied.
+        Number of bins, at least 1. Few or tied rows give fewer bins.
 
     Returns
     -------
@@ -138,17 +138,17 @@ def adaptive_calibration_error(
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     Warns
     -----
     UserWarning
-        If there are fewer than five rows per bin, where the value mostly measures noise.
+        If there are fewer than five rows per bin. The value then mostly measures noise.
 
     Notes
     -----
-    Two other quantities carry the same initials: the *average* calibration error (the unweighted mean
-    of the gaps of equal-width bins), and a version that also averages over all classes.
+    Two other errors have the same acronym: the *average* calibration error (the unweighted mean of the gaps
+    of equal-width bins), and a version that also averages over all classes.
 
     References
     ----------
@@ -168,8 +168,8 @@ def adaptive_calibration_error(
     if n_rows < 5 * n_bins:
         cure = f"n_bins={n_rows // 5} or more rows" if n_rows >= 5 else "more rows"
         advise_caller(
-            f"{n_rows} rows for {n_bins} bins leave fewer than five in each, so the adaptive calibration "
-            f"error mostly measures noise. Pass {cure}."
+            f"{n_rows} rows in {n_bins} bins are fewer than five per bin, so the adaptive calibration error "
+            f"mostly measures noise. Pass {cure}."
         )
     return bin_top_label(top_label, n_bins=n_bins, strategy="quantile").error
 
@@ -193,8 +193,8 @@ def root_mean_square_calibration_error(
 ) -> float:
     """Compute the root mean square gap between confidence and accuracy (RMSCE, or the L2 error).
 
-    Like :func:`expected_calibration_error`, but gaps are squared before the mean over rows is taken, so
-    large gaps count for more. On the same bins it lies between the expected and the maximum error.
+    Like :func:`expected_calibration_error`, but the mean over rows is that of squared gaps, so large gaps
+    have more influence. With the same bins, it lies between the expected and the maximum error.
 
     Parameters
     ----------
@@ -205,20 +205,20 @@ def root_mean_square_calibration_error(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
 
     n_bins : int, default=15
-        Number of bins, at least 1. With ``strategy="quantile"`` fewer are made if rows are few or tied.
+        Number of bins, at least 1. With ``strategy="quantile"``, few or tied rows give fewer bins.
 
     strategy : {"uniform", "quantile"}, default="uniform"
         Bins of equal width, or of equal weight.
 
     closed : {"right", "left"}, default="right"
-        The side on which a bin of equal width includes its edge. Ignored with ``strategy="quantile"``.
+        The side on which an equal-width bin includes its edge. Ignored with ``strategy="quantile"``.
 
     Returns
     -------
@@ -228,11 +228,11 @@ def root_mean_square_calibration_error(
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     See Also
     --------
-    debiased_calibration_error : The same, less what chance alone adds to it.
+    debiased_calibration_error : The error corrected for its upward bias.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""The gap between confidence and accuracy taken apart: the largest, by sign, and over all rows."""
+"""Gaps between confidence and accuracy: the largest, the parts by sign, and the mean over all rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["OverUnderConfidence", "maximum_calibration_error", "mean_confidence_
 
 
 class OverUnderConfidence(NamedTuple):
-    """The two parts of the expected calibration error; their sum is the error itself."""
+    """The two parts of the expected calibration error, which is their sum."""
 
     over: float
     under: float
@@ -43,10 +43,10 @@ def maximum_calibration_error(
 ) -> float:
     """Compute the largest gap between confidence and accuracy in any bin (MCE).
 
-    Two different numbers go by this name. By default it is the largest gap itself, as defined in [1]_.
-    Several papers on CLIP print the largest *share of the expected calibration error*, where each gap is
-    multiplied by the fraction of rows in its bin: ``weighted=True, closed="left", n_bins=10`` gives
-    their number. It never exceeds the expected calibration error of the same bins.
+    Two definitions are in use. The default is the largest gap, as in [1]_. Several papers on CLIP report
+    the largest *term of the expected calibration error*, where each gap is multiplied by the fraction of
+    rows in its bin: use ``weighted=True, closed="left", n_bins=10``. This number never exceeds the expected
+    calibration error of the same bins.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ def maximum_calibration_error(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -67,13 +67,13 @@ def maximum_calibration_error(
         Number of bins of equal width, at least 1.
 
     weighted : bool, default=False
-        Whether to multiply each gap by its bin's share of the weight.
+        Whether to multiply each gap by the fraction of the total weight in its bin.
 
     closed : {"right", "left"}, default="right"
         The side on which a bin includes its edge.
 
     min_count : int, default=1
-        Bins with fewer rows are skipped; a bin with a single row has a gap of up to 1 by chance.
+        Bins with fewer rows are ignored. A bin with a single row can have a gap of up to 1 by chance.
 
     Returns
     -------
@@ -83,8 +83,8 @@ def maximum_calibration_error(
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together, or if
-        no bin holds `min_count` rows.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels,
+        or if no bin has at least `min_count` rows.
 
     References
     ----------
@@ -106,7 +106,7 @@ def maximum_calibration_error(
     eligible = bins.count >= min_count
     if not eligible.any():
         raise ValueError(
-            f"No bin holds min_count={min_count} rows; the fullest has {bins.count.max()}. "
+            f"No bin has at least min_count={min_count} rows; the largest has {bins.count.max()}. "
             "Lower min_count or n_bins."
         )
     if weighted:
@@ -135,8 +135,8 @@ def over_under_confidence(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -156,7 +156,7 @@ def over_under_confidence(
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     Examples
     --------
@@ -177,10 +177,10 @@ def mean_confidence_gap(
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
-    """Compute mean confidence minus accuracy: positive for an over-confident model.
+    """Compute the mean confidence minus the accuracy, which is positive for an over-confident model.
 
-    Unlike the binned errors it is unbiased, so it can be averaged over folds and compared between test
-    sets of different size. Gaps of opposite sign cancel: a value near 0 does not prove calibration.
+    Unlike binned errors, it is unbiased, so it can be averaged over folds and compared between test sets
+    of different size. Gaps of opposite sign cancel: a value near 0 does not prove calibration.
 
     Parameters
     ----------
@@ -191,8 +191,8 @@ def mean_confidence_gap(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -205,7 +205,7 @@ def mean_confidence_gap(
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Rows of numbers and their weights, checked but not yet understood."""
+"""Validation of probabilities, logits and weights."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ __all__ = ["BLOCK_ENTRIES", "Scan", "read_matrix", "read_weight", "row_slices", 
 
 Floats = NDArray[np.float64]
 
-# Rounding pushes float32 softmax outputs past 1 by about 1e-7; anything further out is not a probability.
+# A float32 softmax may exceed 1 by about 1e-7 through rounding; values further out are errors.
 _RANGE_TOLERANCE = 1e-6
-# Rows are read in blocks that stay in the processor's cache, so that several passes cost one.
+# Blocks of this size stay in the processor cache, so that several passes over one are cheap.
 BLOCK_ENTRIES = 2**17
-# Squares and quotients of weights within these bounds stay far from overflow and underflow.
+# Squares and quotients of weights within these bounds neither overflow nor underflow.
 _SMALLEST_WEIGHT, _LARGEST_WEIGHT = 1e-100, 1e100
 
 
 class Scan(NamedTuple):
-    """What one pass over the probabilities finds."""
+    """Results of one pass over the probabilities."""
 
     first_choice: NDArray[np.intp]
     confidence: Floats
-    worst_row_sum: float  # largest distance from 1
+    worst_row_sum: float  # largest absolute difference between a row sum and 1
 
 
 def row_slices(n_rows: int, width: int, block_entries: int = BLOCK_ENTRIES) -> Iterator[slice]:
-    """Cut rows into blocks of about so many entries.
+    """Split rows into blocks of about `block_entries` entries.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ def row_slices(n_rows: int, width: int, block_entries: int = BLOCK_ENTRIES) -> I
         Shape of the matrix.
 
     block_entries : int, default=131072
-        About how many entries a block holds.
+        Approximate number of entries per block.
 
     Yields
     ------
     rows : slice
-        Where a block stands.
+        Rows of one block.
     """
     step = max(1, block_entries // max(1, width))
     for start in range(0, n_rows, step):
@@ -55,7 +55,7 @@ def row_slices(n_rows: int, width: int, block_entries: int = BLOCK_ENTRIES) -> I
 
 
 def read_matrix(y_true: ArrayLike, values: ArrayLike, name: str) -> tuple[NDArray[Any], NDArray[np.floating]]:
-    """Read labels and one row of numbers for each, without a look at what they are.
+    """Convert labels and one row of numbers for each to arrays, without checking the values.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def read_matrix(y_true: ArrayLike, values: ArrayLike, name: str) -> tuple[NDArra
         Probabilities or logits.
 
     name : str
-        What the caller calls the values.
+        Name of the values in error messages.
 
     Returns
     -------
@@ -79,14 +79,14 @@ def read_matrix(y_true: ArrayLike, values: ArrayLike, name: str) -> tuple[NDArra
     Raises
     ------
     ValueError
-        If there are no rows, or the shapes do not fit together.
+        If there are no rows, or the shapes are inconsistent.
     """
     values = to_numpy(values)
     if np.ndim(values) not in (1, 2):
         got = f"an array of shape {np.shape(values)}" if np.ndim(values) else repr(values)
         raise ValueError(
-            f"{name} must hold a row for each sample; got {got}. "
-            "For a single sample write [[p_1, p_2, ...]], with one probability or logit a class."
+            f"{name} must have one row per sample; got {got}. "
+            "For a single sample, pass [[p_1, p_2, ...]] with one probability or logit per class."
         )
     y = read_labels(y_true, "y_true")
     matrix = check_array(
@@ -98,14 +98,13 @@ def read_matrix(y_true: ArrayLike, values: ArrayLike, name: str) -> tuple[NDArra
     )
     if len(y) != len(matrix):
         raise ValueError(
-            f"y_true and {name} have inconsistent numbers of samples: {len(y)} labels against "
-            f"{len(matrix)} rows."
+            f"y_true and {name} have inconsistent numbers of samples: {len(y)} labels and {len(matrix)} rows."
         )
     return y, matrix
 
 
 def read_weight(sample_weight: ArrayLike | None, n_samples: int) -> tuple[NDArray[np.intp] | None, Floats]:
-    """Return which rows count, or None if all do, and their weights.
+    """Return the rows of positive weight, or None if all have one, and their weights.
 
     Parameters
     ----------
@@ -121,8 +120,8 @@ def read_weight(sample_weight: ArrayLike | None, n_samples: int) -> tuple[NDArra
         Positions of the rows of positive weight.
 
     weight : ndarray of shape (n_kept,)
-        Their weights, times a power of two if they are so large or small that squares would not be
-        numbers: every metric depends on their ratios alone.
+        Their weights. Very large or small ones are scaled by a power of two, so that squares neither
+        overflow nor underflow; metrics depend only on the ratios of the weights.
 
     Raises
     ------
@@ -143,7 +142,7 @@ def read_weight(sample_weight: ArrayLike | None, n_samples: int) -> tuple[NDArra
 def scan_rows(
     prob: NDArray[np.floating], kept: NDArray[np.intp] | None, rank: NDArray[np.intp] | None
 ) -> Scan:
-    """Check the range, and find the first choice, its probability and the worst sum of a row.
+    """Check the range, and find the predicted column, its probability and the worst row sum.
 
     Parameters
     ----------
@@ -151,21 +150,21 @@ def scan_rows(
         Probabilities.
 
     kept : ndarray of shape (n_kept,) or None
-        Which rows to look at; None for all.
+        Rows to read; None for all.
 
     rank : ndarray of shape (n_classes,) or None
-        The place of each column's label in sorted order; None if they are sorted. Of equal largest
-        probabilities, the one whose label sorts first is chosen.
+        The position of the label of each column in sorted order; None if labels are sorted. Ties are
+        resolved in favour of the label that sorts first.
 
     Returns
     -------
     scan : Scan
-        One entry for each row that was looked at.
+        One entry for each row that was read.
 
     Raises
     ------
     ValueError
-        If a value is no probability.
+        If a value is not in [0, 1].
     """
     n_rows = len(prob) if kept is None else len(kept)
     first_choice = np.empty(n_rows, dtype=np.intp)
@@ -173,11 +172,12 @@ def scan_rows(
     worst = 0.0
     for rows in row_slices(n_rows, 1 if prob.ndim == 1 else prob.shape[1]):
         block = prob[rows] if kept is None else prob[kept[rows]]
-        if block.dtype == np.float16 or prob.ndim == 1:  # half precision is slow, and 1 - p would round
+        # Arithmetic in half precision is slow, and 1 - p loses digits in single precision.
+        if block.dtype == np.float16 or prob.ndim == 1:
             block = block.astype(np.float64)
         _check_range(block)
         if prob.ndim == 1:
-            # At one half the label that sorts first wins.
+            # At exactly 0.5, the label that sorts first is predicted.
             first_choice[rows] = block > 0.5 if rank is None else block >= 0.5
             confidence[rows] = np.maximum(block, 1.0 - block)
         else:
@@ -197,7 +197,7 @@ def _break_ties(
     highest: NDArray[np.floating],
     rank: NDArray[np.intp],
 ) -> None:
-    """Of equal largest probabilities choose, in place, the one whose label sorts first."""
+    """Resolve ties of the largest probability, in place, in favour of the label that sorts first."""
     others = block.copy()
     others[np.arange(len(block)), chosen] = -1.0
     tied = np.flatnonzero(others.max(axis=1) == highest[:, 0])
@@ -212,7 +212,7 @@ def _check_range(block: NDArray[np.floating]) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(
             "Input y_prob contains NaN or infinity. Find such rows with "
-            "~np.isfinite(y_prob).all(axis=1), and drop them or mend what produced them."
+            "~np.isfinite(y_prob).all(axis=1), and drop them or fix the step that produced them."
         )
     raise ValueError(
         f"y_prob must lie in [0, 1]; got values from {low:.6g} to {high:.6g}. "

@@ -1,4 +1,4 @@
-"""Confidence intervals of calibration numbers."""
+"""Confidence intervals of calibration errors."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class CalibrationInterval(NamedTuple):
     Attributes
     ----------
     estimate : float
-        The number itself.
+        Estimate of the error or gap.
 
     low : float
         Lower end of the interval for the true value.
 
     high : float
-        Upper end.
+        Upper end of the interval.
     """
 
     estimate: float
@@ -65,9 +65,9 @@ def calibration_interval(
 ) -> CalibrationInterval:
     """Compute a confidence interval for a calibration error or for the mean confidence gap.
 
-    Resampling alone misleads here: each resample adds the upward bias of binned errors once more, so that
-    percentile intervals miss small true errors almost always. The default method inverts bounds that hold
-    wherever the error sits among the bins.
+    Percentile bootstrap intervals are not valid here: resampling adds the upward bias of binned errors a
+    second time, so they almost never cover small true errors. The default method inverts bounds that hold
+    for any distribution of the error over the bins.
 
     Parameters
     ----------
@@ -78,68 +78,69 @@ def calibration_interval(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights, finite and non-negative. A row of weight 2 is one row that counts twice, not two rows.
+        Weights, finite and non-negative. A row of weight 2 is one observation that counts twice, not two.
 
     metric : {"ece", "gap"}, default="ece"
-        The binned error, or :func:`mean_confidence_gap`. The gap has a normal interval, for which `n_bins`,
-        `strategy`, `method`, `n_resamples` and `random_state` do not matter.
+        The expected calibration error, or :func:`mean_confidence_gap`. The gap has a normal interval, for
+        which `n_bins`, `strategy`, `method`, `n_resamples` and `random_state` are ignored.
 
     n_bins : int, default=15
-        Number of bins, at least 1. Their edges stay as they are in all resamples.
+        Number of bins, at least 1. All resamples use the same edges.
 
     strategy : {"uniform", "quantile"}, default="uniform"
         Bins of equal width, or of equal weight.
 
     confidence_level : float, default=0.95
-        Wanted probability of covering the true value, in (0, 1).
+        Nominal coverage of the true value, in (0, 1).
 
     method : {"inversion", "basic"}, default="inversion"
-        How the interval of the binned error is made; see Notes.
+        How the interval of the binned error is computed; see Notes.
 
     n_resamples : int, default=1000
         Number of draws, at least 99.
 
     random_state : int, RandomState instance or None, default=None
-        Seed of the draws.
+        Random number generator or seed for the draws.
 
     Returns
     -------
     interval : CalibrationInterval
-        A named tuple ``(estimate, low, high)``. The interval always includes the estimate; the true value
-        mostly lies in its lower part, since binned errors are biased upwards.
+        A named tuple ``(estimate, low, high)``. The interval always includes the estimate. The true value
+        usually lies in the lower part, since binned errors are biased upwards.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     See Also
     --------
-    calibration_test : Whether the error exceeds what chance gives a calibrated model.
+    calibration_test : Test whether the error is larger than that of a calibrated model.
     compare_calibration : An interval for the difference of two models.
 
     Notes
     -----
     The true value is the error of these bins for infinitely many rows.
 
-    ``"inversion"``: the error shown exceeds the true one by no more than the summed absolute noise of the
-    bins (bins further from zero than 2.5 standard deviations count with signed noise), which gives the lower
-    end. Of all ways to spread a given true error over the bins, gaps in proportion to each bin's noise show
-    the least; the upper end is the largest error for which even they would seldom show so little. Each bin
-    varies at least as if four more rows of its rarer kind, right or wrong, had been seen: where exceptions
-    are rare, those that happened to be seen say too little about how many there could have been.
+    ``"inversion"``: the observed error exceeds the true one by at most the sum of the absolute noise of the
+    bins (of the signed noise in bins more than 2.5 standard deviations from zero), which gives the lower
+    end. Among all distributions of a true error over the bins, gaps proportional to the noise of each bin
+    give the smallest observed error; the upper end is the largest true error for which an observed error as
+    small as this one has the tail probability under that distribution. The variance of each bin is at least
+    that with four more rows of its rarer outcome, correct or wrong: if an outcome is rare, its observed
+    frequency is too uncertain.
 
-    ``"basic"`` is the bootstrap interval that is mirrored at the estimate and clipped at 0. It is narrower,
-    and too optimistic where the true error is small. Above 20,000 rows the resampled bin sums are drawn
-    from their normal limit.
+    ``"basic"``: the basic (reflected) bootstrap interval, clipped at 0. It is narrower, and its coverage is
+    too low if the true error is small. With more than 20,000 rows, the resampled bin sums are drawn from
+    their normal limit.
 
-    Share of 95 % intervals that held the true value, for ten-class rows whose confidences are all too high
-    by the true error. Each number stands for 200 replicates (100 for 10,000 rows, there 50 for
-    ``"basic"``), so it is good to about 0.02 (0.03 to 0.04).
+    The table shows the fraction of 95 % intervals that cover the true value, for ten classes and
+    confidences that are all too high by the true error. Each value comes from 200 replicates (100 with
+    10,000 rows; 50 for ``"basic"``), with a standard error of about 0.02 (0.03 to 0.04).
 
     ===========  ======  =====  =====  =====  =====  =====
     method         rows   0.00   0.01   0.02   0.05   0.10
@@ -155,13 +156,13 @@ def calibration_interval(
     gap           10000   0.95   0.97   0.94   0.98   0.97
     ===========  ======  =====  =====  =====  =====  =====
 
-    With true errors of alternating sign, or all of it in the last bin, ``"inversion"`` covered 0.95 to 1.00
-    in each setting. Where one bin holds all rows, of one confidence from 0.90 to 0.99 and 2 to 10 per cent of
-    them wrong, it covered 0.94 to 1.00 with 50 to 1000 rows, of equal or of exponential weights (400
-    replicates).
+    With true errors of alternating sign, or with all of the error in the last bin, the coverage of
+    ``"inversion"`` was 0.95 to 1.00 in each setting. With all rows in one bin, a single confidence from 0.90
+    to 0.99, and 2 to 10 per cent of the rows wrong, it was 0.94 to 1.00 with 50 to 1000 rows of equal or
+    exponential weights (400 replicates).
 
-    For the gap, rows of both kinds are added before it gets its normal interval, so that it also holds for
-    few rows and rare exceptions.
+    The interval of the gap is a normal interval after adding correct and wrong rows as in [2]_, so that it
+    also holds with few rows and rare outcomes.
 
     References
     ----------
@@ -203,7 +204,7 @@ def calibration_interval(
 
 
 def _gap_interval(top_label: TopLabel, level: float) -> CalibrationInterval:
-    """Compute a normal interval after adding rows of both kinds, as Agresti and Coull do."""
+    """Compute a normal interval after adding correct and wrong rows, as Agresti and Coull do."""
     confidence, correct, weight = top_label
     residual, whole = confidence - correct, float(weight.sum())
     z = float(ndtri((1.0 + level) / 2.0))
@@ -215,7 +216,7 @@ def _gap_interval(top_label: TopLabel, level: float) -> CalibrationInterval:
     centre = (float(weight @ residual) + extra * float(added.sum())) / total
     variance = weight**2 @ (residual - centre) ** 2 + extra * one * ((added - centre) ** 2).sum()
     half = z * float(np.sqrt(variance)) / total
-    # Unlike a product, an average never leaves the range of its values by rounding.
+    # np.average, unlike weight @ residual / whole, stays within the range of the residuals.
     estimate = float(np.average(residual, weights=weight))
     low, high = min(centre - half, estimate), max(centre + half, estimate)
     return CalibrationInterval(estimate, max(low, -1.0), min(high, 1.0))

@@ -1,4 +1,4 @@
-"""True labels, and the label of each column of probabilities."""
+"""Validation of true labels and of the labels of probability columns."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class Columns(NamedTuple):
     """The label of each column, as the caller ordered them."""
 
     labels: NDArray[Any]
-    order: NDArray[np.intp] | None  # what sorts the labels; None if they are sorted
+    order: NDArray[np.intp] | None  # indices that sort the labels; None if they are sorted
 
     @property
     def rank(self) -> NDArray[np.intp] | None:
-        """The place of each label in sorted order; None if they are sorted."""
+        """The position of each label in sorted order; None if they are sorted."""
         return None if self.order is None else np.argsort(self.order)
 
 
 def read_labels(values: ArrayLike, name: str) -> NDArray[Any]:
-    """Return labels as an array, without a look at what they are.
+    """Return labels as a 1-D array, without checking the values.
 
     Parameters
     ----------
@@ -55,28 +55,28 @@ def read_labels(values: ArrayLike, name: str) -> NDArray[Any]:
         Labels.
 
     name : str
-        What the caller calls them.
+        Name of the labels in error messages.
 
     Returns
     -------
     labels : ndarray of shape (n,)
-        In the caller's type.
+        With the dtype of the input.
 
     Raises
     ------
     ValueError
-        If they have another shape.
+        If the shape is not (n,) or (n, 1).
     """
     values = to_numpy(values)
     shape = np.shape(values)
     if len(shape) == 1 or (len(shape) == 2 and shape[1] == 1):
         return column_or_1d(values)
     per = "column" if name == "labels" else "row"
-    raise ValueError(f"{name} must hold one label for each {per}, as a 1d array; got the shape {shape}.")
+    raise ValueError(f"{name} must be a 1d array with one label for each {per}; got the shape {shape}.")
 
 
 def check_labels(values: NDArray[Any], name: str) -> None:
-    """Refuse labels that are missing, or that cannot be told apart by ``==``.
+    """Raise an error if labels are missing or of mixed kinds.
 
     Parameters
     ----------
@@ -84,51 +84,51 @@ def check_labels(values: NDArray[Any], name: str) -> None:
         Labels.
 
     name : str
-        What the caller calls them.
+        Name of the labels in error messages.
 
     Raises
     ------
     ValueError
-        If a label is missing, or some are text and others numbers.
+        If a label is missing, or if some are text and others numbers.
     """
     missing = _missing(values)
     if len(missing):
         what = "infinity" if values.dtype.kind in "fc" else f"another missing value, here {missing[0]!r}"
-        cure = "Name every column." if name == "labels" else "Drop those rows, or give them a label."
+        cure = "Pass a label for each column." if name == "labels" else "Drop these rows, or label them."
         raise ValueError(f"{name} contains NaN or {what}. {cure}")
     if values.dtype.kind == "O" and len({_kind_of_type(type(value)) for value in values}) > 1:
         kinds = {_kind_of_type(type(value)): value for value in values[::-1]}
         (kind, value), (other, another) = sorted(kinds.items())[:2]
         raise ValueError(
             f"{name} mixes {kind} and {other}, such as {value!r} and {another!r}, which are never equal. "
-            "Make all labels text, or all of them numbers."
+            "Pass labels of one kind: all text, or all numbers."
         )
 
 
 def check_same_kind(values: NDArray[Any], others: NDArray[Any], names: tuple[str, str]) -> None:
-    """Refuse to compare labels that could never be equal.
+    """Raise an error if two arrays of labels are of different kinds.
 
     Parameters
     ----------
     values, others : ndarray of shape (n,)
-        Labels that :func:`check_labels` has let pass, at least one in each.
+        Non-empty arrays of labels that have passed :func:`check_labels`.
 
     names : tuple of two str
-        What the caller calls them.
+        Names of the arrays in error messages.
 
     Raises
     ------
     ValueError
-        If one holds text and the other numbers, or one text and the other bytes.
+        If one array holds text and the other numbers or bytes, for example.
     """
     kinds = _kind(values), _kind(others)
     if kinds[0] != kinds[1]:
         cure = "Pass both as text or both as numbers."
         if set(kinds) == {"text", "bytes"}:
-            cure = "Turn bytes into text: np.char.decode(values)."
+            cure = "Convert bytes to text: np.char.decode(values)."
         raise ValueError(
             f"{names[0]} and {names[1]} are of different kinds: {kinds[0]} such as "
-            f"{values[:1].tolist()[0]!r} against {kinds[1]} such as {others[:1].tolist()[0]!r}. {cure}"
+            f"{values[:1].tolist()[0]!r} and {kinds[1]} such as {others[:1].tolist()[0]!r}. {cure}"
         )
 
 
@@ -141,27 +141,27 @@ def read_columns(
     *,
     name: str = "y_prob",
 ) -> Columns:
-    """Find out which label each column belongs to.
+    """Determine the label of each column.
 
     Parameters
     ----------
     y : ndarray of shape (n_kept,)
-        True labels of the rows that count.
+        True labels of the rows of positive weight.
 
     all_rows : ndarray of shape (n_samples,)
-        True labels of all rows. They may name columns that no row of weight belongs to.
+        True labels of all rows. Rows of weight zero may contain classes that occur in no other row.
 
     y_prob : array-like
-        What the caller passed. A data frame names its columns, which must not contradict the labels.
+        Input of the caller. The column names of a data frame must not contradict the labels.
 
     shape : tuple of int
         Shape of the probabilities.
 
     labels : array-like of shape (n_classes,) or None
-        What the caller says.
+        Labels passed by the caller.
 
     name : str, default="y_prob"
-        What the caller calls the probabilities, or the logits in their place.
+        Name of the probabilities or logits in error messages.
 
     Returns
     -------
@@ -171,7 +171,7 @@ def read_columns(
     Raises
     ------
     ValueError
-        If columns cannot be told apart, or labels do not fit `y` or `y_prob`.
+        If the labels of the columns cannot be determined, or labels are inconsistent with `y` or `y_prob`.
     """
     check_labels(y, "y_true")
     n_columns = 2 if len(shape) == 1 else shape[1]
@@ -182,7 +182,7 @@ def read_columns(
     columns = read_labels(labels, "labels")
     if len(columns) != n_columns:
         raise ValueError(
-            f"labels names {len(columns)} classes but {name} has {n_columns} columns. "
+            f"labels has {len(columns)} entries but {name} has {n_columns} columns. "
             "Pass one label for each column, such as labels=estimator.classes_."
         )
     check_labels(columns, "labels")
@@ -207,12 +207,12 @@ def find_columns(y: NDArray[Any], columns: Columns, cure: str) -> NDArray[np.int
         The label of each column.
 
     cure : str
-        What the error tells the caller to do.
+        Advice at the end of the error message.
 
     Returns
     -------
     true_column : ndarray of shape (n_samples,)
-        Positions.
+        Column indices.
 
     Raises
     ------
@@ -244,16 +244,16 @@ def _default_columns(
         number = "log-odds" if name == "logits" else "probability"
         what = f"only {found.tolist()[0]!r}" if len(found) == 1 else f"{len(found)} distinct labels"
         raise ValueError(
-            f"A 1-D {name} is about the second of two classes, and holds its {number}; but y_true holds "
-            f"{what}. Pass labels=[first, second], such as labels=estimator.classes_."
+            f"A 1-D {name} holds the {number} of the second of two classes, but y_true has {what}. "
+            "Pass labels=[first, second], such as labels=estimator.classes_."
         )
     remedy = "labels=estimator.classes_"
     if n_columns == 1 and len(found) == 2:
-        remedy = f"{name}[:, 0], which is then about the second of the two labels"
+        remedy = f"{name}[:, 0] if it refers to the second of the two labels"
     columns_of = "1 column" if n_columns == 1 else f"{n_columns} columns"
     raise ValueError(
-        f"{name} has {columns_of} but y_true holds {len(found)} distinct labels, so the "
-        f"columns cannot be told apart. Pass {remedy}."
+        f"{name} has {columns_of} but y_true has {len(found)} distinct labels, so the "
+        f"labels of the columns are unknown. Pass {remedy}."
     )
 
 
@@ -267,7 +267,7 @@ def _missing(values: NDArray[Any]) -> Sequence[Any] | NDArray[Any]:
 
 
 def is_missing(value: Any) -> bool:
-    """Tell whether a label is None, or one of the values that do not equal themselves.
+    """Return whether a label is None or not equal to itself.
 
     Parameters
     ----------
@@ -283,9 +283,9 @@ def is_missing(value: Any) -> bool:
         return value is None
     try:
         return bool(value != value)
-    except TypeError:  # pandas.NA is neither equal nor unequal to anything
+    except TypeError:  # comparison with pandas.NA has no truth value
         return True
-    except ValueError:  # an array is no label, but it is not missing
+    except ValueError:  # an array is an invalid label, but not a missing one
         return False
 
 

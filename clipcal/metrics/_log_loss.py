@@ -1,4 +1,4 @@
-"""The negative log-likelihood, from probabilities or straight from logits."""
+"""The negative log-likelihood of probabilities or logits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["log_losses", "negative_log_likelihood", "negative_log_likelihood_fro
 
 Floats = NDArray[np.float64]
 
-# The smallest normal number; the logarithm of anything above it is exact.
+# The smallest normal number; logarithms of subnormal numbers lose precision.
 _SMALLEST_PROBABILITY = float(np.finfo(np.float64).tiny)
 
 
@@ -38,8 +38,8 @@ def negative_log_likelihood(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -52,20 +52,19 @@ def negative_log_likelihood(
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, does not fit together, or holds
-        a true label without a column, or if a row's sum is further than 0.01 from 1.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels,
+        if a true label has no column, or if the sum of a row differs from 1 by more than 0.01.
 
     See Also
     --------
-    negative_log_likelihood_from_logits : Without any clip.
-    brier_score : A proper score that is bounded.
+    negative_log_likelihood_from_logits : The loss without clipping.
+    brier_score : A bounded proper score.
 
     Notes
     -----
-    Logarithms are taken in float64, of no less than 2.2e-308: a true class of probability 0 costs
-    708.4 nats. ``sklearn.metrics.log_loss`` clips at the resolution of the input's type, so the same row
-    costs 36.0 nats in float64 and 15.9 in float32. Rounding to 0 happens where probabilities are
-    stored; if that matters, use the logits.
+    Probabilities are clipped to at least 2.2e-308 in float64, so a true class of probability 0 costs
+    708.4 nats. ``sklearn.metrics.log_loss`` clips at the resolution of the dtype of the input, so the same
+    row costs 36.0 nats in float64 and 15.9 in float32. If probabilities are rounded to 0, use the logits.
 
     Examples
     --------
@@ -91,7 +90,7 @@ def negative_log_likelihood_from_logits(
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
-    """Compute the negative log-likelihood of the true classes from logits, without a clip.
+    """Compute the negative log-likelihood of the true classes from logits, without clipping.
 
     Parameters
     ----------
@@ -99,12 +98,12 @@ def negative_log_likelihood_from_logits(
         True labels, all of them in `labels`.
 
     logits : array-like of shape (n_samples, n_classes) or (n_samples,)
-        Logits, whose softmax are the probabilities. Minus infinity stands for probability 0. A 1-D array
-        holds the log-odds of the second of two classes, as binary ``decision_function`` does.
+        Logits, whose softmax gives the probabilities. Minus infinity means probability 0. A 1-D array
+        holds the log-odds of the second of two classes, like a binary ``decision_function``.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -117,12 +116,12 @@ def negative_log_likelihood_from_logits(
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or plus infinity, does not fit together, or holds a true label
-        without a column, or if a row has no finite logit.
+        If the input is empty, has NaN or plus infinity, or inconsistent shapes or labels, if a true label
+        has no column, or if a row has no finite logit.
 
     See Also
     --------
-    negative_log_likelihood : The same from probabilities.
+    negative_log_likelihood : The loss of probabilities.
 
     Examples
     --------
@@ -148,7 +147,7 @@ def negative_log_likelihood_from_logits(
     true_column = find_columns(
         y,
         columns,
-        "Their likelihood is unknown; leave these rows out, or add the missing columns and pass labels.",
+        "Their likelihood is undefined. Drop these rows, or add the missing columns and pass labels.",
     )
     return float(np.average(_losses(scores, true_column), weights=weight))
 
@@ -162,15 +161,15 @@ def _losses(logits: NDArray[np.floating], true_column: NDArray[np.intp]) -> Floa
         highest = block[at, first]
         if not np.isfinite(highest).all():
             raise ValueError(
-                "logits hold NaN, plus infinity, or a row of nothing but minus infinity. Find such rows with "
-                "~np.isfinite(logits.max(axis=1)), and drop them or mend what produced them."
+                "logits contain NaN, plus infinity, or a row of minus infinity only. Find such rows with "
+                "~np.isfinite(logits.max(axis=1)), and drop them or fix the step that produced them."
             )
-        # Differences of the largest floats overflow to minus infinity, as they should.
+        # Differences of very large numbers may overflow to minus infinity, which is the correct limit.
         with np.errstate(over="ignore", under="ignore"):
             block -= highest[:, None]
             behind = block[at, chosen]
             np.exp(block, out=block)
-        # Leaving out the largest term keeps the tiny losses of confident rows.
+        # log1p without the largest term, which is 1, keeps the tiny losses of confident rows exact.
         block[at, first] = 0.0
         losses[rows] = np.log1p(block.sum(axis=1)) - behind
     return losses

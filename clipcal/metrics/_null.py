@@ -1,4 +1,8 @@
-"""What rows show by chance alone if every confidence is the probability of being right."""
+"""Distribution of bin residuals under the null hypothesis of a calibrated model.
+
+Under this hypothesis each row is correct with a probability equal to its confidence, independently of the
+other rows. With equal weights the distribution is computed, otherwise it is simulated.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +16,23 @@ from scipy.special import ndtr
 from clipcal.metrics._bins import Strategy, assign_bins
 from clipcal.metrics._top_label import TopLabel
 
-__all__ = ["BinnedRows", "PerfectBin", "bin_rows", "no_truth", "perfect_bins", "perfect_residuals"]
+__all__ = ["BinnedRows", "PerfectBin", "bin_rows", "perfect_bins", "perfect_residuals", "placeholder_labels"]
 
 Floats = NDArray[np.float64]
 
-# From this variance (in rows squared) on, the normal law misses E|S| by less than 1 / (24 * 1000) of it.
+# Above this variance of the count, the normal approximation of E|S| has a relative error below 1 / 24,000.
 _NORMAL_FROM = 1000.0
-# Bernstein's inequality leaves less than 2 exp(-35), about 1e-15, outside of the window of counts.
+# By Bernstein's inequality, counts outside the window have a probability below 2 exp(-35), about 1e-15.
 _LOG_TAIL = 35.0
-# Below this probability, 16 terms of the logarithm's series are exact to double precision.
+# Below this probability, 16 terms of the series of the logarithm give double precision.
 _RARE = 0.05
 _TERMS = 16
+# Number of values that are simulated at a time, which bounds the memory.
 _BLOCK = 2**21
 
 
 class BinnedRows(NamedTuple):
-    """Rows and the bin of each; bins depend on confidences and weights, never on the truth."""
+    """Rows and their bins, which depend on confidences and weights only."""
 
     confidence: Floats
     weight: Floats
@@ -36,7 +41,7 @@ class BinnedRows(NamedTuple):
 
     @property
     def equal_weights(self) -> bool:
-        """Whether all rows weigh the same."""
+        """Whether all rows have the same weight."""
         return bool((self.weight == self.weight[0]).all())
 
 
@@ -55,20 +60,20 @@ class PerfectBin(NamedTuple):
         return self.expected - np.arange(self.first, self.first + len(self.probability), dtype=np.float64)
 
 
-def no_truth(y_prob: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return labels of rows and columns that let `read_top_label` read probabilities alone."""
+def placeholder_labels(y_prob: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return placeholder labels of rows and columns, for reading probabilities without true labels."""
     shape = np.shape(y_prob)
     return np.zeros(shape[0] if shape else 1, dtype=np.intp), np.arange(shape[1] if len(shape) == 2 else 2)
 
 
 def bin_rows(top_label: TopLabel, *, n_bins: int, strategy: Strategy = "uniform") -> BinnedRows:
-    """Find the bin of each row, with the edges of `bin_top_label`."""
+    """Assign rows to bins, with the edges of `bin_top_label`."""
     edges, index = assign_bins(top_label, n_bins=n_bins, strategy=strategy)
     return BinnedRows(top_label.confidence, top_label.weight, index, len(edges) - 1)
 
 
 def perfect_bins(rows: BinnedRows) -> Iterator[PerfectBin]:
-    """Give the exact distribution of each filled bin, for rows of equal weight."""
+    """Yield the distribution of the number of correct rows of each non-empty bin, for equal weights."""
     order = np.argsort(rows.bin_of, kind="stable")
     bins, starts = np.unique(rows.bin_of[order], return_index=True)
     for bin_, confidence in zip(bins, np.split(rows.confidence[order], starts[1:]), strict=True):
@@ -77,7 +82,7 @@ def perfect_bins(rows: BinnedRows) -> Iterator[PerfectBin]:
 
 
 def perfect_residuals(rows: BinnedRows, n_draws: int, generator: np.random.RandomState) -> Iterator[Floats]:
-    """Draw what each bin's residual, as a share of all weight, would be; blocks of shape (?, n_bins)."""
+    """Draw bin residuals, as fractions of the total weight, in blocks of shape (n_block, n_bins)."""
     if not rows.equal_weights:
         yield from _weighted_residuals(rows, n_draws, generator)
         return
@@ -104,7 +109,8 @@ def _weighted_residuals(rows: BinnedRows, n_draws: int, generator: np.random.Ran
     normal = variance > _NORMAL_FROM * largest**2
     deviation = np.sqrt(variance[normal])
 
-    # One draw for each row would be wasted on those that are all but certain.
+    # A draw for each row would be slow. For rows with a small probability of their unlikely outcome (wrong
+    # for a confident row, correct otherwise), only the rare events are drawn.
     one_by_one = ~normal[bin_of]
     surprise = np.minimum(confidence, 1.0 - confidence)
     rare = np.flatnonzero(one_by_one & (surprise <= _RARE))
@@ -121,7 +127,7 @@ def _weighted_residuals(rows: BinnedRows, n_draws: int, generator: np.random.Ran
         drawn = np.tile(at_rest, (size, 1))
         drawn[:, normal] = generator.standard_normal((size, len(deviation))) * deviation
         if total_rate > 0:
-            draw, row = _surprises(rates, size, generator)
+            draw, row = _draw_unlikely(rates, size, generator)
             drawn += np.bincount(
                 draw * n_bins + bin_of[rare[row]], weights=step[row], minlength=size * n_bins
             ).reshape(size, n_bins)
@@ -132,12 +138,13 @@ def _weighted_residuals(rows: BinnedRows, n_draws: int, generator: np.random.Ran
         yield drawn / weight.sum()
 
 
-def _surprises(
+def _draw_unlikely(
     rates: Floats, size: int, generator: np.random.RandomState
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Draw which rows surprise in which of `size` draws, in time proportional to their number.
+    """Draw the rows with an unlikely outcome in each of `size` draws, in time proportional to their number.
 
-    Events fall on rows as a Poisson process; a row with rate -log(1 - p) is hit at all with probability p.
+    Events hit rows as a Poisson process. A row with rate -log(1 - p) has at least one event with
+    probability p. Returns the indices of draws and of rows.
     """
     n_events = generator.poisson(size * rates[-1])
     draw = generator.randint(0, size, size=n_events)
@@ -146,10 +153,11 @@ def _surprises(
 
 
 def _count_correct(confidence: Floats) -> tuple[int, Floats]:
-    """Compute the Poisson-binomial law: the least number of correct rows, and the probabilities from it on.
+    """Compute the Poisson-binomial distribution of the number of correct rows.
 
-    Rows are counted as surprises (a confident row that is wrong, another that is right), so that the
-    window of counts is as narrow as the noise, however many certain rows there are.
+    Returns the smallest number in the window of non-negligible counts, and the probabilities from there
+    on. Unlikely outcomes are counted instead of correct rows, so that the width of the window depends on
+    the variance, not on the number of rows.
     """
     sure = confidence >= 0.5
     surprise = np.where(sure, 1.0 - confidence, confidence)
@@ -171,7 +179,7 @@ def _count_correct(confidence: Floats) -> tuple[int, Floats]:
 
 
 def _generating(surprise: Floats, z: NDArray[np.complex128]) -> NDArray[np.complex128]:
-    """Compute the probability generating function of the number of surprises, at each `z`."""
+    """Compute the probability generating function of the number of unlikely outcomes, at each `z`."""
     rare = surprise[surprise <= _RARE]
     step = z - 1.0
     logarithm = np.zeros_like(z)

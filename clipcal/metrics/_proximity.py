@@ -1,4 +1,4 @@
-"""Whether confidence can be trusted as much for unusual inputs as for usual ones."""
+"""Proximity of inputs to a reference set, and calibration errors within bins of proximity."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["ProximityBias", "proximity", "proximity_bias", "proximity_informed_c
 
 Floats = NDArray[np.float64]
 
-# Similarities to the reference, and neighbours' features, are held for about so many numbers at a time.
+# Number of similarities, or of features of neighbours, that are held in memory at a time.
 _BLOCK_ENTRIES = 2**22
-# Sums of squares of such numbers are in range in single precision.
+# Sums of squares of numbers in this range neither overflow nor underflow in single precision.
 _ORDINARY = (1e-15, 1e15)
 
 _PROXIMITY_BINS = {
@@ -33,7 +33,7 @@ _PROXIMITY_BINS = {
 
 
 class ProximityBias(NamedTuple):
-    """The proximity-informed error beside what it would be if proximity did not matter."""
+    """The proximity-informed error, and its baseline for shuffled proximities."""
 
     error: float
     baseline: float
@@ -45,11 +45,11 @@ class ProximityBias(NamedTuple):
 def proximity(
     features: ArrayLike, reference: ArrayLike, *, n_neighbors: int = 5, exclude_self: bool = False
 ) -> Floats:
-    """Compute how close each row lies to its nearest neighbours in a reference set.
+    """Compute the proximity of each row to its nearest neighbours in a reference set.
 
-    The proximity of a row is ``exp(-d)``, where ``d`` is its mean Euclidean distance to its nearest rows
-    of the reference, all of them brought to unit length. It is 1 in a dense region and smaller the more
-    unusual a row is.
+    The proximity of a row is ``exp(-d)``, where ``d`` is the mean Euclidean distance to its nearest rows
+    of the reference, after normalization to unit length. It is close to 1 in dense regions, and smaller
+    for unusual rows.
 
     Parameters
     ----------
@@ -57,15 +57,15 @@ def proximity(
         Features of the inputs, such as image embeddings.
 
     reference : array-like of shape (n_reference, n_features)
-        Features of the set that neighbours come from, such as validation images of the classes that the
-        model was tuned on.
+        Features of the reference set, such as validation images of the classes on which the model was
+        tuned.
 
     n_neighbors : int, default=5
-        Number of neighbours, at least 1. All of them, if there are fewer.
+        Number of neighbours, at least 1. If the reference has fewer rows, all are used.
 
     exclude_self : bool, default=False
-        Set it where `reference` holds the same rows in the same order as `features`: a row is then no
-        neighbour of its own.
+        Whether to exclude each row from its own neighbours. This requires that `reference` has the same
+        rows in the same order as `features`.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def proximity(
     Raises
     ------
     ValueError
-        If features hold NaN, infinity or a row of zeros, do not fit together, or if no neighbour is left.
+        If features contain NaN, infinity or a row of zeros, if shapes differ, or if there is no neighbour.
 
     References
     ----------
@@ -98,11 +98,11 @@ def proximity(
     if exclude_self and len(rows) != len(others):
         raise ValueError(
             f"exclude_self=True needs the same rows twice, but features have {len(rows)} and reference has "
-            f"{len(others)}. Leave it out where the reference is another set."
+            f"{len(others)}. Omit it if reference is a different set."
         )
     n_neighbors = min(n_neighbors, len(others) - exclude_self)
     if n_neighbors == 0:
-        raise ValueError("A single row has no neighbour but itself. Pass more rows, or another reference.")
+        raise ValueError("A single row has no other neighbour. Pass more rows, or a different reference.")
     squared = nearest_squared_distances(rows, others, n_neighbors, exclude_self=exclude_self)
     return np.exp(-np.concatenate([np.sqrt(block).mean(axis=1) for block in squared]))
 
@@ -110,7 +110,7 @@ def proximity(
 def nearest_squared_distances(
     rows: NDArray[np.floating], others: NDArray[np.floating], n_neighbors: int, *, exclude_self: bool
 ) -> Iterator[Floats]:
-    """Walk unit rows in blocks, and find the squared distances to the nearest other ones.
+    """Yield blocks of squared distances from rows of unit length to their nearest neighbours.
 
     Parameters
     ----------
@@ -118,13 +118,13 @@ def nearest_squared_distances(
         Rows of length 1.
 
     others : ndarray of shape (n_reference, n_features)
-        Where neighbours come from; rows of length 1.
+        The reference set; rows of length 1.
 
     n_neighbors : int
-        Number of neighbours, at least 1 and no more than there are.
+        Number of neighbours, at least 1 and at most the number available.
 
     exclude_self : bool
-        Whether `others` are the same rows, none of which is its own neighbour.
+        Whether `others` are the same rows, each to be excluded from its own neighbours.
 
     Yields
     ------
@@ -139,7 +139,7 @@ def nearest_squared_distances(
             own = np.arange(len(block))
             likeness[own, start + own] = -np.inf
         nearest = np.argpartition(likeness, len(others) - n_neighbors, axis=1)[:, -n_neighbors:]
-        # The product finds the neighbours; it would round small distances away.
+        # Distances are computed from differences: 2 - 2 * likeness is inexact if they are small.
         apart = others[nearest] - block[:, None].astype(np.float64)
         yield np.einsum("ijk,ijk->ij", apart, apart)
 
@@ -158,10 +158,10 @@ def proximity_informed_calibration_error(
 ) -> float:
     """Compute the calibration error over bins of confidence within bins of proximity (PIECE).
 
-    A model can be over-confident on unusual inputs and under-confident on usual ones of the same
-    confidence; :func:`expected_calibration_error` lets the two cancel. Here rows are first shared out
-    by proximity into bins of equal weight, and the expected calibration errors of these are averaged.
-    It is never below the expected calibration error with the same bins.
+    A model can be over-confident on unusual inputs and under-confident on usual inputs of the same
+    confidence. The two cancel in :func:`expected_calibration_error`. Here rows are first split into bins of
+    proximity of equal weight, and the expected calibration errors of these bins are averaged. The result
+    is never below the expected calibration error with the same bins.
 
     Parameters
     ----------
@@ -175,8 +175,8 @@ def proximity_informed_calibration_error(
         How usual each row is, such as :func:`proximity` returns it. Only the order of its values counts.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -185,7 +185,7 @@ def proximity_informed_calibration_error(
         Number of bins of confidence, of equal width, at least 1.
 
     n_proximity_bins : int, default=10
-        Number of bins of proximity, of equal weight, at least 1. Fewer are made if rows are few or tied.
+        Number of bins of proximity, of equal weight, at least 1. Few or tied rows give fewer bins.
 
     closed : {"right", "left"}, default="right"
         The side on which a bin of confidence includes its edge.
@@ -198,16 +198,16 @@ def proximity_informed_calibration_error(
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     See Also
     --------
-    proximity_bias : The part of this number that chance does not explain.
+    proximity_bias : The error relative to its value for shuffled proximities.
 
     Notes
     -----
-    With so many cells the number is large by chance alone: with 1000 rows, random proximities give nearly
-    the same value as real ones. Report :func:`proximity_bias` beside it.
+    The many cells make the error large by chance: with 1000 rows, random proximities give nearly the same
+    value as real ones. Report :func:`proximity_bias` beside it.
 
     References
     ----------
@@ -253,10 +253,10 @@ def proximity_bias(
     n_permutations: int = 100,
     random_state: int | np.random.RandomState | None = None,
 ) -> ProximityBias:
-    """Compare the proximity-informed calibration error with its value under shuffled proximity.
+    """Compare the proximity-informed calibration error with its value for shuffled proximities.
 
-    Rows are handed to the bins of proximity at random, many times. The mean error over these is what the
-    number of cells and rows alone brings about; what exceeds it is due to proximity.
+    The mean error over random assignments of rows to the bins of proximity is the baseline, which depends
+    on the numbers of cells and rows only. The excess over the baseline is due to proximity.
 
     Parameters
     ----------
@@ -270,38 +270,38 @@ def proximity_bias(
         How usual each row is, such as :func:`proximity` returns it. Only the order of its values counts.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights, finite and non-negative. They stay with their rows when proximity is shuffled.
+        Weights, finite and non-negative. They are not shuffled.
 
     n_bins : int, default=15
         Number of bins of confidence, of equal width, at least 1.
 
     n_proximity_bins : int, default=10
-        Number of bins of proximity, of equal weight, at least 1. Fewer are made if rows are few or tied.
+        Number of bins of proximity, of equal weight, at least 1. Few or tied rows give fewer bins.
 
     closed : {"right", "left"}, default="right"
         The side on which a bin of confidence includes its edge.
 
     n_permutations : int, default=100
-        Number of shuffles, at least 99. The p-value cannot fall below ``1 / (n_permutations + 1)``.
+        Number of permutations, at least 99. The p-value cannot fall below ``1 / (n_permutations + 1)``.
 
     random_state : int, RandomState or None, default=None
-        Seed of the shuffles.
+        Random number generator or seed for the permutations.
 
     Returns
     -------
     bias : ProximityBias
         A named tuple ``(error, baseline, excess, pvalue)``: the proximity-informed calibration error,
-        its mean under shuffled proximity, the difference, and the share of shuffles (the given order
-        counted as one) that reach the error.
+        its mean over permutations, the difference, and the fraction of permutations, including the
+        identity, whose error is at least as large.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     Examples
     --------
@@ -320,36 +320,36 @@ def proximity_bias(
     random = check_random_state(random_state)
     error = cells.error(cells.group)
     shuffled = np.array([cells.error(random.permutation(cells.group)) for _ in range(n_permutations)])
-    # Cells are summed in another order, so equal errors may differ in the last digit.
+    # The tolerance covers rounding: cells are summed in a different order.
     reached = int(np.count_nonzero(shuffled >= error - 1e-12))
     baseline = float(shuffled.mean())
     return ProximityBias(error, baseline, error - baseline, (1 + reached) / (1 + n_permutations))
 
 
 class _Cells(NamedTuple):
-    """Rows sorted by confidence and by proximity."""
+    """Rows with their bins of confidence and of proximity."""
 
-    residual: Floats  # times the weight
+    residual: Floats  # multiplied by the weight
     confidence_bin: NDArray[np.intp]
     group: NDArray[np.intp]
     total_weight: float
 
     def error(self, group: NDArray[np.intp]) -> float:
-        """Compute the error with the given group of each row."""
+        """Compute the error for the given bin of proximity of each row."""
         cell = group * (self.confidence_bin.max() + 1) + self.confidence_bin
-        # Sums over other groups of rows round differently.
+        # Rounding may give more than 1.
         return min(1.0, float(np.abs(np.bincount(cell, weights=self.residual)).sum() / self.total_weight))
 
 
 def _read_proximity(proximity: ArrayLike, y_true: ArrayLike, sample_weight: ArrayLike | None) -> Floats:
-    """Check proximities, and drop those of rows of weight zero."""
+    """Validate proximities, and drop those of rows of weight zero."""
     closeness = column_or_1d(to_numpy(proximity), dtype=np.float64, input_name="proximity")
     check_consistent_length(column_or_1d(to_numpy(y_true)), closeness)
     kept, _ = read_weight(sample_weight, len(closeness))
     if kept is not None:
         closeness = closeness[kept]
     if not np.isfinite(closeness).all():
-        raise ValueError("proximity contains NaN or infinity. Drop those rows, or mend the features.")
+        raise ValueError("proximity contains NaN or infinity. Drop these rows, or fix the features.")
     return closeness
 
 
@@ -367,7 +367,7 @@ def _sort_into_cells(
 
 
 def unit_rows(features: ArrayLike, name: str) -> NDArray[np.floating]:
-    """Check features, and bring their rows to unit length.
+    """Validate features, and normalize their rows to unit length.
 
     Parameters
     ----------
@@ -375,26 +375,26 @@ def unit_rows(features: ArrayLike, name: str) -> NDArray[np.floating]:
         Features.
 
     name : str
-        What the caller calls them.
+        Name of the features in error messages.
 
     Returns
     -------
     rows : ndarray of shape (n_samples, n_features)
-        In float32 if `features` are, and in float64 otherwise.
+        In float32 if `features` are float32, and in float64 otherwise.
 
     Raises
     ------
     ValueError
-        If features hold NaN, infinity or a row of zeros.
+        If features contain NaN, infinity or a row of zeros.
     """
     rows = check_array(to_numpy(features), dtype=[np.float64, np.float32], input_name=name)
     largest = np.abs(rows).max(axis=1, keepdims=True)
     if not largest.all():
         raise ValueError(
-            f"Row {int(np.argmin(largest))} of {name} holds zeros only, so it has no direction. Leave it out."
+            f"Row {int(np.argmin(largest))} of {name} is all zeros, so it cannot be normalized. Drop it."
         )
     if largest.min() < _ORDINARY[0] or largest.max() > _ORDINARY[1]:
-        # A power of two keeps squares in range, and rounds nothing.
+        # Scaling by a power of two avoids overflow and underflow of squares, and is exact.
         with np.errstate(under="ignore"):
             rows = np.ldexp(rows, -np.frexp(largest)[1])
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -1,4 +1,17 @@
-"""How the residuals of bins vary from one test set to the next."""
+"""Sampling variation of bin residuals, for confidence intervals and comparisons of calibration errors.
+
+The residual of a bin is the weighted sum of confidence minus correctness over its rows, divided by the total
+weight; the calibration error is the sum of the absolute residuals. Two models of the variation are used:
+
+- Normal noise, drawn for each bin with the variance of `bin_residuals` (jointly for two models in
+  `pair_noise`). `error_bounds` and `most_excess_over` turn it into bounds that hold for any distribution of
+  the true error over the bins.
+- Bootstrap samples of rows (`resample_residuals`), which keep the edges of the bins.
+
+All draws come from the `RandomState` of the caller. Bootstrap samples come in blocks of about ``_BLOCK``
+numbers; normal noise is one array of shape (n_draws, n_bins), for pairs of models (n_draws, n_cells), where a
+cell is a pair of bins that share rows.
+"""
 
 from __future__ import annotations
 
@@ -25,36 +38,39 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-# Up to this many rows they are drawn one by one; beyond, bin sums come from their normal limit. A bin too
-# thin for that limit holds so small a share of so many rows that it cannot matter.
+# Up to this number of rows, rows are resampled. Above it, bin sums are drawn from their normal limit, which
+# is much faster. The limit is inaccurate only for bins with a few of the many rows, and these have a
+# negligible weight in the error.
 _ROW_BY_ROW = 20_000
+# Number of values that are drawn at a time, which bounds the memory.
 _BLOCK = 2**21
-# A bin further from zero than this many standard deviations is taken to have the sign that it shows.
+# The observed sign of a residual counts as the true sign above this number of standard deviations.
 _CLEAR = 2.5
-# So many exceptions may hide in a bin. None seen leaves 3.7 / n plausible at 97.5 %, by the binomial law;
-# 1.96 deviations of a rate of 4 / (n + 4) give 3.9 / n.
+# Pseudo-rows of the rarer outcome (correct or wrong) that are added to each bin. If none of n rows has the
+# outcome, the 97.5 % upper limit of its rate is 3.7 / n by the binomial distribution; with 4 pseudo-rows,
+# 1.96 standard deviations of the rate 4 / (n + 4) are 3.9 / n.
 _HIDDEN_EXCEPTIONS = 4.0
 
 
 class BinnedResiduals(NamedTuple):
-    """Signed residuals of bins as shares of all weight, and how much they vary."""
+    """Signed bin residuals as fractions of the total weight, with standard deviations; shape (n_bins,)."""
 
     residual: Floats
     deviation: Floats
-    hidden: Floats  # the part of the deviation that comes from exceptions that were not seen
+    hidden: Floats  # part of the standard deviation that comes from the pseudo-rows
 
 
 def absolute_sum(residuals: Floats) -> Floats:
-    """Sum absolute residuals over bins: the calibration error of each row of residuals."""
+    """Return the calibration error of each row of bin residuals."""
     return np.abs(residuals).sum(axis=1)
 
 
 def bin_residuals(rows: BinnedRows, correct: Floats) -> BinnedResiduals:
-    """Sum the residuals of each bin, and estimate how much each sum varies between samples.
+    """Sum the residuals of each bin, and estimate the standard deviation of each sum.
 
-    The mean square of a residual is unbiased for what a bin of any size adds to the variance. Where few rows
-    are right, or few are wrong, it is often far too small, since most of it hangs on the exceptions that
-    happened to be seen. So a bin varies at least as if there had been four more of them.
+    The sum of squared residuals is an unbiased estimate of the variance. If few rows of a bin are correct,
+    or few are wrong, this estimate depends mostly on these rows and is often far too small. Each variance
+    is therefore at least that of a bin with ``_HIDDEN_EXCEPTIONS`` more rows of its rarer outcome.
     """
     confidence, weight, index, n_bins = rows
 
@@ -74,12 +90,16 @@ def bin_residuals(rows: BinnedRows, correct: Floats) -> BinnedResiduals:
 
 
 def error_bounds(bins: BinnedResiduals, noise: Floats, tail: float) -> tuple[float, float]:
-    """Bound the sum of absolute expected residuals from below and above, each but for a share `tail`.
+    """Return lower and upper confidence bounds of the true error, each with error probability `tail`.
 
-    Below: the error shown exceeds the true one by at most the sum of the bins' absolute noise, where a bin
-    with a clear sign counts with signed noise. Above: of all true residuals with a given absolute sum, those
-    in proportion to the noise of their bin show the smallest error on average; the bound is the largest sum
-    for which even they would seldom show as little as was seen, with room for exceptions that were not seen.
+    `noise` has the shape (n_draws, n_bins) and the standard deviations of `bins`. Resampling the observed
+    residuals instead would add the upward bias of the error twice, so the bounds are found by inversion:
+
+    - Lower bound: the observed error minus a quantile of `most_excess`.
+    - Upper bound: among all true residuals with a given sum of absolute values, residuals proportional to the
+      standard deviations give the smallest observed error on average. The bound is the largest sum for which
+      these give an error as small as the observed one with probability `tail`. It is raised to cover the
+      uncertainty from the pseudo-rows.
     """
     varying = bins.deviation > 0
     fixed = float(np.abs(bins.residual[~varying]).sum())
@@ -92,7 +112,11 @@ def error_bounds(bins: BinnedResiduals, noise: Floats, tail: float) -> tuple[flo
 
 
 def most_excess(residual: Floats, deviation: Floats, noise: Floats) -> Floats:
-    """Draw the most by which the error shown may exceed the true one, given what each bin shows."""
+    """Return draws of the largest amount by which the observed error may exceed the true one.
+
+    The absolute noise of a bin counts in full unless the sign of its residual is clear; there, noise counts
+    with its sign.
+    """
     clear = np.where(np.abs(residual) > _CLEAR * deviation, residual, 0.0)
     return absolute_sum(clear + noise) - float(np.abs(clear).sum())
 
@@ -100,10 +124,11 @@ def most_excess(residual: Floats, deviation: Floats, noise: Floats) -> Floats:
 def most_excess_over(
     first: BinnedResiduals, first_noise: Floats, second: BinnedResiduals, second_noise: Floats
 ) -> Floats:
-    """Draw the most by which the difference of two errors, first minus second, may exceed the true one.
+    """Return draws of the largest excess of the observed difference of two errors, first minus second.
 
-    The first may be too high as in `most_excess`. The second can be too low by no more than its noise along
-    the true sign of each bin. Where that sign is not clear, the one counts that lets both noises add up.
+    The first error may be too high as in `most_excess`. The second may be too low by at most its noise in
+    the direction of the true sign of each bin. If that sign is not clear, the sign is used for which the
+    noise of the two models adds up.
     """
     sure, clear = (
         np.where(np.abs(b.residual) > _CLEAR * b.deviation, b.residual, 0.0) for b in (first, second)
@@ -114,7 +139,7 @@ def most_excess_over(
 
 
 def _spread_shift(shown: float, deviation: Floats, noise: Floats, tail: float) -> float:
-    """Find how many deviations every bin must be off for `shown` to be the `tail` quantile of the error."""
+    """Find the shift, in standard deviations of each bin, at which `shown` is the `tail` quantile."""
 
     def quantile(shift: float) -> float:
         return float(np.quantile(absolute_sum(noise + shift * deviation), tail))
@@ -122,7 +147,7 @@ def _spread_shift(shown: float, deviation: Floats, noise: Floats, tail: float) -
     if quantile(0.0) >= shown:
         return 0.0
     below, above = 0.0, 1.0
-    # Signed noise grows no further with the shift, so doubling it must pass what was shown.
+    # The error is at least the shift times the sum of deviations minus the noise, so this loop terminates.
     while quantile(above) < shown:
         below, above = above, 2.0 * above
     for _ in range(20):
@@ -134,10 +159,12 @@ def _spread_shift(shown: float, deviation: Floats, noise: Floats, tail: float) -
 def pair_noise(
     models: Sequence[tuple[BinnedRows, Floats]], n_draws: int, generator: np.random.RandomState
 ) -> tuple[list[BinnedResiduals], list[Floats]]:
-    """Draw the noise of the bins of two models on the same rows, whose number of bins must be the same.
+    """Draw correlated normal noise for the bins of two models on the same rows and with equal `n_bins`.
 
-    Returns the residuals of each model and of their difference bin by bin, and normal noise for these three.
-    The difference does not vary where both models say the same.
+    Returns the residuals of both models and of their bin-wise difference, and the noise of these three, each
+    of shape (n_draws, n_bins). Rows are grouped into cells (bin of the first model, bin of the second). The
+    noise of the two models is drawn for each cell, with their covariance there, and summed over the cells of
+    each bin. Identical predictions give identical noise, so that their difference has none.
     """
     n_bins, weight = models[0][0].n_bins, models[0][0].weight
     bins = [bin_residuals(rows, correct) for rows, correct in models]
@@ -148,7 +175,7 @@ def pair_noise(
         norm = np.sqrt(np.bincount(rows.bin_of, weights=weight**2, minlength=n_bins))
         scale = np.divide(found.hidden, norm, out=np.zeros(n_bins), where=norm > 0)
         seen.append(weight / weight.sum() * (rows.confidence - correct))
-        # An exception where both are right, or both wrong, is one for both.
+        # The sign makes pseudo-rows positively correlated where both models are correct or both are wrong.
         unseen.append(weight * np.where(correct > 0, 1.0, -1.0) * scale[rows.bin_of])
 
     def total(i: int, j: int, parts: list[list[Floats]]) -> Floats:
@@ -159,9 +186,10 @@ def pair_noise(
         same = places[0] == places[1]
         shared = np.bincount(places[0][same], weights=total(0, 1, parts)[same], minlength=n_bins)
         both = deviation[0] ** 2 + deviation[1] ** 2
-        # What is left where both models say the same is rounding.
+        # A tiny remainder is rounding error of identical predictions.
         return np.sqrt(np.where(both - 2.0 * shared > 1e-12 * both, both - 2.0 * shared, 0.0))
 
+    # Cholesky factor of the 2 x 2 covariance matrix of each cell.
     own, common, other = (total(i, j, [seen, unseen]) for i, j in ((0, 0), (0, 1), (1, 1)))
     root = np.sqrt(own)
     along = np.divide(common, root, out=np.zeros(len(cells)), where=root > 0)
@@ -183,9 +211,10 @@ def pair_noise(
 def resample_residuals(
     models: Sequence[tuple[BinnedRows, Floats]], n_resamples: int, generator: np.random.RandomState
 ) -> Iterator[Floats]:
-    """Draw test sets with replacement, and give the residuals of all bins of all models side by side.
+    """Yield bootstrap residuals of the bins of all models, in blocks of shape (n_block, n_all_bins).
 
-    Bins keep their edges. Each row is drawn for all models at once, so what they have in common stays so.
+    Rows are resampled with replacement; the edges of the bins are fixed. All models share each sample, which
+    preserves their correlation. The sampled weight is one more column, by which each sample is normalized.
     """
     weight = models[0][0].weight
     n_rows, whole = len(weight), float(weight.sum())
@@ -205,13 +234,13 @@ def resample_residuals(
         else:
             root, mean = limit
             sums = mean + generator.standard_normal((size, width)) @ root.T
-        # Where all weights are equal, rounding would otherwise be all that varies in their sum.
+        # With equal weights the total weight is constant; remove its rounding errors.
         drawn = np.where(np.abs(sums[:, -1:] - whole) <= 1e-9 * whole, whole, sums[:, -1:])
         yield sums[:, :-1] / drawn
 
 
 def _normal_limit(columns: list[tuple[NDArray[np.intp], int, Floats]]) -> tuple[Floats, Floats]:
-    """Return a root of the covariance of the resampled sums, and their mean."""
+    """Return a square root of the covariance matrix of the resampled sums, and their mean."""
     n_rows = len(columns[0][0])
     mean = np.concatenate([np.bincount(index, weights=v, minlength=n) for index, n, v in columns])
     rows = [

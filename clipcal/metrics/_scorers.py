@@ -1,4 +1,4 @@
-"""Calibration errors as scikit-learn scorers: the negated error, so that greater is better."""
+"""Scikit-learn scorers for calibration errors, which return the negated error."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ __all__ = [
 
 
 class _CalibrationScorer(_BaseScorer):
-    """A scorer that tells the metric which class each column of probabilities belongs to.
+    """A scorer that passes the class of each column of probabilities to the metric.
 
-    ``sklearn.metrics.make_scorer`` keeps ``estimator.classes_`` to itself, so a fold that lacks a class
-    could not be scored, and it passes a single column for two classes.
+    ``sklearn.metrics.make_scorer`` does not pass ``estimator.classes_``, so a fold that lacks a class could
+    not be scored, and it passes a single column for two classes.
     """
 
     def _score(
@@ -64,18 +64,18 @@ class _CalibrationScorer(_BaseScorer):
         rows = rows_that_count(kwargs.get("sample_weight"), _num_samples(y_true))
         y_true, answers = plain_labels(y_true), _InClassOrder(estimator)
         if rows is not None:
-            # What others predict from all rows cannot be shared.
+            # The cached predictions of other scorers are those of all rows.
             kwargs = _check_method_params(X, kwargs, indices=rows)
             X, y_true = take_rows(rows, X, y_true)
             y_prob = answers.predict_proba(X)
         elif len(answers.classes_) > 1:
             y_prob = answers.shared_by(method_caller, X)
         else:
-            # scikit-learn's helper refuses a classifier that saw one class; its error rate is still defined.
+            # scikit-learn's helper rejects classifiers with a single class; the error is still defined.
             y_prob = answers.predict_proba(X)
         with without_advice():
             value = self._score_func(y_true, y_prob, labels=answers.classes_, **{**self._kwargs, **kwargs})
-        # Adding zero turns the negative zero of a perfect fold into an ordinary one.
+        # Adding zero turns -0.0 into 0.0.
         return self._sign * _as_number(value, self._score_func) + 0.0
 
     def __repr__(self) -> str:
@@ -83,7 +83,7 @@ class _CalibrationScorer(_BaseScorer):
 
 
 class _InClassOrder:
-    """A fitted classifier that answers with arrays whose columns follow its classes."""
+    """A wrapper of a fitted classifier whose probabilities are arrays with columns in class order."""
 
     def __init__(self, estimator: Any) -> None:
         self._estimator = estimator
@@ -96,10 +96,10 @@ class _InClassOrder:
         return class_probabilities(self._estimator, X)[1]
 
     def shared_by(self, method_caller: Callable[..., Any], X: Any) -> NDArray[Any]:
-        """Predict by way of scikit-learn's helper, which shares the answer among scorers."""
+        """Predict through scikit-learn's helper, which caches the result for several scorers."""
         prob = method_caller(self, "predict_proba", X, pos_label=None)
-        # Another scorer may have asked the classifier itself. A data frame of two classes is then reduced
-        # to a column, whichever that is.
+        # The cached result may come from a scorer that called the unwrapped classifier. scikit-learn then
+        # reduces a data frame of two classes to one column, which may be the wrong one.
         if isinstance(prob, np.ndarray):
             return prob
         if np.ndim(prob) == 1:
@@ -114,13 +114,13 @@ def _as_number(value: Any, metric: Callable[..., Any]) -> float:
     except (TypeError, ValueError):
         pass
     raise TypeError(
-        f"{_name(metric)} must return one number to be a score; it returned {value!r}. "
-        "Pass a function that picks one, or arguments with which the metric returns one."
+        f"{_name(metric)} must return a single number; it returned {value!r}. "
+        "Pass a function that selects one, or arguments with which the metric returns one."
     )
 
 
 def _name(metric: Callable[..., Any]) -> str:
-    """Write a metric as one would type it."""
+    """Return the name of a metric as Python code."""
     if isinstance(metric, functools.partial):
         given = "".join(f", {value!r}" for value in metric.args)
         return f"partial({_name(metric.func)}{given}{_options(metric.keywords)})"
@@ -133,32 +133,32 @@ def _options(given: dict[str, Any]) -> str:
 
 @validate_params({"metric": [callable]})
 def make_calibration_scorer(metric: Callable[..., float], **kwargs: Any) -> Callable[..., float]:
-    """Turn a calibration error into a scorer that scikit-learn can maximise.
+    """Make a scorer from a calibration error.
 
     Parameters
     ----------
     metric : callable
-        A function ``metric(y_true, y_prob, *, labels, sample_weight=None, **kwargs)`` of which lower
-        values are better, such as those of :mod:`clipcal.metrics`.
+        A function ``metric(y_true, y_prob, *, labels, sample_weight=None, **kwargs)`` for which lower is
+        better, such as those of :mod:`clipcal.metrics`.
 
     **kwargs : dict
-        Further arguments of `metric`, such as ``n_bins=10``.
+        Additional arguments of `metric`, such as ``n_bins=10``.
 
     Returns
     -------
     scorer : callable
-        ``scorer(estimator, X, y, *, sample_weight=None)``, the negated error. It works in
-        cross-validation and grid search, alone or among several, and with metadata routing.
+        ``scorer(estimator, X, y, *, sample_weight=None)``, which returns the negated error. It supports
+        cross-validation, grid search, multiple metrics and metadata routing.
 
     Raises
     ------
     TypeError
-        If `metric` cannot be called, or does not take one of the further arguments. The scorer raises it
-        if `metric` does not return one number.
+        If `metric` is not callable or does not accept one of the additional arguments. The scorer raises
+        TypeError if `metric` does not return a single number.
 
     See Also
     --------
-    calibration_scorers : Ready-made scorers by name.
+    calibration_scorers : Predefined scorers by name.
 
     Examples
     --------
@@ -177,12 +177,12 @@ def make_calibration_scorer(metric: Callable[..., float], **kwargs: Any) -> Call
 
 
 def _check_arguments(metric: Callable[..., float], kwargs: dict[str, Any]) -> None:
-    """Refuse now what would fail in every fold, where scikit-learn makes NaN of it."""
-    for name, source in (("labels", "estimator.classes_"), ("sample_weight", "what it is called with")):
+    """Raise errors early that would occur in every fold, where scikit-learn converts them to NaN."""
+    for name, source in (("labels", "estimator.classes_"), ("sample_weight", "its own sample_weight")):
         if name in kwargs:
             raise TypeError(
-                f"make_calibration_scorer takes no {name}: the scorer passes {source} to the metric, which "
-                "differs from fold to fold. Leave it out."
+                f"make_calibration_scorer does not accept {name}: the scorer passes {source} to the metric, "
+                f"which differs between folds. Omit {name}."
             )
     try:
         signature = inspect.signature(metric)
@@ -194,7 +194,7 @@ def _check_arguments(metric: Callable[..., float], kwargs: dict[str, Any]) -> No
         raise TypeError(
             f"{_name(metric)} cannot be called as metric(y_true, y_prob, labels=..."
             f"{''.join(f', {name}=...' for name in kwargs)}): {error}. "
-            f"It takes {', '.join(signature.parameters)}."
+            f"Its parameters are {', '.join(signature.parameters)}."
         ) from error
 
 
@@ -208,32 +208,32 @@ nll_scorer = make_calibration_scorer(negative_log_likelihood)
 
 
 def calibration_scorers() -> dict[str, Callable[..., float]]:
-    """Return the scorers of this module by name, to be passed as ``scoring``.
+    """Return the predefined scorers by name, to be passed as ``scoring``.
 
-    Together they cost one call of ``predict_proba`` a fold.
+    All scorers share one call of ``predict_proba`` per fold.
 
     Returns
     -------
     scorers : dict of str to callable
-        Under ``"ece"``, ``"ace"``, ``"mce"``, ``"classwise_ece"``, ``"smooth_ece"``, ``"brier"`` and
-        ``"nll"``. All of them return negated values. Dictionary and scorers are new ones at each call, so
-        they can be changed.
+        The keys are ``"ece"``, ``"ace"``, ``"mce"``, ``"classwise_ece"``, ``"smooth_ece"``, ``"brier"``
+        and ``"nll"``. All scorers return negated values. Each call returns new objects, which can be
+        modified.
 
     See Also
     --------
-    make_calibration_scorer : A scorer with other arguments, such as a number of bins.
+    make_calibration_scorer : Make a scorer with other arguments, such as a number of bins.
     cross_val_calibration_error : One value from all folds, which is less biased than their mean.
 
     Notes
     -----
-    ``"ace"`` shares out each test fold over 15 bins, and does not warn if that leaves few rows in each.
+    ``"ace"`` uses 15 bins in each test fold, and does not warn if there are few rows per bin.
 
-    Select models by ``"nll"`` or ``"brier"``, and report the others: a model that always answers with
-    the class frequencies has no calibration error.
+    Select models by ``"nll"`` or ``"brier"``, and report the others: a model that always predicts the class
+    frequencies has no calibration error.
 
-    ``"classwise_ece"``, ``"brier"`` and ``"nll"`` need the probability of each true class. They refuse
-    a test fold with a class that was not trained on, which cross-validation turns into NaN and a
-    warning; stratified folds avoid it. The others count such rows as wrong.
+    ``"classwise_ece"``, ``"brier"`` and ``"nll"`` need the probability of each true class. They raise an
+    error if a test fold has a class that is not in the training fold, which cross-validation converts to
+    NaN and a warning. Stratified folds avoid this. The other scorers count such rows as wrong.
 
     Examples
     --------
@@ -280,11 +280,10 @@ def cross_val_calibration_error(
     params: dict[str, Any] | None = None,
     n_jobs: int | None = None,
 ) -> float:
-    """Compute a calibration error once, from the pooled out-of-fold probabilities.
+    """Compute a calibration error from the pooled out-of-fold probabilities.
 
-    Binned errors are biased upwards when rows are few, so averaging them over folds overstates the
-    error: a calibrated model with 1000 rows shows about 0.03 in one piece and 0.07 as the mean of five
-    folds. Pooling first avoids that.
+    Binned errors are biased upwards if there are few rows, so their mean over folds overstates the error: for
+    a calibrated model with 1000 rows it is about 0.07 with five folds, and about 0.03 with pooled rows.
 
     Parameters
     ----------
@@ -292,32 +291,32 @@ def cross_val_calibration_error(
         The classifier; clones of it are fitted.
 
     X : indexable of length n_samples
-        Whatever `estimator` accepts: an array, a data frame, a list of images or of paths.
+        Input of `estimator`: an array, a data frame, a list of images or of paths.
 
     y : array-like of shape (n_samples,)
         True labels.
 
     cv : int, cross-validation generator or iterable, default=5
-        The splits. A class that an estimator does not know gets probability 0 in that fold; rows that
-        are tested more than once count each time.
+        The splits. A class that is missing in the training fold gets probability 0 in the test fold. Rows
+        that are in several test folds count several times.
 
     groups : array-like of shape (n_samples,), default=None
         Group labels, for splitters that use them.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights of the rows in `metric`. The fits do not see them: for that, pass them in `params` too. Rows
-        of weight 0 are left out of everything, as if they had not been passed.
+        Weights of the rows in `metric`. They are not used in fitting; pass them in `params` as well for
+        that. Rows of weight 0 are dropped before splitting.
 
     metric : callable, default=expected_calibration_error
-        A function ``metric(y_true, y_prob, *, labels, sample_weight=None)``. Bind further arguments with
-        ``functools.partial(expected_calibration_error, n_bins=10)``. Its `labels` are all classes that
-        are in `y` or known to an estimator.
+        A function ``metric(y_true, y_prob, *, labels, sample_weight=None)``. Bind other arguments with
+        ``functools.partial(expected_calibration_error, n_bins=10)``. It is called with `labels` that are
+        all classes of `y` and of the fitted estimators.
 
     params : dict, default=None
-        Further arguments of ``estimator.fit``. Those of length n_samples are split like `X`.
+        Additional arguments of ``estimator.fit``. Those of length n_samples are split like `X`.
 
     n_jobs : int, default=None
-        How many folds are fitted at a time; see scikit-learn's glossary.
+        Number of folds that are fitted in parallel; see scikit-learn's glossary.
 
     Returns
     -------
@@ -327,7 +326,7 @@ def cross_val_calibration_error(
     Raises
     ------
     ValueError
-        If `y` has missing values, or an estimator's classes are of another kind than `y`.
+        If `y` has missing values, or if the classes of an estimator are of another kind than `y`.
 
     See Also
     --------
@@ -357,7 +356,7 @@ def cross_val_calibration_error(
         delayed(_out_of_fold)(clone(estimator), X, y, train, test, params) for train, test in splits
     )
     tested = np.concatenate([np.arange(len(labels))[test] for _, test in splits])
-    # A metric that knows no weights can still be used without them.
+    # Metrics without a sample_weight parameter are supported if no weights are given.
     weight = {} if sample_weight is None else {"sample_weight": np.asarray(sample_weight)[tested]}
     classes, prob = _pool(labels, folds)
     return metric(labels[tested], prob, labels=classes, **weight)
@@ -375,7 +374,7 @@ def _out_of_fold(
 def _pool(
     y: NDArray[Any], folds: list[tuple[NDArray[Any], NDArray[Any]]]
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Give all folds a column for each class that any of them or `y` knows."""
+    """Stack the probabilities of all folds, with a column for each class of `y` and of any fold."""
     for known, _ in folds:
         check_same_kind(y, known, ("y", "estimator.classes_"))
     classes = np.unique(np.concatenate([y, *(known for known, _ in folds)]))

@@ -1,4 +1,4 @@
-"""How well confidence ranks the predictions: errors that remain when the least confident are set aside."""
+"""Selective prediction: the error rate of the most confident predictions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RiskCoverageCurve(NamedTuple):
 
 
 class _Blocks(NamedTuple):
-    """Rows of equal confidence taken together, the most confident first."""
+    """Rows grouped by equal confidence, in decreasing order of confidence."""
 
     weight: Floats
     errors: Floats  # weight of the wrong rows
@@ -40,7 +40,7 @@ def risk_coverage_curve(
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> RiskCoverageCurve:
-    """Compute the error rate among the rows whose confidence reaches a threshold, for every threshold.
+    """Compute the error rate among rows whose confidence is at least a threshold, for all thresholds.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ def risk_coverage_curve(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -61,13 +61,13 @@ def risk_coverage_curve(
     -------
     curve : RiskCoverageCurve
         A named tuple ``(coverage, risk, threshold)`` of arrays of shape (n_thresholds,). `threshold`
-        holds the distinct confidences in falling order, `coverage` the share of rows at least as
-        confident, in (0, 1] and rising to 1, and `risk` the share of errors among those.
+        holds the distinct confidences in decreasing order, `coverage` the fraction of rows at least as
+        confident, which increases to 1, and `risk` the error rate of these rows.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     See Also
     --------
@@ -106,9 +106,9 @@ def area_under_risk_coverage(
 ) -> float:
     """Compute the area under the risk-coverage curve (AURC), or its excess over the best ranking (E-AURC).
 
-    Rows are taken in falling order of confidence. The area is the mean over rows of the error rate up
-    to and including the row. Only the order of the confidences counts, not their values, so the number
-    says whether confidence can tell right from wrong, and nothing about calibration.
+    Rows are sorted by decreasing confidence. The area is the mean over rows of the error rate up to and
+    including the row. It depends only on the order of the confidences: it measures how well confidence
+    separates correct from wrong predictions, not calibration.
 
     Parameters
     ----------
@@ -119,16 +119,16 @@ def area_under_risk_coverage(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Weights, finite and non-negative. Whole numbers count as repetitions of the row. Of other
-        weights only the ratios count: they are scaled to sum to the number of rows.
+        Weights, finite and non-negative. Integer weights count as repetitions of the row. Other weights
+        are scaled to sum to the number of rows, so only their ratios matter.
 
     excess : bool, default=False
-        Whether to subtract the area of the best order, in which all wrong rows come last. The result is
-        0 for a perfect ranking, whatever the error rate.
+        Whether to subtract the area of the optimal order, in which all wrong rows come last. The result is
+        0 for a perfect ranking, for any error rate.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def area_under_risk_coverage(
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     See Also
     --------
@@ -146,11 +146,11 @@ def area_under_risk_coverage(
 
     Notes
     -----
-    Rows of equal confidence have no order of their own. Their errors are spread evenly over them, which
-    is the mean over all orders, so the area does not depend on how the rows are arranged.
+    Errors of rows of equal confidence are distributed evenly over these rows. This is the mean over all
+    orders, so the area does not depend on the order of the input.
 
-    Temperature scaling can change this number when there are more than two classes, since it may swap
-    the confidences of two rows.
+    With more than two classes, temperature scaling can change this number, since it may swap the order of
+    two confidences.
 
     References
     ----------
@@ -195,14 +195,14 @@ def _blocks(top_label: TopLabel) -> _Blocks:
 def _area(weight: Floats, errors: Floats) -> float:
     """Return the mean, over units of weight, of the error rate up to that unit.
 
-    In a block that follows N units with E errors, and has error rate e, the k-th unit has the risk
-    (E + k e) / (N + k) = e + (E - N e) / (N + k). A sum of reciprocals is a difference of digammas,
-    which is also defined for parts of a unit.
+    The k-th unit of a block with error rate e, after N units with E errors, has the risk
+    (E + k e) / (N + k) = e + (E - N e) / (N + k). The sum of reciprocals is a difference of digamma
+    functions, which extends it to fractional weights.
     """
     weight, errors = weight[weight > 0], errors[weight > 0]
     after = np.cumsum(weight)
     before, errors_before = after - weight, np.cumsum(errors) - errors
-    # A single unit needs no difference, and gets the exact value.
+    # For a single unit, use the exact reciprocal.
     reciprocals = np.where(weight == 1.0, 1.0 / after, digamma(after + 1.0) - digamma(before + 1.0))
     total = errors + (errors_before - before * errors / weight) * reciprocals
     return float(total.sum() / after[-1])

@@ -1,4 +1,4 @@
-"""The calibration error without bins: residuals are smoothed by a kernel whose width the data choose."""
+"""The smooth calibration error, which smooths residuals with a kernel instead of binning them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["SmoothCalibrationCurve", "smooth_calibration_curve", "smooth_calibra
 Floats = NDArray[np.float64]
 
 _BANDWIDTH: dict[str, list[Any]] = {"bandwidth": [Interval(Real, 1e-4, None, closed="left"), None]}
-# The bandwidth is not chosen below this; the error itself is then no larger.
+# Lower limit of the automatic bandwidth.
 _SMALLEST_CHOICE = 1e-3
-# Halvings of (0.001, 1): the bandwidth is found to 1e-6.
+# Bisection steps on (0.001, 1), which give the bandwidth to 1e-6.
 _N_HALVINGS = 20
-# Nodes of the grid for each bandwidth. Moving a row to its two neighbouring nodes then changes the error
-# by less than 3e-5.
+# Grid nodes per bandwidth. Splitting a row between its two neighbouring nodes changes the error by less
+# than 3e-5.
 _NODES_PER_BANDWIDTH = 64
 _FEWEST_CELLS = 512
 
 
 class SmoothCalibrationCurve(NamedTuple):
-    """Residuals and rows, both smoothed over confidence."""
+    """Smoothed residuals and density of the rows, as functions of confidence."""
 
     confidence: Floats
     residual: Floats
@@ -68,9 +68,9 @@ def smooth_calibration_error(
 ) -> float | tuple[float, float]:
     """Compute the smooth calibration error (smECE) of the predicted class.
 
-    Each row's confidence minus correctness is spread over [0, 1] by a Gaussian that is reflected at
-    both ends; the error is the mean absolute height of their sum. There is no number of bins to choose
-    and no edge to fall on. The default bandwidth is the one that equals the error which it gives.
+    The residuals (confidence minus correctness) are smoothed over [0, 1] by a Gaussian kernel that is
+    reflected at both ends; the error is the mean absolute value of the result. There are no bins or
+    edges. The default bandwidth is the one that equals its own error.
 
     Parameters
     ----------
@@ -81,18 +81,18 @@ def smooth_calibration_error(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
 
     bandwidth : float, default=None
-        Standard deviation of the Gaussian, at least 0.0001. By default it is found from the data, and is
-        at least 0.001.
+        Standard deviation of the Gaussian, at least 0.0001. By default, it is determined from the data, and
+        is at least 0.001.
 
     return_bandwidth : bool, default=False
-        Whether to return the bandwidth too.
+        Whether to return the bandwidth as well.
 
     Returns
     -------
@@ -100,25 +100,25 @@ def smooth_calibration_error(
         A fraction in [0, 1].
 
     bandwidth : float
-        The one that was used; only if `return_bandwidth` is true.
+        The bandwidth that was used. Only returned if `return_bandwidth` is true.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     See Also
     --------
-    smooth_calibration_curve : The function whose mean height this is.
-    expected_calibration_error : The same idea with bins.
+    smooth_calibration_curve : The function whose mean absolute value is the error.
+    expected_calibration_error : The error with bins.
 
     Notes
     -----
-    The error never rises with the bandwidth, and never falls below the absolute value of
+    The error does not increase with the bandwidth, and is at least the absolute value of
     :func:`mean_confidence_gap`. It is computed on a grid by a cosine transform, within 0.0001 of the
-    exact integral. Rows at exactly 0 or 1 count in full, which other programs may not do.
+    exact integral. Rows with confidence 0 or 1 have full weight, unlike in some other implementations.
 
-    Like the binned errors it is biased upwards when rows are few, though less.
+    The error is biased upwards if there are few rows, but less than binned errors.
 
     References
     ----------
@@ -149,10 +149,10 @@ def smooth_calibration_curve(
     sample_weight: ArrayLike | None = None,
     bandwidth: float | None = None,
 ) -> SmoothCalibrationCurve:
-    """Compute residuals and density of the rows as smooth functions of confidence.
+    """Compute the residuals and the density of the rows as smooth functions of confidence.
 
-    Where the density is not negligible, ``confidence - residual / density`` estimates the accuracy of
-    predictions of that confidence.
+    Where the density is not negligible, ``confidence - residual / density`` estimates the accuracy at that
+    confidence.
 
     Parameters
     ----------
@@ -163,29 +163,28 @@ def smooth_calibration_curve(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
 
     bandwidth : float, default=None
-        Standard deviation of the Gaussian, at least 0.0001. By default that of
+        Standard deviation of the Gaussian, at least 0.0001. By default, that of
         :func:`smooth_calibration_error`.
 
     Returns
     -------
     curve : SmoothCalibrationCurve
         A named tuple ``(confidence, residual, density, bandwidth)``. The first three are arrays of
-        shape (n_points,): equally spaced confidences from 0 to 1, the smoothed confidence minus
-        correctness (positive where the model claims too much), and the smoothed density of the rows,
-        which integrates to 1. The integral of the residual's absolute value is the smooth calibration
-        error.
+        shape (n_points,): equally spaced confidences from 0 to 1, the smoothed residual (positive where the
+        model is over-confident), and the smoothed density of the rows, which integrates to 1. The integral
+        of the absolute residual is the smooth calibration error.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     See Also
     --------
@@ -206,13 +205,13 @@ def smooth_calibration_curve(
         bandwidth = residual.fixed_point()
     rows = _Smoother(top_label, bandwidth, np.ones(len(top_label.weight)))
     height = residual.at(bandwidth)
-    # Far from all rows, rounding leaves tiny negative values.
+    # Rounding may give tiny negative values where there are no rows.
     density = np.maximum(rows.at(bandwidth), 0.0)
     return SmoothCalibrationCurve(np.linspace(0.0, 1.0, len(height)), height, density, float(bandwidth))
 
 
 def smooth_top_label(top_label: TopLabel, bandwidth: float | None = None) -> tuple[float, float]:
-    """Return the error and the bandwidth of rows that have been checked already."""
+    """Return the error and the bandwidth for validated rows."""
     smoother = _Smoother(top_label, bandwidth, top_label.confidence - top_label.correct)
     if bandwidth is None:
         bandwidth = smoother.fixed_point()
@@ -220,18 +219,19 @@ def smooth_top_label(top_label: TopLabel, bandwidth: float | None = None) -> tup
 
 
 class _Smoother:
-    """Values of the rows, spread over [0, 1] by reflected Gaussians of any width.
+    """Values of the rows, smoothed over [0, 1] by reflected Gaussian kernels of any bandwidth.
 
     A Gaussian reflected at 0 and 1 is the sum over k of ``cos(pi k t) cos(pi k c) exp(-(pi k s)^2 / 2)``,
-    with factor 2 for k > 0. So one cosine transform of the values serves all widths s, nothing is cut
-    off at the ends, and width only decides how many terms matter.
+    with a factor of 2 for k > 0. One cosine transform of the values is therefore used for all bandwidths s,
+    and no mass is lost at the ends.
     """
 
     def __init__(self, top_label: TopLabel, bandwidth: float | None, values: Floats) -> None:
-        # One grid for all but the narrowest, so that a bandwidth given by hand yields what the search saw.
+        # Bandwidths of at least _SMALLEST_CHOICE share one grid, so that passing the automatic bandwidth
+        # explicitly gives the same error.
         n_cells = _cells(_SMALLEST_CHOICE if bandwidth is None else min(bandwidth, _SMALLEST_CHOICE))
         mass = _on_grid(top_label.confidence, top_label.weight * values, n_cells) / top_label.weight.sum()
-        # This transform halves the two end nodes.
+        # The DCT of type 1 weights the two end nodes by one half.
         mass[[0, -1]] *= 2.0
         self._cosines = dct(mass, type=1) / 2.0
         self._mean = float(self._cosines[0])
@@ -251,11 +251,11 @@ class _Smoother:
         """Return the mean absolute value of the function (trapezoidal rule)."""
         height = np.abs(self.at(bandwidth))
         mean = (height.sum() - (height[0] + height[-1]) / 2.0) / (len(height) - 1)
-        # No function's mean absolute value is below its absolute mean; rounding must not say otherwise.
+        # The mean absolute value is at least the absolute mean; enforce this against rounding errors.
         return float(min(max(mean, abs(self._mean)), 1.0))
 
     def fixed_point(self) -> float:
-        """Return the bandwidth that equals its error, or the smallest that is allowed."""
+        """Return the bandwidth that equals its error, or the lower limit."""
         low, high = _SMALLEST_CHOICE, 1.0
         if self.error(low) <= low:
             return low
@@ -269,13 +269,13 @@ class _Smoother:
 
 
 def _cells(bandwidth: float) -> int:
-    """Return a power of two of cells that resolve a bandwidth."""
+    """Return the number of grid cells, a power of two, for a bandwidth."""
     wanted = max(_FEWEST_CELLS, int(np.ceil(_NODES_PER_BANDWIDTH / bandwidth)))
     return 1 << (wanted - 1).bit_length()
 
 
 def _on_grid(position: Floats, mass: Floats, n_cells: int) -> Floats:
-    """Divide each mass between the two nodes next to it, so that total and mean position are kept."""
+    """Split each mass between its two neighbouring nodes, which preserves total and mean position."""
     scaled = position * n_cells
     left = np.minimum(scaled.astype(np.intp), n_cells - 1)
     share = scaled - left

@@ -1,4 +1,4 @@
-"""Everything about one model's probabilities in one flat record."""
+"""The main metrics of one model as a flat record."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def summary(
     random_state: int | np.random.RandomState | None = None,
     name: str | None = None,
 ) -> dict[str, Any]:
-    """Compute the usual numbers about one model's probabilities, and how sure they are.
+    """Compute the main metrics of the probabilities of one model, with confidence intervals.
 
-    The record is flat, so a list of them, one a model, is a table: ``pandas.DataFrame(records)``.
+    The record is flat, so a list of records makes a table: ``pandas.DataFrame(records)``.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def summary(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -69,30 +69,30 @@ def summary(
         Number of draws for the interval and the test, at least 99.
 
     random_state : int, RandomState instance or None, default=None
-        Seed of the draws.
+        Random number generator or seed for the draws.
 
     name : str, default=None
-        What the model is called; it becomes the first entry.
+        Name of the model; if given, it is the first entry of the record.
 
     Returns
     -------
     record : dict
-        Numbers by name. About the rows: ``n_samples``. About the first choice: ``accuracy``, ``confidence``
-        (its mean), ``gap`` (confidence minus accuracy) with ``gap_low`` and ``gap_high``, ``ece`` with
-        ``ece_low`` and ``ece_high`` (95 % intervals), ``ece_floor`` (what chance alone gives a calibrated
-        model), ``ece_pvalue`` (small if the model is not calibrated), ``over`` and ``under`` (the two parts
-        of the error), ``mce``, ``ace``, ``smooth_ece`` and ``aurc``. About all classes: ``classwise_ece``,
-        ``brier`` and ``nll``; these three are None if `y_true` holds a label without a column.
+        Values by name: ``n_samples``; for the predicted class, ``accuracy``, ``confidence`` (the mean),
+        ``gap`` (confidence minus accuracy) with ``gap_low`` and ``gap_high``, ``ece`` with ``ece_low`` and
+        ``ece_high`` (95 % intervals), ``ece_floor`` (mean of a calibrated model by chance), ``ece_pvalue``
+        (small if the model is not calibrated), ``over`` and ``under`` (the two parts of ``ece``), ``mce``,
+        ``ace``, ``smooth_ece`` and ``aurc``; for all classes, ``classwise_ece``, ``brier`` and ``nll``.
+        The last three are None if a label in `y_true` has no column.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
 
     See Also
     --------
-    calibration_interval : How the intervals are made.
-    compare_calibration : Whether two models differ.
+    calibration_interval : Confidence intervals of the error and the gap.
+    compare_calibration : Comparison of two models.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def summary(
     generator = check_random_state(random_state)
     reading = read_input(y_true, y_prob, labels=labels, sample_weight=sample_weight)
     reading.warn_of_row_sums()
-    # The metrics take a reading for probabilities, so that all is checked and warned of once.
+    # Metrics accept a Reading in place of probabilities, so that input is validated only once.
     data: Any = (reading.y, reading)
     top_label = reading.top_label
     bins = bin_top_label(top_label, n_bins=n_bins)
@@ -119,7 +119,7 @@ def summary(
     return {
         **({} if name is None else {"name": name}),
         "n_samples": bins.n_samples,
-        # Rounds numerator and denominator alike, so that no mean leaves the range of its values.
+        # np.average stays within the range of its values despite rounding.
         "accuracy": float(np.average(top_label.correct, weights=top_label.weight)),
         "confidence": float(np.average(top_label.confidence, weights=top_label.weight)),
         "gap": gap.estimate,

@@ -1,4 +1,4 @@
-"""The calibration error over as many bins as keep the accuracy rising."""
+"""The calibration error with the largest number of bins for which accuracy is monotone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["sweep_calibration_error"]
 
 Ints = NDArray[np.int64]
 
-# Numbers of bins are tried together, up to this many cuts at a time.
+# Several numbers of bins are tried at once, up to this number of cuts.
 _CUTS_AT_A_TIME = 2**17
 
 
@@ -27,12 +27,11 @@ def sweep_calibration_error(
     sample_weight: ArrayLike | None = None,
     norm: Literal["l1", "l2"] = "l1",
 ) -> float:
-    """Compute the calibration error over the largest number of bins that keeps the accuracy rising.
+    """Compute the calibration error with the largest number of bins for which accuracy is monotone.
 
-    The number of bins, which the other errors leave to the user, follows from the data. Bins hold equal
-    numbers of rows; 2, 3, ... bins are tried until the accuracy falls from one bin to the next, and the
-    last number before that is taken. Equal confidences always share a bin, so the value does not depend
-    on the order of the rows.
+    The number of bins is determined from the data. Bins have equal numbers of rows; 2, 3, ... bins are tried
+    until the accuracy decreases from one bin to the next, and the last number before that is used. Equal
+    confidences always share a bin, so the value does not depend on the order of the rows.
 
     Parameters
     ----------
@@ -43,14 +42,14 @@ def sweep_calibration_error(
         Predicted probabilities in [0, 1]. A 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-        of `y_true`, provided that there are as many as columns.
+        The label of each column, usually ``estimator.classes_``. By default, the sorted unique values
+        of `y_true`, which must match the number of columns.
 
     sample_weight : None
-        Refused: bins hold equal numbers of rows. It is here so that a caller who passes weights is told.
+        Not supported, since bins have equal numbers of rows. Other values raise an error.
 
     norm : {"l1", "l2"}, default="l1"
-        Mean absolute or root mean square gap. The authors' code takes ``"l2"``.
+        Mean absolute or root mean square gap. The code of [1]_ uses ``"l2"``.
 
     Returns
     -------
@@ -60,8 +59,8 @@ def sweep_calibration_error(
     Raises
     ------
     ValueError
-        If `sample_weight` is given, or if the input is empty, holds NaN or infinity, is no probability,
-        or does not fit together.
+        If `sample_weight` is given, or if the input is empty, has NaN, infinite or out-of-range values, or
+        inconsistent shapes or labels.
 
     See Also
     --------
@@ -69,8 +68,8 @@ def sweep_calibration_error(
 
     Notes
     -----
-    The estimate is less biased than those with a fixed number of bins where accuracy does rise with
-    confidence. Where it does not, the sweep stops early and hides what happens inside its few bins.
+    The estimate is less biased than those with a fixed number of bins if accuracy increases with
+    confidence. If it does not, the sweep stops at a few wide bins, in which gaps may cancel.
 
     References
     ----------
@@ -87,8 +86,8 @@ def sweep_calibration_error(
     """
     if sample_weight is not None:
         raise ValueError(
-            "sweep_calibration_error takes no sample_weight: its bins hold equal numbers of rows. Leave the "
-            "weights out, or use adaptive_calibration_error."
+            "sweep_calibration_error does not support sample_weight: its bins have equal numbers of rows. "
+            "Omit the weights, or use adaptive_calibration_error."
         )
     confidence, correct, _ = read_top_label(y_true, y_prob, labels=labels)
     order = np.argsort(confidence, kind="stable")
@@ -112,25 +111,25 @@ def _distinct(ordered: Ints) -> Ints:
 
 
 def _block_ends(ordered: NDArray[np.float64]) -> Ints:
-    """Return, for each number of leading rows, how many they are once ties are completed."""
+    """Return, for each number of leading rows, that number extended to the end of the last tie."""
     last = np.append(np.flatnonzero(np.diff(ordered) > 0), len(ordered) - 1)
     ends = np.concatenate([[0], last + 1])
     return np.append(0, np.repeat(ends[1:], np.diff(ends)))
 
 
 def _cuts(step: Ints, n_bins: Ints | int, block_end: Ints) -> Ints:
-    """Return how many rows lie in the first `step` of `n_bins` bins."""
+    """Return the number of rows in the first `step` of `n_bins` bins."""
     return block_end[-(-step * (len(block_end) - 1) // n_bins)]
 
 
 def _most_rising_bins(hits: Ints, block_end: Ints) -> int:
-    """Return the last number of bins before the accuracy falls from one to the next."""
+    """Return the last number of bins before the accuracy decreases from one bin to the next."""
     n_rows = len(hits) - 1
     blocks = _distinct(block_end)
     if not _falls(hits, blocks).any():
         return max(1, n_rows - 1)
-    # Below the first hit and above the last miss nothing can fall; on nearly perfect predictions, which
-    # are swept the furthest, little is left between.
+    # Accuracy cannot decrease below the first correct row or above the last wrong one. Restricting the
+    # search to the rows between makes nearly perfect predictions, with their long sweeps, fast.
     block_hits, block_size = np.diff(hits[blocks]), np.diff(blocks)
     low = blocks[np.flatnonzero(block_hits > 0)[0]]
     high = blocks[np.flatnonzero(block_hits < block_size)[-1] + 1]
@@ -153,6 +152,6 @@ def _most_rising_bins(hits: Ints, block_end: Ints) -> int:
 
 
 def _falls(hits: Ints, cuts: Ints) -> NDArray[np.bool_]:
-    """Tell where, between consecutive cuts, the share of hits is lower than just before."""
+    """Return whether the accuracy between consecutive cuts is lower than between the previous ones."""
     share, size = np.diff(hits[cuts]), np.diff(cuts)
     return share[:-1] * size[1:] > share[1:] * size[:-1]

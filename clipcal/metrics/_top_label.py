@@ -1,7 +1,4 @@
-"""From labels and probabilities to what calibration is measured on.
-
-Every metric, scorer and plot reads its input here, so all of them accept and refuse the same things.
-"""
+"""Validation of labels and probabilities, shared by all metrics, scorers and plots."""
 
 from __future__ import annotations
 
@@ -27,14 +24,14 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-# A float16 softmax misses a row sum of 1 by 4e-4.
+# Row sums of a float16 softmax differ from 1 by up to 4e-4.
 _ROW_SUM_TOLERANCE = 1e-3
-# What reads all columns would count the surplus itself as an error.
+# Metrics over all classes would count a larger difference as error.
 _ROW_SUM_LIMIT = 1e-2
 
 
 class TopLabel(NamedTuple):
-    """What the model said about its first choice, row by row (rows of weight zero are left out)."""
+    """Confidence, correctness (0 or 1) and weight of each row; rows of weight zero are dropped."""
 
     confidence: Floats
     correct: Floats
@@ -42,23 +39,23 @@ class TopLabel(NamedTuple):
 
 
 class ClassProbabilities(NamedTuple):
-    """What the model said about every class, row by row (rows of weight zero are left out)."""
+    """Probabilities of all classes for each row; rows of weight zero are dropped."""
 
-    labels: NDArray[Any]  # one a column, in the caller's order
-    prob: NDArray[np.floating]  # (n_samples, n_classes), in the caller's order and precision
+    labels: NDArray[Any]  # one per column, in the order of the input
+    prob: NDArray[np.floating]  # (n_samples, n_classes), with the order and precision of the input
     true_column: NDArray[np.intp]
     weight: Floats
 
 
 class Reading(NamedTuple):
-    """Input that has been checked; the readers below take it in place of probabilities."""
+    """Validated input; the functions below accept it in place of probabilities."""
 
-    y: NDArray[Any]  # of the rows that count, as are the next two
+    y: NDArray[Any]  # rows of positive weight only, like weight and scan
     weight: Floats
     scan: Scan
     columns: Columns
-    prob: NDArray[np.floating]  # of all rows, as they came
-    rows: NDArray[np.intp] | None  # which of them count; None if all do
+    prob: NDArray[np.floating]  # all rows of the input
+    rows: NDArray[np.intp] | None  # rows of positive weight; None for all
 
     @property
     def top_label(self) -> TopLabel:
@@ -75,22 +72,23 @@ class Reading(NamedTuple):
         return np.clip(forecast, 0.0, 1.0, out=forecast)
 
     def check_row_sums(self, *, warn: bool = True) -> None:
-        """Refuse rows whose sum an error over all classes would count as an error, and warn of others."""
+        """Raise an error for row sums that are far from 1, and warn of smaller differences."""
         worst = self.scan.worst_row_sum
         if worst > _ROW_SUM_LIMIT:
             raise ValueError(
-                f"The rows of y_prob must sum to 1, but one misses it by {worst:.3g}. "
+                f"The rows of y_prob must sum to 1, but the sum of one differs by {worst:.3g}. "
                 "Divide each row by its sum: y_prob / y_prob.sum(axis=1, keepdims=True)."
             )
         if warn:
-            self.warn_of_row_sums("The probabilities are used as they are")
+            self.warn_of_row_sums("The probabilities are used unchanged")
 
-    def warn_of_row_sums(self, consequence: str = "The confidences are used as they are") -> None:
+    def warn_of_row_sums(self, consequence: str = "The confidences are used unchanged") -> None:
         """Warn of rows that do not sum to 1."""
         if self.scan.worst_row_sum > _ROW_SUM_TOLERANCE:
             warn_caller(
-                f"The rows of y_prob should sum to 1, but one misses it by {self.scan.worst_row_sum:.3g}. "
-                f"{consequence}; divide each row by its sum if that is not what you mean."
+                "The rows of y_prob should sum to 1, but the sum of one differs by "
+                f"{self.scan.worst_row_sum:.3g}. {consequence}; divide each row by its sum if this is not "
+                "intended."
             )
 
 
@@ -101,19 +99,19 @@ def read_top_label(
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> TopLabel:
-    """Check the input of a top-label metric and reduce it to confidence, correctness and weight.
+    """Validate the input of a top-label metric and reduce it to confidence, correctness and weight.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
-        True labels. A label that is not in `labels` is legal and counts as a wrong prediction.
+        True labels. A label that is not in `labels` counts as a wrong prediction.
 
     y_prob : array-like of shape (n_samples, n_classes) or (n_samples,), or Reading
-        Probabilities; a 1-D array holds those of the second of two classes. With a `Reading` the other
-        arguments are not looked at, and nothing is warned of again.
+        Probabilities; a 1-D array holds those of the second of two classes. With a `Reading`, the other
+        arguments are ignored, and warnings are not repeated.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column. By default the sorted distinct values of `y_true`.
+        The label of each column. By default, the sorted unique values of `y_true`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -126,7 +124,7 @@ def read_top_label(
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
     """
     if isinstance(y_prob, Reading):
         return y_prob.top_label
@@ -142,7 +140,7 @@ def read_class_probabilities(
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> ClassProbabilities:
-    """Check the input of a metric that looks at the probability of every class.
+    """Validate the input of a metric over the probabilities of all classes.
 
     Parameters
     ----------
@@ -150,11 +148,11 @@ def read_class_probabilities(
         True labels, all of them in `labels`.
 
     y_prob : array-like of shape (n_samples, n_classes) or (n_samples,), or Reading
-        Probabilities; a 1-D array holds those of the second of two classes. With a `Reading` the other
-        arguments are not looked at, and nothing is warned of again.
+        Probabilities; a 1-D array holds those of the second of two classes. With a `Reading`, the other
+        arguments are ignored, and warnings are not repeated.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column. By default the sorted distinct values of `y_true`.
+        The label of each column. By default, the sorted unique values of `y_true`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -162,14 +160,14 @@ def read_class_probabilities(
     Returns
     -------
     classes : ClassProbabilities
-        Labels and probabilities in the order and in the precision that they came in (use
-        :func:`row_blocks` to walk them in float64), the column of each true label, and weights.
+        Labels and probabilities with the order and precision of the input (use :func:`row_blocks` to
+        iterate over them in float64), the column of each true label, and weights.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, does not fit together, or holds
-        a true label without a column, or if a row's sum is further than 0.01 from 1.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels,
+        if a true label has no column, or if the sum of a row differs from 1 by more than 0.01.
     """
     if isinstance(y_prob, Reading):
         reading = y_prob
@@ -178,8 +176,7 @@ def read_class_probabilities(
     true_column = find_columns(
         reading.y,
         reading.columns,
-        "This number needs the probability of each true class; leave these rows out, or use a top-label "
-        "metric.",
+        "This metric needs the probability of each true class. Drop these rows, or use a top-label metric.",
     )
     reading.check_row_sums(warn=reading is not y_prob)
     prob = reading.prob if reading.rows is None else reading.prob[reading.rows]
@@ -196,7 +193,7 @@ def read_input(
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> Reading:
-    """Check all there is to check without a word about row sums; rows of weight zero are not looked at.
+    """Validate labels, probabilities and weights, except row sums; rows of weight zero are ignored.
 
     Parameters
     ----------
@@ -207,7 +204,7 @@ def read_input(
         Probabilities; a 1-D array holds those of the second of two classes.
 
     labels : array-like of shape (n_classes,), default=None
-        The label of each column. By default the sorted distinct values of `y_true`.
+        The label of each column. By default, the sorted unique values of `y_true`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights, finite and non-negative.
@@ -215,12 +212,12 @@ def read_input(
     Returns
     -------
     reading : Reading
-        What was found.
+        The validated input.
 
     Raises
     ------
     ValueError
-        If the input is empty, holds NaN or infinity, is no probability, or does not fit together.
+        If the input is empty, has NaN, infinite or out-of-range values, or inconsistent shapes or labels.
     """
     all_labels, prob = read_matrix(y_true, y_prob, "y_prob")
     rows, weight = read_weight(sample_weight, len(all_labels))
@@ -232,20 +229,20 @@ def read_input(
 def row_blocks(
     prob: NDArray[np.floating], block_entries: int = BLOCK_ENTRIES
 ) -> Iterator[tuple[slice, Floats]]:
-    """Walk a matrix of probabilities in blocks of rows that fit the cache, in float64 and in [0, 1].
+    """Iterate over probabilities in blocks of rows that fit the cache, as float64 in [0, 1].
 
     Parameters
     ----------
     prob : ndarray of shape (n_samples, n_classes)
-        Probabilities that have been checked.
+        Validated probabilities.
 
     block_entries : int, default=131072
-        About how many entries a block holds.
+        Approximate number of entries per block.
 
     Yields
     ------
     rows : slice
-        Where the block stands.
+        Rows of the block.
 
     block : ndarray of shape (n_rows, n_classes)
         A copy of these rows in C order, clipped to [0, 1].

@@ -1,4 +1,4 @@
-"""The definition of a bin: edges, ties, weights, and what is refused."""
+"""Bins of confidence: edges, ties, weights, and invalid input."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clipcal.metrics import calibration_bins, mean_confidence_gap, negative_log_likelihood
 
-# Two-class rows of given confidence in the first column; "correct" rows are of the first class.
+# Two-class rows with the given confidence in the first column; correct rows belong to the first class.
 LABELS = ["a", "b"]
 
 
@@ -18,7 +18,7 @@ def two_class(confidence, correct):
     return np.where(np.asarray(correct) == 1, "a", "b"), np.column_stack([confidence, 1 - confidence])
 
 
-def test_bins_are_closed_on_the_right_and_hold_both_ends():
+def test_bins_are_closed_on_the_right_and_include_both_ends():
     y, prob = two_class([0.5, 0.75, 0.750001, 1.0], [1, 1, 0, 0])
     bins = calibration_bins(y, prob, n_bins=4)
     assert bins.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
@@ -44,7 +44,7 @@ def test_table_by_hand():
     assert bins.n_samples == 3 and len(bins) == 4
 
 
-def test_quantile_cuts_lie_half_way_and_never_split_ties():
+def test_quantile_edges_lie_half_way_and_never_split_ties():
     y, prob = two_class([0.6, 0.7, 0.8, 0.9], [1, 0, 1, 1])
     bins = calibration_bins(y, prob, n_bins=2, strategy="quantile")
     np.testing.assert_allclose(bins.edges, [0, 0.75, 1])
@@ -54,7 +54,7 @@ def test_quantile_cuts_lie_half_way_and_never_split_ties():
     assert calibration_bins(y, prob, n_bins=4, strategy="quantile").count.tolist() == [6]
 
 
-def test_quantile_bins_share_out_rows_and_weights():
+def test_quantile_bins_have_about_equal_counts_and_weights():
     confidence = np.linspace(0.5, 1, 11)[:10]
     y, prob = two_class(confidence, [0] + [1] * 9)
     bins = calibration_bins(y, prob, n_bins=4, strategy="quantile")
@@ -91,19 +91,19 @@ def test_one_dimensional_probabilities_are_those_of_the_second_class():
     np.testing.assert_array_equal(one.residual, two.residual)
 
 
-def test_unsorted_labels_are_sorted_together_with_the_columns():
+def test_labels_may_be_unsorted():
     prob = np.array([[0.2, 0.7, 0.1], [0.5, 0.2, 0.3]])
     bins = calibration_bins(["ant", "cow"], prob, labels=["cow", "ant", "bee"], n_bins=2)
     assert bins.accuracy[1] == 1.0
 
 
-def test_rows_of_weight_zero_do_not_exist():
+def test_rows_of_weight_zero_are_ignored():
     y, prob = two_class([0.6, 0.7, 0.9], [1, 0, 1])
     bins = calibration_bins(y, prob, labels=LABELS, sample_weight=[1, 0, 2], n_bins=4)
     assert bins.n_samples == 2 and bins.count.tolist() == [0, 0, 1, 1]
 
 
-def test_data_frames_are_read_and_nothing_is_modified():
+def test_data_frames_are_accepted_and_input_is_not_modified():
     y, prob = two_class([0.6, 1.0 + 5e-7], [1, 0])
     before = prob.copy()
     frame = pd.DataFrame(prob, columns=LABELS, index=[7, 3])
@@ -121,7 +121,7 @@ def test_data_frames_are_read_and_nothing_is_modified():
         ([], np.empty((0, 2)), {}, "0 sample"),
         ([0, 1, 0], [[0.5, 0.5], [0.1, 0.9]], {}, "inconsistent"),
         ([0, 0], [[0.5, 0.5], [0.1, 0.9]], {}, "Pass labels="),
-        ([0, 1], [[0.5, 0.5], [0.1, 0.9]], {"labels": [0, 1, 2]}, "names 3 classes"),
+        ([0, 1], [[0.5, 0.5], [0.1, 0.9]], {"labels": [0, 1, 2]}, "labels has 3 entries"),
         ([0, 1], [[0.5, 0.5], [0.1, 0.9]], {"labels": [1, 1]}, "distinct"),
         ([0, 1], [[0.5, 0.5], [0.1, 0.9]], {"labels": ["0", "1"]}, "different kinds"),
         ([0, 1], [[0.5, 0.5], [0.1, 0.9]], {"sample_weight": [0, 0]}, "zero"),
@@ -130,7 +130,7 @@ def test_data_frames_are_read_and_nothing_is_modified():
         ([0, 1], [[0.5, 0.5], [0.1, 0.9]], {"strategy": "mass"}, "strategy"),
     ],
 )
-def test_refuses(y, prob, options, message):
+def test_invalid_input_raises(y, prob, options, message):
     with pytest.raises(ValueError, match=message):
         calibration_bins(y, prob, **options)
 
@@ -154,30 +154,34 @@ TWO = [[0.5, 0.5], [0.1, 0.9]]
     ids=lambda values: str(values.dtype),
 )
 @pytest.mark.parametrize("metric", [calibration_bins, negative_log_likelihood])
-def test_refuses_missing_labels(missing, metric):
+def test_missing_labels_raise(missing, metric):
     for labels in (None, [missing[0], missing[0]]):
-        with pytest.raises(ValueError, match=r"y_true contains NaN or .* Drop those rows"):
+        with pytest.raises(ValueError, match=r"y_true contains NaN or .* Drop these rows"):
             metric(missing, TWO, labels=labels)
 
 
 @pytest.mark.parametrize(
     ("y", "labels", "message"),
     [
-        (["a", "b"], [b"a", b"b"], "of different kinds: text such as .* against bytes .*decode"),
+        (["a", "b"], [b"a", b"b"], "of different kinds: text such as .* and bytes .*decode"),
         (np.array([b"a", b"b"], dtype=object), ["a", "b"], "different kinds: bytes"),
         (np.array(["1", 2], dtype=object), None, "y_true mixes numbers and text, such as 2 and '1'"),
         (np.array(["1", 2], dtype=object), ["1", "2"], "y_true mixes numbers and text"),
         (["1", "2"], np.array(["1", 2], dtype=object), "labels mixes numbers and text"),
-        (["1", "2"], np.array(["1", None], dtype=object), "labels contains NaN or .* Name every column"),
+        (
+            ["1", "2"],
+            np.array(["1", None], dtype=object),
+            "labels contains NaN or .* Pass a label for each column",
+        ),
         (np.array(["2020", "2021"], dtype="M8[Y]"), [0, 1], "dates such as"),
     ],
 )
-def test_refuses_labels_that_can_never_be_equal(y, labels, message):
+def test_labels_of_different_kinds_raise(y, labels, message):
     with pytest.raises(ValueError, match=message):
         calibration_bins(y, TWO, labels=labels)
 
 
-def test_kinds_of_labels_that_may_meet():
+def test_compatible_kinds_of_labels():
     expected = calibration_bins(["a", "b"], TWO).residual
     for y, labels in (
         ([b"a", b"b"], np.array([b"a", b"b"], dtype=object)),
@@ -195,21 +199,21 @@ def test_kinds_of_labels_that_may_meet():
 @pytest.mark.parametrize(
     ("y", "prob", "message"),
     [
-        ([0, 0], [0.2, 0.3], r"1-D y_prob .* probability; but y_true holds only .*0.* Pass labels="),
-        ([0, 1, 2], [0.2, 0.3, 0.4], "y_true holds 3 distinct labels"),
-        ([[0, 1]], TWO, r"y_true must hold one label for each row.*\(1, 2\)"),
-        ([0, 1], 0.5, "y_prob must hold a row for each sample; got 0.5"),
-        ([0, 1], np.zeros((2, 2, 2)), r"y_prob must hold .*; got an array of shape \(2, 2, 2\)"),
-        ([0, 1, 1], TWO, "y_true and y_prob have inconsistent .*: 3 labels against 2 rows"),
-        ([0, 1], None, "y_prob must hold a row for each sample; got None"),
+        ([0, 0], [0.2, 0.3], r"1-D y_prob .* probability .* but y_true has only .*0.* Pass labels="),
+        ([0, 1, 2], [0.2, 0.3, 0.4], "y_true has 3 distinct labels"),
+        ([[0, 1]], TWO, r"y_true must be a 1d array with one label for each row.*\(1, 2\)"),
+        ([0, 1], 0.5, "y_prob must have one row per sample; got 0.5"),
+        ([0, 1], np.zeros((2, 2, 2)), r"y_prob must have .*; got an array of shape \(2, 2, 2\)"),
+        ([0, 1, 1], TWO, "y_true and y_prob have inconsistent .*: 3 labels and 2 rows"),
+        ([0, 1], None, "y_prob must have one row per sample; got None"),
     ],
 )
-def test_errors_name_what_is_wrong(y, prob, message):
+def test_error_messages(y, prob, message):
     with pytest.raises(ValueError, match=message):
         calibration_bins(y, prob)
 
 
-def test_names_of_columns_must_not_contradict_the_labels():
+def test_column_names_must_agree_with_labels():
     y = ["cat", "ant"]
     frame = pd.DataFrame(TWO, columns=["cat", "ant"])
     with pytest.raises(
@@ -227,13 +231,13 @@ def test_names_of_columns_must_not_contradict_the_labels():
         np.testing.assert_array_equal(calibration_bins(y, passed, **options).residual, expected)
 
 
-def test_a_row_of_weight_zero_may_name_a_column():
+def test_labels_of_rows_of_weight_zero_define_columns():
     bins = calibration_bins([0, 1, 2], np.eye(3), sample_weight=[1, 1, 0])
     assert bins.n_samples == 2 and bins.error == 0
     assert calibration_bins([0, 1, 2], [0.0, 1.0, 1.0], sample_weight=[1, 1, 0]).error == 0
 
 
-def test_warns_of_row_sums_at_the_caller():
+def test_warning_about_row_sums_points_to_the_caller():
     with pytest.warns(UserWarning, match="sum to 1") as caught:
         calibration_bins([0, 1], [[0.5, 0.4], [0.1, 0.9]])
     assert caught[0].filename == __file__
@@ -242,7 +246,7 @@ def test_warns_of_row_sums_at_the_caller():
     assert caught[0].filename == __file__
 
 
-def test_text_as_names_of_columns_stands_for_labels():
+def test_text_column_names_match_numeric_labels():
     y = [1, 0]
     for frame in (pd.DataFrame(TWO, columns=["1", "0"]), TextTable(TWO, [1, 0])):
         with pytest.raises(ValueError, match=r"named \['1', '0'\].*y_prob\[\['0', '1'\]\] if the names"):

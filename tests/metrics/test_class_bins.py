@@ -1,4 +1,4 @@
-"""The table of one class holds its column, whatever was predicted."""
+"""Bins of the predicted probability of one class."""
 
 import tracemalloc
 
@@ -33,7 +33,7 @@ def test_agrees_with_scikit_learn(label):
     assert bins.n_samples == 120
 
 
-def test_quantile_bins_hold_equal_shares():
+def test_quantile_bins_have_equal_counts():
     bins = class_calibration_bins(Y, PROB, "cow", labels=LABELS, n_bins=6, strategy="quantile")
     assert_array_equal(bins.count, 20)
     assert_allclose(bins.residual.sum(), (PROB[:, 1] - (Y == "cow")).sum())
@@ -57,13 +57,13 @@ def test_weights_repeat_rows():
     assert weighted.n_samples == (weight > 0).sum()
 
 
-def test_two_classes_mirror_each_other_and_may_come_as_one_column():
+def test_two_classes_are_symmetric_and_may_be_one_column():
     p, y = PROB[:, 0], Y == "cat"
     second = class_calibration_bins(y, p, True)
     same(class_calibration_bins(y, np.column_stack([1 - p, p]), True), second)
     first = class_calibration_bins(y, p, False)
     assert_allclose(first.residual.sum(), -second.residual.sum(), atol=1e-12)
-    # Confidences above one half are the same rows in both tables.
+    # For confidences above one half, both tables bin the same values.
     sure = class_calibration_bins(y[p > 0.5], p[p > 0.5], True, labels=[False, True])
     same(sure, calibration_bins(y[p > 0.5], p[p > 0.5], labels=[False, True]))
 
@@ -75,8 +75,10 @@ def test_a_label_without_a_column_counts_as_another_class():
     assert bins.accuracy == [0.5]
 
 
-def test_input_is_checked():
-    with pytest.raises(ValueError, match=r"class_label='emu' is none of the labels \['cat', 'cow', 'dog'\]"):
+def test_invalid_input_raises():
+    with pytest.raises(
+        ValueError, match=r"class_label must be one of the labels \['cat', 'cow', 'dog'\]; got 'emu'"
+    ):
         class_calibration_bins(Y, PROB, "emu", labels=LABELS)
     with pytest.raises(ValueError, match="softmax"):
         class_calibration_bins(Y, PROB * 30, "cat", labels=LABELS)
@@ -85,7 +87,7 @@ def test_input_is_checked():
     with pytest.raises(ValueError, match="must sum to 1"):
         class_calibration_bins(Y, PROB * 0.9, "cat", labels=LABELS)
     for missing in (None, np.nan, pd.NA):
-        with pytest.raises(ValueError, match="is none of the labels"):
+        with pytest.raises(ValueError, match="must be one of the labels"):
             class_calibration_bins(Y, PROB, missing, labels=LABELS)
     with pytest.raises(ValueError, match=r"class_label must be a single label, such as 'cat'; got \['cat'"):
         class_calibration_bins(Y, PROB, ["cat", "dog"], labels=LABELS)
@@ -94,12 +96,12 @@ def test_input_is_checked():
     assert len(caught) == 1 and caught[0].filename == __file__
 
 
-def test_one_weight_for_all_rows():
+def test_weight_may_be_a_scalar():
     weighted = class_calibration_bins(Y, PROB, "cat", labels=LABELS, sample_weight=2.0)
     assert_allclose(weighted.residual, 2 * class_calibration_bins(Y, PROB, "cat", labels=LABELS).residual)
 
 
-def test_the_side_that_includes_the_edge():
+def test_closed_side():
     counts = [
         class_calibration_bins([0, 1], [0.5, 0.75], 1, n_bins=4, closed=side).count.tolist()
         for side in ("right", "left")
@@ -107,7 +109,7 @@ def test_the_side_that_includes_the_edge():
     assert counts == [[0, 1, 1, 0], [0, 0, 1, 1]]
 
 
-def test_only_the_one_column_is_copied():
+def test_only_one_column_is_copied():
     y, prob = np.zeros(2000, dtype=int), np.zeros((2000, 1000), dtype=np.float32)
     prob[:, 0] = 1
     tracemalloc.start()
@@ -118,7 +120,7 @@ def test_only_the_one_column_is_copied():
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
-def test_errors_of_all_tables_are_the_classwise_error(strategy):
+def test_errors_of_all_classes_agree_with_the_classwise_error(strategy):
     options = {"labels": LABELS, "n_bins": 7, "strategy": strategy}
     errors = [class_calibration_bins(Y, PROB, label, **options).error for label in LABELS]
     assert_allclose(classwise_calibration_error(Y, PROB, average=None, **options), errors)

@@ -1,4 +1,4 @@
-"""The classwise error: literals worked out by hand, other libraries, and laws that must hold."""
+"""The classwise error: values computed by hand, other libraries, and properties."""
 
 import tracemalloc
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 
 def random_case(seed, n, n_classes, grid=None):
-    """Probabilities and labels whose gaps have both signs; on a grid there are many ties."""
+    """Probabilities and labels with gaps of both signs; with a grid there are many ties."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, n_classes)) * rng.uniform(0.3, 3, size=(n, 1))
     prob = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -26,8 +26,8 @@ def random_case(seed, n, n_classes, grid=None):
     return truth, prob
 
 
-def plainly(y, prob, *, n_bins, closed="right", norm="l1", threshold=0.0, weight=None):
-    """The definition, one class and one bin after the other."""
+def by_definition(y, prob, *, n_bins, closed="right", norm="l1", threshold=0.0, weight=None):
+    """The definition, with loops over classes and bins."""
     weight = np.ones(len(y)) if weight is None else weight
     edges = np.linspace(0, 1, n_bins + 1)
     errors = []
@@ -51,7 +51,7 @@ TRUTH = ["cat", "dog", "owl", "owl"]
 
 def test_by_hand():
     # cat: 0.1 | 0.3, 0.3 | 0.8 (true); dog: 0.1 three times | 0.6 (true);
-    # owl: 0.1 twice | 0.6 (true) | 0.8 (true). No two of the groups share a bin.
+    # owl: 0.1 twice | 0.6 (true) | 0.8 (true). Each group is in its own bin.
     errors = np.array([0.1 + 0.6 + 0.2, 0.3 + 0.4, 0.2 + 0.4 + 0.2]) / 4
     options = {"n_bins": 5}
     assert_allclose(classwise_calibration_error(TRUTH, PROB, average=None, **options), errors)
@@ -73,17 +73,17 @@ def test_root_mean_square_by_hand():
 
 def test_equal_weight_bins_and_threshold_by_hand():
     options = {"n_bins": 2, "strategy": "quantile", "average": None}
-    # The 0.3s of cat and the 0.1s of dog may not be parted.
+    # Equal values (0.3 of cat, 0.1 of dog) share a bin.
     errors = [(0.7 + 0.2) / 4, (0.3 + 0.4) / 4, (0.2 + 0.6) / 4]
     assert_allclose(classwise_calibration_error(TRUTH, PROB, **options), errors)
-    # What is left: cat 0.3, 0.3, 0.8; dog 0.6; owl 0.6, 0.8.
+    # Above the threshold: cat 0.3, 0.3, 0.8; dog 0.6; owl 0.6, 0.8.
     errors = [(0.6 + 0.2) / 3, 0.4, (0.4 + 0.2) / 2]
     assert_allclose(classwise_calibration_error(TRUTH, PROB, threshold=0.2, **options), errors)
-    # At 1 nothing is left of any class.
+    # No probability reaches the threshold 1.
     assert_array_equal(classwise_calibration_error(TRUTH, PROB, threshold=1.0, **options), [0, 0, 0])
 
 
-def test_sides_differ_on_edges():
+def test_closed_side_matters_for_values_on_edges():
     y, prob = [0, 1, 0, 1], [[0.5, 0.5], [0.75, 0.25], [0.5, 0.5], [0.0, 1.0]]
     right = classwise_calibration_error(y, prob, n_bins=2, average=None)
     left = classwise_calibration_error(y, prob, n_bins=2, average=None, closed="left")
@@ -91,7 +91,7 @@ def test_sides_differ_on_edges():
     assert_allclose(left, [(0.25 + 0) / 4, (0.75 + 1.0) / 4])
 
 
-def test_absent_classes_count():
+def test_absent_classes_are_included():
     y, prob = ["ant", "bee"], [[0.8, 0.1, 0.1], [0.2, 0.7, 0.1]]
     errors = classwise_calibration_error(y, prob, labels=["ant", "bee", "cow"], n_bins=1, average=None)
     assert_allclose(errors, [0, 0.1, 0.1], atol=1e-12)
@@ -99,7 +99,7 @@ def test_absent_classes_count():
         classwise_calibration_error(["ant", "dog"], prob, labels=["ant", "bee", "cow"])
 
 
-def test_values_come_in_the_order_of_the_columns():
+def test_values_are_in_column_order():
     names = np.array(["cat", "dog", "owl"])
     errors = classwise_calibration_error(TRUTH, PROB, labels=names, average=None)
     turned = classwise_calibration_error(
@@ -109,7 +109,7 @@ def test_values_come_in_the_order_of_the_columns():
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
-def test_layout_in_memory_does_not_matter(strategy):
+def test_memory_layout_does_not_matter(strategy):
     y, prob = random_case(8, 300, 12)
     options = {"strategy": strategy, "average": None}
     errors = classwise_calibration_error(y, prob, **options)
@@ -139,13 +139,13 @@ def test_against_the_definition(case, n_bins, closed, norm, threshold, weighted)
     ours = classwise_calibration_error(
         y, prob, labels=np.arange(prob.shape[1]), sample_weight=weight, average=None, **options
     )
-    assert_allclose(ours, plainly(y, prob, weight=weight, **options), atol=1e-12)
+    assert_allclose(ours, by_definition(y, prob, weight=weight, **options), atol=1e-12)
     assert_array_equal(prob, before)
 
 
 @settings(max_examples=30, deadline=None)
 @given(cases, st.sampled_from(["uniform", "quantile"]), st.sampled_from(["l1", "l2"]), st.integers(0, 2**16))
-def test_rows_columns_names_and_weights(case, strategy, norm, seed):
+def test_order_names_and_equal_weights_do_not_matter(case, strategy, norm, seed):
     y, prob = case
     n_classes = prob.shape[1]
     rng = np.random.default_rng(seed)
@@ -187,12 +187,12 @@ def test_weights_of_very_different_size():
     ours = classwise_calibration_error(
         y, prob, labels=range(30), sample_weight=weight, average=None, **options
     )
-    assert_allclose(ours, plainly(y, prob, weight=weight, **options), atol=1e-12)
+    assert_allclose(ours, by_definition(y, prob, weight=weight, **options), atol=1e-12)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**16), st.integers(1, 8), st.integers(2, 4))
-def test_finer_bins_never_lower_the_error(seed, n_bins, factor):
+def test_finer_bins_never_decrease_the_error(seed, n_bins, factor):
     y, prob = random_case(seed, 200, 4)
     options = {"labels": range(4), "average": None}
     coarse = classwise_calibration_error(y, prob, n_bins=n_bins, **options)
@@ -208,7 +208,7 @@ def test_saturated_predictions(dtype, strategy):
         options = {"norm": norm, "strategy": strategy}
         assert classwise_calibration_error(y, np.eye(3, dtype=dtype)[y], **options) == 0
         wrong = classwise_calibration_error(y, np.eye(3, dtype=dtype)[(y + 1) % 3], n_bins=2, **options)
-        # Of each class' rows a third is claimed wrongly, and a third of the others is missed.
+        # For each class, one third of the rows is predicted wrongly, and one third is missed.
         if norm == "l1":
             assert_allclose(wrong, 2 / 3)
         else:
@@ -232,7 +232,7 @@ def test_one_dimensional_probabilities():
     assert_array_equal(classwise_calibration_error(y, p, average=None), two)
 
 
-def test_lower_precision_changes_nothing_visible():
+def test_single_precision_gives_nearly_the_same_error():
     y, prob = random_case(5, 1000, 40)
     for strategy in ("uniform", "quantile"):
         options = {"labels": range(40), "average": "sum", "strategy": strategy, "n_bins": 7}
@@ -242,7 +242,7 @@ def test_lower_precision_changes_nothing_visible():
 
 
 @pytest.mark.parametrize("n_bins", [2, 200])
-def test_many_classes_in_little_memory(n_bins):
+def test_memory_with_many_classes(n_bins):
     rng = np.random.default_rng(0)
     n_classes = 10_000
     prob = rng.random((400, n_classes), dtype=np.float32)
@@ -254,10 +254,10 @@ def test_many_classes_in_little_memory(n_bins):
     error = classwise_calibration_error(y, prob, labels=np.arange(n_classes), average="sum", n_bins=n_bins)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # Half the rows are sure and right; the others spread their mass evenly, and a class rarely has two.
+    # Half of the rows are certain and correct; the others have small probabilities, all in the first bin.
     miss = np.bincount(y[200:], minlength=n_classes) - prob[200:].sum(axis=0, dtype=float)
     assert_allclose(error, np.abs(miss).sum() / 400, atol=1e-6)
-    # A copy in float64 would take 32 MB.
+    # A float64 copy would take 32 MB.
     assert peak < (16e6 if n_bins == 2 else 8 * 8 * n_bins * n_classes)
 
 
@@ -271,7 +271,7 @@ def test_many_classes_in_little_memory(n_bins):
         ({"n_bins": 0}, "n_bins"),
     ],
 )
-def test_refuses(options, message):
+def test_invalid_parameters_raise(options, message):
     with pytest.raises(ValueError, match=message):
         classwise_calibration_error(TRUTH, PROB, **options)
 

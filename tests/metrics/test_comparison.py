@@ -1,4 +1,4 @@
-"""Two models on the same rows: t intervals by SciPy, size, coverage, and symmetry."""
+"""Comparison of two models: t intervals of SciPy, size, coverage, and symmetry."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from clipcal.metrics import (
 
 
 def case(seed, n, n_classes=3):
-    """Labels, and the probabilities of two models that agree to a degree."""
+    """Labels, and the correlated probabilities of two models."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, n_classes)) * 2
     prob = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -28,7 +28,7 @@ def case(seed, n, n_classes=3):
 
 
 @pytest.mark.parametrize("metric", ["brier", "nll"])
-def test_losses_have_the_paired_t_interval(metric):
+def test_losses_agree_with_the_paired_t_interval_of_scipy(metric):
     y, a, b = case(0, 200)
     found = compare_calibration(y, a, b, metric=metric, confidence_level=0.9)
     if metric == "brier":
@@ -42,7 +42,7 @@ def test_losses_have_the_paired_t_interval(metric):
     assert_allclose([found.low, found.high], list(theirs.confidence_interval(0.9)))
 
 
-def test_errors_are_those_of_the_metric():
+def test_errors_agree_with_the_metric():
     y, a, b = case(1, 150)
     weight = np.random.default_rng(0).uniform(0.5, 2, 150)
     found = compare_calibration(y, a, b, sample_weight=weight, n_bins=10, random_state=0)
@@ -83,7 +83,7 @@ def test_a_model_equals_itself():
         assert found.pvalue == 1
 
 
-def test_models_that_are_nearly_the_same_have_a_short_interval():
+def test_nearly_identical_models_have_a_short_interval():
     y, a, _ = case(2, 1000)
     b = 0.999 * a + 0.001 / 3
     found = compare_calibration(y, a, b, random_state=0)
@@ -95,7 +95,7 @@ def test_models_that_are_nearly_the_same_have_a_short_interval():
     )
 
 
-def test_losses_are_those_of_the_metrics_even_where_the_true_class_has_probability_0():
+def test_losses_agree_with_the_metrics_for_true_classes_of_probability_0():
     y, a, b = case(3, 50)
     a = np.eye(3)[a.argmax(axis=1)].astype(np.float32)
     for metric, score in (("nll", negative_log_likelihood), ("brier", brier_score)):
@@ -140,7 +140,7 @@ def test_size_and_coverage_of_the_error(off_a, off_b):
 
 
 @pytest.mark.parametrize(("right", "off", "n"), [(0.7, 0.02, 100), (0.97, 0.02, 300), (None, 0.02, 500)])
-def test_models_that_err_on_opposite_sides_are_told_apart_no_more_often_than_the_level(right, off, n):
+def test_size_for_models_with_errors_of_opposite_sign(right, off, n):
     rng = np.random.default_rng(0)
     rejected = inside = 0
     for seed in range(150):
@@ -155,23 +155,23 @@ def test_models_that_err_on_opposite_sides_are_told_apart_no_more_often_than_the
     assert inside >= 150 * (0.95 - 3 * np.sqrt(0.95 * 0.05 / 150))
 
 
-def test_no_exception_seen_does_not_decide():
-    # If 97 % are right, 30 of 30 are in two of five samples, and both models are off by as much.
+def test_rows_without_errors_are_not_significant():
+    # With an accuracy of 97 %, 40 % of samples have no error in 30 rows, and both models are off by 2 %.
     options = {"labels": [0, 1], "random_state": 0}
     found = compare_calibration(np.ones(30, int), np.full(30, 0.99), np.full(30, 0.95), **options)
     assert found.low < 0 <= found.high
     assert found.pvalue > 0.05
 
 
-def test_the_difference_is_never_above_the_summed_differences_of_bins():
-    # The same rows in the same bin: the errors differ by no more than the confidences do, but for the
-    # share of rows that the bin gets in another sample.
+def test_the_difference_is_bounded_by_the_sum_of_differences_of_bins():
+    # All rows are in the same bin, so the errors differ by at most the difference of the confidences, up to
+    # the sampling variation of the counts.
     y = (np.random.default_rng(0).random(200) < 0.7).astype(int)
     found = compare_calibration(y, np.full(200, 0.72), np.full(200, 0.68), labels=[0, 1], random_state=0)
     assert -0.05 < found.low <= found.high < 0.05
 
 
-def test_more_rows_and_the_normal_limit_narrow_the_interval():
+def test_more_rows_give_a_shorter_interval():
     rng = np.random.default_rng(0)
     widths = []
     for n in (2000, 25_000):
@@ -184,10 +184,10 @@ def test_more_rows_and_the_normal_limit_narrow_the_interval():
     assert found.low > 0
 
 
-def test_two_rows_are_the_least():
+def test_at_least_two_rows_are_required():
     with pytest.raises(ValueError, match="at least 2 rows"):
         compare_calibration([0, 1], [0.2, 0.3], [0.2, 0.3], sample_weight=[1, 0])
     with pytest.raises(ValueError, match="without a column"):
         compare_calibration([0, 5], [0.2, 0.3], [0.2, 0.3], labels=[0, 1], metric="brier")
-    # The interval of a single model takes one.
+    # The interval of a single model accepts one row.
     assert calibration_interval([1], [0.8], labels=[0, 1], random_state=0).estimate == pytest.approx(0.2)

@@ -1,4 +1,4 @@
-"""Errors that correct for chance, or choose their own bins."""
+"""The debiased error and the sweep error."""
 
 import time
 from itertools import pairwise
@@ -23,7 +23,7 @@ METRICS = [debiased_calibration_error, sweep_calibration_error]
 
 
 def two_class(confidence, correct):
-    """Rows whose prediction is the first class, "no", at a confidence of one half or more."""
+    """Rows that predict the first class, "no", with a confidence of at least one half."""
     confidence = np.asarray(confidence, dtype=float)
     return np.where(np.asarray(correct) == 1, "no", "yes"), np.column_stack([confidence, 1 - confidence])
 
@@ -43,21 +43,21 @@ def test_debiased_by_hand():
     assert_allclose(debiased_calibration_error(y, prob, **options), np.sqrt(square))
 
 
-def test_debiased_is_cut_off_at_zero():
+def test_debiased_is_clipped_at_zero():
     y, prob = two_class([0.6, 0.7, 0.7], [1, 0, 1])
     assert debiased_calibration_error(y, prob, n_bins=2, squared=True) == pytest.approx(-1 / 9)
     assert debiased_calibration_error(y, prob, n_bins=2) == 0
 
 
 def test_debiased_of_equal_rows():
-    # An accuracy of 1 has no variance to subtract.
+    # The variance of an accuracy of 1 is 0.
     y, prob = two_class([0.8] * 9, [1] * 9)
     for strategy in ("uniform", "quantile"):
         error = debiased_calibration_error(y, prob, labels=LABELS, strategy=strategy)
         assert_allclose(error, 0.2)
 
 
-def test_debiased_sides_differ_on_edges():
+def test_debiased_closed_side():
     y, prob = two_class([0.75, 0.75, 1.0, 1.0], [1, 1, 0, 0])
     options = {"n_bins": 4, "squared": True}
     assert_allclose(debiased_calibration_error(y, prob, **options), (2 / 16 + 2) / 4)
@@ -76,13 +76,13 @@ def test_debiased_square_is_unbiased_on_calibrated_data(strategy):
         squares.append(debiased_calibration_error(y, prob, squared=True, **options))
         plain.append(root_mean_square_calibration_error(y, prob, **options) ** 2)
     assert abs(np.mean(squares)) < 4 * np.std(squares) / np.sqrt(len(squares))
-    # Without the correction the same data show an error.
+    # Without the correction the estimate is biased.
     assert np.mean(plain) > 20 * np.std(squares) / np.sqrt(len(squares))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**16), st.integers(1, 80), st.integers(1, 20), st.booleans())
-def test_debiased_never_exceeds_the_plain_error(seed, n, n_bins, tied):
+def test_debiased_never_exceeds_the_root_mean_square_error(seed, n, n_bins, tied):
     y, prob = two_class(*random_rows(seed, n, tied))
     options = {"labels": LABELS, "n_bins": n_bins}
     error = debiased_calibration_error(y, prob, **options)
@@ -122,7 +122,7 @@ def test_debiased_against_uncertainty_calibration(n, n_bins, grid):
 
 def test_sweep_by_hand():
     y, prob = two_class([0.55, 0.6, 0.7, 0.8, 0.85, 0.9], [0, 1, 0, 1, 1, 1])
-    # Three pairs hit 1/2, 1/2 and 1: no fall. Of four bins the first two hit 1/2 and 0.
+    # Accuracies: 1/2, 1/2, 1 with three bins, which is monotone; 1/2, 0 in the first two of four bins.
     residual = np.array([0.15, 0.5, -0.25])
     options = {"labels": LABELS}
     assert_allclose(sweep_calibration_error(y, prob, **options), np.abs(residual).sum() / 6)
@@ -131,20 +131,20 @@ def test_sweep_by_hand():
     )
 
 
-def test_sweep_falls_at_once():
+def test_sweep_uses_one_bin_if_two_are_not_monotone():
     y, prob = two_class([0.6, 0.7, 0.8, 0.9], [1, 1, 1, 0])
     assert_allclose(sweep_calibration_error(y, prob), 0)
     assert_allclose(sweep_calibration_error(y, prob, norm="l2"), 0, atol=1e-12)
 
 
-def test_sweep_never_parts_ties():
+def test_sweep_never_splits_ties():
     y, prob = two_class([0.6, 0.6, 0.6, 0.6, 0.9, 0.9], [0, 1, 1, 0, 1, 1])
-    # Whatever the number of bins, two are left, and no order of the tied rows looks like a fall.
+    # Any number of bins is reduced to two, whatever the order of the tied rows.
     for order in (slice(None), slice(None, None, -1), [1, 2, 0, 3, 4, 5]):
         assert_allclose(sweep_calibration_error(y[order], prob[order]), (0.4 + 0.2) / 6)
 
 
-def sweep_plainly(confidence, correct, p):
+def sweep_by_definition(confidence, correct, p):
     order = np.argsort(confidence)
     confidence, correct = confidence[order], correct[order]
     n = len(order)
@@ -164,20 +164,20 @@ def sweep_plainly(confidence, correct, p):
 @given(st.integers(0, 2**16), st.integers(1, 60), st.booleans(), st.sampled_from([0.0, 0.5, 0.7, 0.95]))
 def test_sweep_against_the_definition(seed, n, tied, sure):
     confidence, correct = random_rows(seed, n, tied)
-    # Where the upper part is all hits the sweep goes far.
+    # The sweep is long if all confident rows are correct.
     correct = np.where(confidence >= sure, correct, 0) if sure < 0.9 else confidence > 0.6
     correct = correct.astype(float)
     correct[np.argsort(confidence)[: n // 8]] = 1
     y, prob = two_class(confidence, correct)
     for norm, p in (("l1", 1), ("l2", 2)):
         ours = sweep_calibration_error(y, prob, labels=LABELS, norm=norm)
-        assert_allclose(ours, sweep_plainly(confidence, correct, p), atol=1e-12)
+        assert_allclose(ours, sweep_by_definition(confidence, correct, p), atol=1e-12)
     gap = abs(mean_confidence_gap(y, prob, labels=LABELS))
     assert gap - 1e-12 <= sweep_calibration_error(y, prob, labels=LABELS)
 
 
-def test_sweep_is_quick_where_it_goes_far():
-    # One of the two lowest rows is wrong, so nothing falls before there are as many bins as rows.
+def test_long_sweeps_are_fast():
+    # One of the two lowest rows is wrong, so accuracy is monotone until there are as many bins as rows.
     n = 200_000
     confidence = np.linspace(0.5, 1, n + 1)[1:]
     correct = np.ones(n)
@@ -185,7 +185,7 @@ def test_sweep_is_quick_where_it_goes_far():
     y, prob = two_class(confidence, correct)
     start = time.perf_counter()
     error = sweep_calibration_error(y, prob)
-    # Trying the numbers of bins one by one would sum 2e10 cuts.
+    # Trying each number of bins separately would evaluate 2e10 cuts.
     assert time.perf_counter() - start < 10
     assert_allclose(error, (1 - confidence).mean(), atol=1e-5)
 
@@ -205,8 +205,8 @@ def test_sweep_is_less_biased_than_fixed_bins():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_refuses_weights(metric):
-    with pytest.raises(ValueError, match="takes no sample_weight"):
+def test_weights_raise(metric):
+    with pytest.raises(ValueError, match="does not support sample_weight"):
         metric([0, 1], [0.2, 0.7], sample_weight=[1, 2])
 
 
@@ -223,14 +223,14 @@ def test_few_saturated_and_tied_rows(metric, dtype, n):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_perfect_and_hopeless_predictions(metric):
+def test_perfect_and_all_wrong_predictions(metric):
     y = np.arange(30) % 3
     assert metric(y, np.eye(3)[y]) == 0
     assert metric(y, np.eye(3)[(y + 1) % 3]) == 1
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_names_of_classes_do_not_matter(metric):
+def test_class_names_and_column_order_do_not_matter(metric):
     rng = np.random.default_rng(3)
     prob = rng.dirichlet([0.4] * 4, 300)
     y = np.where(rng.random(300) < 0.7, prob.argmax(axis=1), rng.integers(0, 4, 300))

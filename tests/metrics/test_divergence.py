@@ -1,4 +1,4 @@
-"""Mean distance of text features to their neighbours."""
+"""The feature divergence of text features."""
 
 import tracemalloc
 
@@ -23,7 +23,7 @@ def test_against_scikit_learn(metric, n_neighbors, monkeypatch):
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e300])
-def test_lengths_do_not_matter(scale):
+def test_scale_does_not_matter(scale):
     with np.errstate(all="raise"):
         assert_allclose(feature_divergence(FEATURES * scale), feature_divergence(FEATURES), rtol=1e-12)
 
@@ -33,7 +33,7 @@ def test_equal_features_are_at_distance_zero():
         assert feature_divergence(np.tile(FEATURES[:1], (5, 1)), metric=metric) == 0.0
 
 
-def test_no_matrix_of_all_pairs():
+def test_memory_is_below_that_of_a_distance_matrix():
     features = np.random.default_rng(1).normal(size=(8000, 4))
     tracemalloc.start()
     feature_divergence(features)
@@ -45,15 +45,15 @@ def test_no_matrix_of_all_pairs():
 @pytest.mark.parametrize(
     ("features", "options", "message"),
     [
-        ([[1.0, 0.0], [0.0, 0.0]], {}, "Row 1 of text_features holds zeros only"),
+        ([[1.0, 0.0], [0.0, 0.0]], {}, "Row 1 of text_features is all zeros"),
         ([[1.0, 0.0], [np.nan, 0.0]], {}, "text_features contains NaN"),
-        ([[1.0, 0.0]], {}, r"at least two classes.*\(1, 2\)"),
+        ([[1.0, 0.0]], {}, r"at least two rows.*\(1, 2\)"),
         ([1.0, 0.0], {}, r"\(2,\)"),
         (FEATURES, {"n_neighbors": True}, "n_neighbors must be a positive integer; got True"),
         (FEATURES, {"n_neighbors": 0}, "got 0"),
         (FEATURES, {"metric": "l1"}, "got 'l1'"),
     ],
 )
-def test_refuses(features, options, message):
+def test_invalid_input_raises(features, options, message):
     with pytest.raises(ValueError, match=message):
         feature_divergence(features, **options)

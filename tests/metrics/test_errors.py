@@ -1,4 +1,4 @@
-"""The metrics: literals worked out by hand, other libraries, and laws that must hold."""
+"""Top-label calibration errors: values computed by hand, other libraries, and properties."""
 
 import itertools
 
@@ -29,20 +29,20 @@ from clipcal.metrics import (
     summary,
 )
 
-# NumPy's warnings about divisions and overflow would mean that an edge case went wrong.
+# NumPy warnings about division or overflow indicate an edge case that is not handled.
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 LABELS = ["no", "yes"]
 
 
 def rows(confidence, correct):
-    """Two-class rows whose prediction is "no" at the given confidence, which may be below one half."""
+    """Two-class rows that predict "no" with the given confidence, which may be below one half."""
     confidence = np.asarray(confidence, dtype=float)
     return np.where(np.asarray(correct) == 1, "no", "yes"), np.column_stack([confidence, 0 * confidence])
 
 
 def random_case(seed, n, n_classes, grid=None):
-    """Probabilities and labels whose gaps have both signs; on a grid there are many ties."""
+    """Probabilities and labels with gaps of both signs; with a grid there are many ties."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, n_classes)) * rng.uniform(0.3, 3, size=(n, 1))
     prob = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -75,7 +75,7 @@ def test_expected_error_by_hand(confidence, correct, right, left):
 def test_both_maximum_errors_by_hand():
     y, prob = rows([0.5, 0.5, 0.55, 0.9, 0.9, 0.95, 1, 1], [1, 0, 0, 1, 1, 0, 1, 0])
     options = {"labels": LABELS, "n_bins": 10}
-    # The last bin holds 0.95, 1 and 1 with a single hit between them.
+    # The last bin has 0.95, 1 and 1, one of which is correct.
     assert_allclose(maximum_calibration_error(y, prob, **options), (2.95 - 1) / 3)
     assert_allclose(maximum_calibration_error(y, prob, weighted=True, **options), 0.24375)
     assert_allclose(maximum_calibration_error(y, prob, weighted=True, closed="left", **options), 0.21875)
@@ -84,7 +84,7 @@ def test_both_maximum_errors_by_hand():
 @pytest.mark.filterwarnings("ignore:The rows of y_prob")
 def test_maximum_of_left_closed_bins_by_hand():
     y, prob = rows([0.5, 0.5, 0.55, 0.9, 0.9, 0.95, 1, 1], [1, 0, 0, 1, 1, 0, 1, 0])
-    # 0.9, 0.9, 0.95, 1 and 1 share the last bin; 0.5, 0.5 and 0.55 the sixth.
+    # 0.9, 0.9, 0.95, 1 and 1 are in the last bin, 0.5, 0.5 and 0.55 in the sixth.
     assert_allclose(maximum_calibration_error(y, prob, labels=LABELS, n_bins=10, closed="left"), 1.75 / 5)
 
 
@@ -92,7 +92,7 @@ def test_maximum_of_left_closed_bins_by_hand():
 def test_root_mean_square_error_by_hand():
     y, prob = rows([0.5, 0.5, 0.55, 0.9, 0.9, 0.95, 1, 1], [1, 0, 0, 1, 1, 0, 1, 0])
     options = {"labels": LABELS, "n_bins": 10}
-    # Residuals of the bins: 0 of two rows, 0.55 of one, -0.2 of two, 1.95 of three.
+    # Residuals of the bins: 0 (two rows), 0.55 (one), -0.2 (two), 1.95 (three).
     right = np.sqrt((0.55**2 + 0.2**2 / 2 + 1.95**2 / 3) / 8)
     assert_allclose(root_mean_square_calibration_error(y, prob, **options), right)
     left = np.sqrt((0.55**2 / 3 + 1.75**2 / 5) / 8)
@@ -100,21 +100,21 @@ def test_root_mean_square_error_by_hand():
     weighted = root_mean_square_calibration_error(y, prob, sample_weight=[0, 0, 0, 0, 0, 1, 2, 1], **options)
     assert_allclose(weighted, 1.95 / 4)
     halves = root_mean_square_calibration_error(y, prob, labels=LABELS, n_bins=2, strategy="quantile")
-    # 0.9 and 0.9 may not be parted: five rows with residual 0.35, three with 1.95.
+    # Equal confidences share a bin: five rows with residual 0.35, three with 1.95.
     assert_allclose(halves, np.sqrt((0.35**2 / 5 + 1.95**2 / 3) / 8))
 
 
 @pytest.mark.filterwarnings("ignore:The rows of y_prob")
-def test_maximum_error_can_skip_thin_bins():
+def test_maximum_error_with_min_count():
     y, prob = rows([0.95, 0.55, 0.55], [0, 1, 1])
     options = {"labels": LABELS, "n_bins": 10}
     assert_allclose(maximum_calibration_error(y, prob, **options), 0.95)
     assert_allclose(maximum_calibration_error(y, prob, min_count=2, **options), 0.45)
-    with pytest.raises(ValueError, match="fullest has 2"):
+    with pytest.raises(ValueError, match="largest has 2"):
         maximum_calibration_error(y, prob, min_count=3, **options)
 
 
-def test_labels_outside_the_columns_count_as_wrong():
+def test_labels_without_a_column_count_as_wrong():
     assert expected_calibration_error(["owl", "owl"], [[1, 0], [0, 1]], labels=["ant", "bee"]) == 1.0
 
 
@@ -123,7 +123,7 @@ def test_one_class_and_one_row():
     assert_allclose(expected_calibration_error([1], [0.75], labels=[0, 1]), 0.25)
 
 
-def test_perfect_and_hopeless_predictions():
+def test_perfect_and_all_wrong_predictions():
     y = np.arange(30) % 3
     for metric in (
         expected_calibration_error,
@@ -135,7 +135,7 @@ def test_perfect_and_hopeless_predictions():
     assert adaptive_calibration_error(y, np.eye(3)[y], n_bins=5) == 0
 
 
-def test_adaptive_error_warns_when_bins_are_nearly_empty():
+def test_adaptive_error_warns_of_few_rows_per_bin():
     y, prob = random_case(0, 40, 3)
     with pytest.warns(UserWarning, match="n_bins=8") as caught:
         adaptive_calibration_error(y, prob)
@@ -186,8 +186,8 @@ def test_integer_weights_repeat_rows_and_scale_does_not_matter(case, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(cases, st.integers(0, 2**16), st.integers(1, 20))
-@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
-def test_weights_of_bins_of_equal_weight(case, seed, n_bins):
+@pytest.mark.filterwarnings("ignore:.*are fewer than five")
+def test_weights_with_equal_weight_bins(case, seed, n_bins):
     y, prob = case
     rng = np.random.default_rng(seed)
     options = {"labels": np.arange(prob.shape[1]), "n_bins": n_bins}
@@ -214,8 +214,8 @@ def test_weights_of_bins_of_equal_weight(case, seed, n_bins):
     assert_allclose(values, values[0], atol=1e-12)
 
 
-def test_a_cut_inside_a_heavy_row_falls_behind_it():
-    # Six units in two bins: the cut after the third unit would part the second row.
+def test_a_cut_inside_a_heavy_row_is_moved_behind_it():
+    # Six units in two bins: the cut after the third unit would split the second row.
     confidence, weight = np.array([0.6, 0.7, 0.8]), [1, 4, 1]
     prob = np.column_stack([confidence, 1 - confidence])
     bins = calibration_bins(
@@ -223,14 +223,14 @@ def test_a_cut_inside_a_heavy_row_falls_behind_it():
     )
     assert bins.count.tolist() == [2, 1]
     assert_allclose(bins.edges, [0, 0.75, 1])
-    # One row can be more bins than there are rows, and is still one.
+    # A single row with an integer weight of 5 is one bin.
     bins = calibration_bins(
         ["no"], [[0.9, 0.1]], labels=LABELS, sample_weight=[5], n_bins=3, strategy="quantile"
     )
     assert bins.count.tolist() == [1]
 
 
-def test_neighbouring_floats_are_parted():
+def test_adjacent_floats_are_in_different_bins():
     low = 0.75
     high = np.nextafter(low, 1)
     confidence = np.array([low, high, np.nextafter(high, 1)])
@@ -255,24 +255,24 @@ METRICS = [
 
 @pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e200, 5e307])
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
+@pytest.mark.filterwarnings("ignore:.*are fewer than five")
 def test_weights_of_extreme_scale(metric, scale):
     y, p, weight = [1, 0, 1, 1], [0.9, 0.6, 0.4, 0.8], np.array([1.0, 2.0, 1.0, 3.0])
     with np.errstate(all="raise", under="ignore"):
-        # Not whole, so that no rule sees repetitions.
+        # Not integers, so that weights do not count as repetitions.
         assert_allclose(
             metric(y, p, sample_weight=weight * scale), metric(y, p, sample_weight=weight * 0.3), rtol=1e-3
         )
-        # Next to such a weight, others are nothing.
-        # The area counts weights that are not whole in units of the mean one.
+        # Tiny weights beside large ones have no effect.
+        # The area counts non-integer weights in units of the mean weight.
         tolerance = 0.05 if metric is area_under_risk_coverage else 1e-9
         lopsided = [1.0, 1.0, 1e-320, 1e-320]
         assert_allclose(metric(y, p, sample_weight=lopsided), metric(y[:2], p[:2]), atol=tolerance)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
-def test_rows_of_weight_zero_are_not_looked_at(metric):
+@pytest.mark.filterwarnings("ignore:.*are fewer than five")
+def test_rows_of_weight_zero_are_ignored(metric):
     y, prob = random_case(8, 30, 3)
     options = {"labels": [0, 1, 2]}
     expected = metric(y, prob, **options)
@@ -284,19 +284,19 @@ def test_rows_of_weight_zero_are_not_looked_at(metric):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_ties_go_to_the_label_that_sorts_first(dtype):
+def test_ties_are_resolved_in_favour_of_the_label_that_sorts_first(dtype):
     rng = np.random.default_rng(0)
     prob = (rng.multinomial(4, np.full(5, 0.2), size=400) / 4).astype(dtype)
     y, order = rng.integers(0, 5, 400), rng.permutation(5)
     sorted_first = mean_confidence_gap(y, prob, labels=np.arange(5))
     assert mean_confidence_gap(y, prob[:, order], labels=order) == sorted_first
-    # Some rows must have ties for this to mean anything.
+    # The test needs rows with ties.
     assert (np.sort(prob, axis=1)[:, -1] == np.sort(prob, axis=1)[:, -2]).mean() > 0.2
     for labels, gap in (([0, 1], -0.5), ([1, 0], -0.5)):
         assert mean_confidence_gap([0], [0.5], labels=labels) == gap
 
 
-def test_sides_of_the_two_parts():
+def test_closed_side_of_over_and_under_confidence():
     y, p = [1, 0, 1, 1, 0], [0.8, 0.8, 0.9, 0.7, 0.75]
     for side in ("left", "right"):
         parts = over_under_confidence(y, p, n_bins=5, closed=side)
@@ -307,15 +307,15 @@ def test_sides_of_the_two_parts():
 @pytest.mark.parametrize(
     ("n_rows", "n_bins", "cure"), [(3, 1, "more rows"), (4, 9, "more rows"), (5, 9, "n_bins=1")]
 )
-def test_adaptive_error_advises_what_helps(n_rows, n_bins, cure):
+def test_advice_of_the_adaptive_error(n_rows, n_bins, cure):
     with pytest.warns(UserWarning, match=f"Pass {cure}"):
         adaptive_calibration_error([0] + [1] * (n_rows - 1), np.full(n_rows, 0.7), n_bins=n_bins)
 
 
 @settings(max_examples=30, deadline=None)
 @given(cases, st.integers(0, 2**16))
-@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
-def test_rows_columns_and_names_do_not_matter(case, seed):
+@pytest.mark.filterwarnings("ignore:.*are fewer than five")
+def test_order_of_rows_and_columns_and_names_do_not_matter(case, seed):
     y, prob = case
     prob = prob + np.linspace(0, 1e-5, prob.shape[1])  # no ties inside a row
     prob /= prob.sum(axis=1, keepdims=True)
@@ -337,7 +337,7 @@ def test_rows_columns_and_names_do_not_matter(case, seed):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**16), st.integers(1, 8), st.integers(2, 4))
-def test_finer_bins_never_lower_the_error(seed, n_bins, factor):
+def test_finer_bins_never_decrease_the_error(seed, n_bins, factor):
     y, prob = random_case(seed, 200, 4)
     coarse = expected_calibration_error(y, prob, labels=np.arange(4), n_bins=n_bins)
     assert coarse <= expected_calibration_error(y, prob, labels=np.arange(4), n_bins=n_bins * factor) + 1e-12
@@ -345,7 +345,7 @@ def test_finer_bins_never_lower_the_error(seed, n_bins, factor):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**16), st.integers(1, 20))
-def test_the_opposite_event_has_the_same_error_with_its_sign_turned(seed, n_bins):
+def test_the_opposite_event_has_the_same_error_with_the_opposite_sign(seed, n_bins):
     rng = np.random.default_rng(seed)
     confidence, correct = rng.random(60), rng.integers(0, 2, 60)
     tables = [_bins_of(c, a, n_bins) for c, a in ((confidence, correct), (1 - confidence, 1 - correct))]
@@ -359,7 +359,7 @@ def _bins_of(confidence, correct, n_bins):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_equal_confidences_leave_only_the_mean_gap(weighted):
+def test_errors_of_equal_confidences_are_the_mean_gap(weighted):
     y = np.array([1, 0, 1, 1, 0, 1, 0])
     prob = np.full(7, 0.8)
     weight = np.arange(1.0, 8.0) if weighted else None
@@ -374,7 +374,7 @@ def test_equal_confidences_leave_only_the_mean_gap(weighted):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float16, 1e-3)])
-def test_lower_precision_changes_nothing_visible(dtype, tolerance):
+def test_lower_precision_gives_nearly_the_same_error(dtype, tolerance):
     y, prob = random_case(5, 1000, 10)
     for metric in (expected_calibration_error, root_mean_square_calibration_error):
         assert_allclose(metric(y, prob.astype(dtype), n_bins=1), metric(y, prob, n_bins=1), atol=tolerance)
@@ -384,7 +384,7 @@ def test_lower_precision_changes_nothing_visible(dtype, tolerance):
 
 @pytest.mark.parametrize("n", range(1, 31))
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
+@pytest.mark.filterwarnings("ignore:.*are fewer than five")
 def test_few_saturated_and_tied_rows(n, dtype):
     rng = np.random.default_rng(n)
     y = rng.integers(0, 3, n)
@@ -397,7 +397,7 @@ def test_few_saturated_and_tied_rows(n, dtype):
         root_mean_square_calibration_error,
     ):
         assert 0 <= metric(y, prob.astype(dtype), labels=[0, 1, 2]) <= 1
-        # One class present, and a single column.
+        # A single class in y_true, and a single column.
         assert 0 <= metric(np.zeros(n), prob.astype(dtype), labels=[0, 1, 2]) <= 1
         assert metric(np.zeros(n), np.ones((n, 1), dtype)) == 0
 
@@ -414,7 +414,7 @@ def test_ten_thousand_classes():
 @pytest.mark.parametrize("grid", [None, 32])
 @pytest.mark.parametrize(("n", "n_bins"), [(777, 10), (1003, 16)])
 def test_against_uncertainty_calibration(n, n_bins, grid):
-    # The name is also that of a folder of tests, which Python takes for a package without code.
+    # A test folder is also called "calibration", which Python would import as a namespace package.
     other = pytest.importorskip("calibration.utils")
     y, prob = random_case(n, n, 5, grid)
     assert_allclose(
@@ -448,7 +448,7 @@ def test_against_netcal():
 def test_left_closed_bins_against_netcal(n_bins):
     other = pytest.importorskip("netcal.metrics")
     rng = np.random.default_rng(n_bins)
-    # Many of these confidences lie on edges, some at 1, and neighbours err in opposite directions.
+    # Many confidences lie on edges, some at 1, and neighbouring values have gaps of opposite sign.
     ticks = rng.integers(20, 41, 300)
     confidence = ticks / 40
     correct = (rng.random(300) < np.where(ticks % 2, 1.0, 0.4)).astype(int)
@@ -478,9 +478,9 @@ def test_against_torchmetrics():
 
 
 @pytest.mark.parametrize("n_bins", [10, 20])
-def test_right_closed_bins_as_papers_on_prompt_tuning_count_them(n_bins):
+def test_right_closed_bins_against_the_formula_of_papers_on_prompt_tuning(n_bins):
     rng = np.random.default_rng(n_bins)
-    # Many of these confidences lie on edges, some at 1, and neighbouring bins err in opposite directions.
+    # Many confidences lie on edges, some at 1, and neighbouring bins have gaps of opposite sign.
     ticks = rng.integers(20, 41, 400)
     confidence = ticks / 40
     correct = (rng.random(400) < np.where(np.ceil(ticks * n_bins / 40) % 2, 1.0, 0.3)).astype(int)
@@ -497,7 +497,7 @@ def test_right_closed_bins_as_papers_on_prompt_tuning_count_them(n_bins):
 
 
 def quantile_error(confidence, correct, n_bins, method):
-    """The adaptive error of code that cuts at quantiles."""
+    """The adaptive error with edges at quantiles."""
     cuts = KBinsDiscretizer(n_bins, encode="ordinal", quantile_method=method, subsample=None)
     index = cuts.fit_transform(confidence[:, None])[:, 0]
     gaps = [(confidence - correct)[index == b].sum() for b in range(n_bins)]
@@ -506,7 +506,7 @@ def quantile_error(confidence, correct, n_bins, method):
 
 @pytest.mark.parametrize("method", ["linear", "averaged_inverted_cdf"])
 @pytest.mark.parametrize("n", [50, 200, 1000])
-def test_cuts_and_quantiles_part_the_same_rows_if_bins_are_equally_full(n, method):
+def test_quantile_edges_give_the_same_error_if_bins_have_equal_counts(n, method):
     y, prob = random_case(n, n, 5)
     confidence, correct = prob.max(axis=1), prob.argmax(axis=1) == y
     theirs = quantile_error(confidence, correct, 10, method)
@@ -515,7 +515,7 @@ def test_cuts_and_quantiles_part_the_same_rows_if_bins_are_equally_full(n, metho
     assert abs(fewer - quantile_error(confidence[3:], correct[3:], 9, method)) > 1e-6
 
 
-def test_ties_at_a_cut_go_into_the_lower_bin():
+def test_ties_at_a_cut_are_in_the_lower_bin():
     confidence = np.repeat([0.6, 0.7, 0.8], [5, 10, 5])
     bins = calibration_bins(np.ones(20), confidence, labels=[0, 1], n_bins=2, strategy="quantile")
     assert bins.count.tolist() == [15, 5]
@@ -539,8 +539,8 @@ def test_against_scikit_learn_curve():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.filterwarnings("ignore:.*leave fewer than five", "ignore:The rows of y_prob")
-def test_tensors_of_every_kind(metric):
+@pytest.mark.filterwarnings("ignore:.*are fewer than five", "ignore:The rows of y_prob")
+def test_tensors_are_accepted(metric):
     y, prob = random_case(3, 60, 3)
     weight = np.arange(1.0, 61.0)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
@@ -551,13 +551,13 @@ def test_tensors_of_every_kind(metric):
             assert_allclose(metric(torch.tensor(y), tensor, **options), expected, rtol=1e-6, atol=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore:.*leave fewer than five")
+@pytest.mark.filterwarnings("ignore:.*are fewer than five")
 @pytest.mark.parametrize("seed", range(100))
-def test_rounding_lets_no_share_leave_its_range(seed):
+def test_rounding_keeps_fractions_in_range(seed):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(2, 40))
     weight = (rng.uniform(0.1, 1, n), rng.exponential(size=n), rng.uniform(size=n) ** 8)[seed % 3]
-    # All certain, and all right or all wrong: every share is 0 or 1.
+    # All rows are certain and correct, or certain and wrong: all fractions are 0 or 1.
     y, p = np.full(n, seed % 2), np.ones(n)
     right = float(seed % 2)
     data = {"labels": [0, 1], "sample_weight": weight}

@@ -1,4 +1,4 @@
-"""What chance alone shows, and intervals: enumeration, simulation, and edges."""
+"""Floor, test, consistency band and intervals: enumeration, simulation, and edge cases."""
 
 import itertools
 
@@ -21,7 +21,7 @@ from clipcal.metrics import (
 
 
 def rows(confidence, correct):
-    """Ten-class rows that predict class 0 with confidences of at least 0.1, and their true labels."""
+    """True labels, and ten-class rows that predict class 0 with confidences of at least 0.1."""
     confidence = np.asarray(confidence, dtype=float)
     prob = np.repeat((1 - confidence)[:, None] / 9, 10, axis=1)
     prob[:, 0] = confidence
@@ -32,7 +32,7 @@ LABELS = np.arange(10)
 
 
 def every_outcome(confidence, weight=None, n_bins=15):
-    """Errors of all 2**n outcomes with their probabilities, under calibration."""
+    """Yield the probabilities and errors of all 2**n outcomes of a calibrated model."""
     for correct in itertools.product([0, 1], repeat=len(confidence)):
         p = np.prod(np.where(correct, confidence, 1 - np.asarray(confidence)))
         y, prob = rows(confidence, correct)
@@ -58,10 +58,10 @@ def test_floor_is_the_mean_over_all_outcomes(confidence, n_bins):
 
 
 def test_floor_by_hand():
-    # One fair coin in a bin of its own is off by one half whichever side it shows.
+    # A single row of confidence 0.5 has a gap of one half for both outcomes.
     assert calibration_error_floor([0.5]) == 0.5
     assert calibration_error_floor([1.0, 0.0, 1.0]) == 0
-    # Two coins: |1 - 0|, |1 - 1|, |1 - 1|, |1 - 2|, over two rows.
+    # Two rows: residuals |1 - 0|, |1 - 1|, |1 - 1|, |1 - 2|.
     assert_allclose(calibration_error_floor([0.5, 0.5]), 0.25)
 
 
@@ -70,7 +70,7 @@ def test_floor_by_hand():
     [
         lambda rng: rng.uniform(0.5, 1, 400),
         lambda rng: 1 - rng.exponential(1e-3, 30_000),
-        lambda rng: rng.uniform(0.8, 0.86, 20_000),  # a bin with the normal law
+        lambda rng: rng.uniform(0.8, 0.86, 20_000),  # a bin with the normal approximation
         lambda rng: np.clip(rng.normal(1, 0.02, 60), 0.5, 1),
     ],
 )
@@ -94,7 +94,7 @@ def test_quantile_bins_and_equal_weights():
         assert_allclose(weighted, floor)
 
 
-def test_unequal_weights_are_simulated_row_by_row():
+def test_unequal_weights_against_enumeration():
     confidence, weight = [0.6, 0.65, 0.7, 0.9, 0.95], np.array([1, 3, 2, 0.5, 2])
     outcomes = list(every_outcome(confidence, weight, n_bins=4))
     floor = sum(p * error for p, error, _ in outcomes)
@@ -114,12 +114,12 @@ def test_weights_of_saturated_rows():
     sums = ((rng.random((20_000, 152)) < prob) - prob) * weight
     options = {"sample_weight": weight, "n_bins": 1, "random_state": 0}
     floor = calibration_error_floor(np.column_stack([prob, 1 - prob]), **options)
-    # Below one half the other column is on top, whose residual has the opposite sign.
+    # Below one half the other class is predicted, whose residual has the opposite sign.
     signs = np.where(prob >= 0.5, 1, -1)
     assert_allclose(floor, np.abs(sums @ signs).mean() / weight.sum(), rtol=0.06)
 
 
-def test_weights_of_many_rows_follow_the_normal_law():
+def test_weights_of_many_rows_use_the_normal_approximation():
     rng = np.random.default_rng(0)
     weight, prob = rng.uniform(1, 2, 120_000), rng.uniform(0.5, 1, 120_000)
     deviation = weight**2 * prob * (1 - prob)
@@ -128,7 +128,7 @@ def test_weights_of_many_rows_follow_the_normal_law():
     assert_allclose(calibration_error_floor(prob, sample_weight=weight, random_state=0), floor, rtol=0.02)
 
 
-def test_pvalue_is_the_share_of_outcomes_at_least_as_bad():
+def test_pvalue_is_the_probability_of_an_error_at_least_as_large():
     confidence, correct = [0.5, 0.62, 0.9, 0.9, 0.93, 0.35], [0, 1, 0, 1, 1, 1]
     outcomes = list(every_outcome(confidence, n_bins=5))
     y, prob = rows(confidence, correct)
@@ -150,12 +150,12 @@ def test_size_and_power():
                 y, confidence, labels=[0, 1], n_resamples=99, random_state=rng.integers(99)
             )
             found.append(test.pvalue)
-    # Four standard errors around 5 %; ties can only make the test milder.
+    # Four standard errors above 5 %; ties make the test conservative.
     assert np.mean(np.array(pvalues[0.0]) <= 0.05) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 150)
     assert np.mean(np.array(pvalues[0.1]) <= 0.05) > 0.75
 
 
-def test_band_holds_binomial_quantiles():
+def test_band_agrees_with_binomial_quantiles():
     prob = np.repeat([0.55, 0.7, 0.9], [10, 40, 3])
     bins = calibration_bins(np.ones(53, int), prob, labels=[0, 1], n_bins=10)
     low, high = consistency_band(bins, prob, confidence_level=0.9)
@@ -169,18 +169,18 @@ def test_band_holds_binomial_quantiles():
 @pytest.mark.parametrize(
     ("strategy", "closed"), [("uniform", "right"), ("uniform", "left"), ("quantile", "right")]
 )
-def test_band_follows_the_bins_it_is_given(strategy, closed):
+def test_band_uses_the_given_bins(strategy, closed):
     prob = np.round(np.random.default_rng(0).uniform(0.5, 1, 200), 1)
     options = {"labels": [0, 1], "n_bins": 10, "strategy": strategy, "closed": closed}
     bins = calibration_bins(np.ones(200, int), prob, **options)
     low, high = consistency_band(bins, prob)
     filled = bins.count > 0
     assert ((low <= bins.confidence) & (bins.confidence <= high))[filled].all()
-    with pytest.raises(ValueError, match="200 rows, in other bins than the 199"):
+    with pytest.raises(ValueError, match="199 rows of y_prob differ from those of bins, which hold 200"):
         consistency_band(bins, prob[1:])
 
 
-def test_band_refuses_other_weights_and_rows():
+def test_other_weights_or_rows_raise():
     rng = np.random.default_rng(0)
     prob, weight = rng.uniform(0.5, 1, 500), rng.exponential(size=500)
     y = (rng.random(500) < prob).astype(int)
@@ -194,7 +194,7 @@ def test_band_refuses_other_weights_and_rows():
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_band_takes_low_precision(dtype):
+def test_band_accepts_low_precision(dtype):
     prob = np.random.default_rng(0).uniform(0.5, 1, 3000).astype(dtype)
     bins = calibration_bins(np.ones(3000, int), prob, labels=[0, 1])
     order = np.argsort(prob)
@@ -226,7 +226,7 @@ def test_basic_interval_agrees_with_scipy():
     assert_allclose([ours.low, ours.high], theirs, atol=0.008)
 
 
-def test_row_draws_and_normal_limit_agree(monkeypatch):
+def test_bootstrap_and_normal_limit_agree(monkeypatch):
     rng = np.random.default_rng(0)
     confidence, weight = rng.uniform(0.5, 1, 3000), rng.uniform(1, 3, 3000)
     y = rng.random(3000) < confidence - 0.05
@@ -251,7 +251,7 @@ def test_coverage_of_inversion(error):
 
 
 @pytest.mark.parametrize(("n", "weigh"), [(100, False), (200, False), (100, True), (300, True)])
-def test_coverage_of_the_error_where_exceptions_are_rare(n, weigh):
+def test_coverage_of_the_error_with_rare_errors(n, weigh):
     rng = np.random.default_rng(0)
     inside = 0
     for seed in range(300):
@@ -274,13 +274,13 @@ def test_coverage_of_the_gap(share):
     assert abs(inside / 400 - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 400)
 
 
-def test_perfect_rows_leave_room_for_rare_errors():
+def test_intervals_of_perfect_rows_allow_for_rare_errors():
     prob, y = np.eye(3)[np.arange(300) % 3], np.arange(300) % 3
     for metric in ("ece", "gap"):
         estimate, low, high = calibration_interval(y, prob, metric=metric, random_state=0)
         assert estimate == 0
         assert low == 0 if metric == "ece" else low <= 0
-        # With no error in 300 rows, rates up to about 3 / 300 stay plausible.
+        # With no error in 300 rows, error rates up to about 3 / 300 are plausible.
         assert 0.004 < high < 0.02
     assert calibration_test(y, prob) == (0.0, 1.0, 0.0)
 
@@ -321,7 +321,7 @@ def test_one_column():
     assert calibration_interval(y, prob, labels=[3], metric="gap").estimate == pytest.approx(1 / 3)
 
 
-def test_draws_follow_the_seed_alone():
+def test_draws_depend_on_random_state_only():
     rng = np.random.default_rng(0)
     prob = rng.uniform(size=80)
     y = rng.random(80) < prob
@@ -329,13 +329,13 @@ def test_draws_follow_the_seed_alone():
     for function in (calibration_test, calibration_interval):
         assert function(y, prob, random_state=3) == function(y, prob, random_state=3)
     assert (np.random.get_state()[1] == state).all()
-    # Rows of weight zero are not there.
+    # Rows of weight zero are ignored.
     weight = np.r_[np.ones(80), 0]
     longer = function(np.r_[y, True], np.r_[prob, 0.1], sample_weight=weight, random_state=3)
     assert longer == function(y, prob, random_state=3)
 
 
-def test_bad_input_is_refused():
+def test_invalid_input_raises():
     with pytest.raises(ValueError, match="softmax"):
         calibration_error_floor([[3.0, -1.0]])
     with pytest.raises(ValueError, match="n_resamples"):

@@ -1,4 +1,4 @@
-"""Brier score, log-likelihood and their parts: hand values, other libraries, and laws."""
+"""Proper scores and decompositions: values computed by hand, other libraries, and properties."""
 
 import math
 
@@ -28,7 +28,7 @@ SCORES = [brier_score, top_label_brier_score, negative_log_likelihood]
 
 
 def random_case(seed, n, n_classes, grid=None):
-    """Probabilities of random sharpness; on a grid there are ties and exact zeros and ones."""
+    """Probabilities of random sharpness; with a grid there are ties and exact zeros and ones."""
     rng = np.random.default_rng(seed)
     prob = softmax(rng.normal(size=(n, n_classes)) * rng.uniform(0.3, 6, (n, 1)), axis=1)
     if grid:
@@ -61,7 +61,7 @@ def test_two_classes_in_one_column():
         assert score(y, 1 - p, labels=["yes", "no"]) == pytest.approx(score(y, p), abs=1e-15)
 
 
-def test_perfect_and_hopeless_predictions():
+def test_perfect_and_all_wrong_predictions():
     y = np.arange(12) % 3
     for score in SCORES:
         assert score(y, np.eye(3)[y]) == 0
@@ -74,7 +74,7 @@ def test_perfect_and_hopeless_predictions():
         assert negative_log_likelihood(y, wrong.astype(dtype)) == negative_log_likelihood(y, wrong)
 
 
-def test_one_column_one_row_and_one_class_present():
+def test_one_column_one_row_and_one_class():
     for score in SCORES:
         assert score([3], [[1.0]]) == 0
         assert 0 < score(["b"] * 5, [[0.25, 0.75]] * 5, labels=["a", "b"]) < 1
@@ -107,7 +107,7 @@ def test_many_classes_in_half_precision():
 
 @settings(max_examples=30, deadline=None)
 @given(cases, st.integers(0, 2**16))
-def test_rows_columns_names_and_repetitions(case, seed):
+def test_order_names_and_repetitions(case, seed):
     y, prob = case
     rng = np.random.default_rng(seed)
     prob = np.clip(prob, 1e-6, None) + np.linspace(0, 1e-6, prob.shape[1])  # no ties inside a row
@@ -146,7 +146,7 @@ def test_against_scikit_learn(case):
 class TestDecomposition:
     def test_binned_by_hand(self):
         parts = brier_decomposition([1, 0, 1, 1], [0.6, 0.8, 0.9, 1.0], method="binned", n_bins=8)
-        # The four rows lie in (0.5, 0.625], (0.75, 0.875] and, two of them, (0.875, 1].
+        # One row is in (0.5, 0.625], one in (0.75, 0.875], and two are in (0.875, 1].
         assert_allclose(parts.reliability, (0.4**2 + 0.8**2 + 2 * 0.05**2) / 4)
         assert_allclose(parts.resolution, (0.25**2 + 0.75**2 + 2 * 0.25**2) / 4)
         assert_allclose(parts.uncertainty, 3 / 16)
@@ -154,7 +154,7 @@ class TestDecomposition:
         assert_allclose(parts.within_bin_covariance, 0, atol=1e-15)
 
     def test_isotonic_by_hand(self):
-        # The pool-adjacent-violators fit to hits 1, 0, 1, 1 in rising order is 1/2, 1/2, 1, 1.
+        # The isotonic fit to 1, 0, 1, 1 is 1/2, 1/2, 1, 1.
         parts = brier_decomposition([1, 0, 1, 1], [0.6, 0.8, 0.9, 1.0])
         score = (0.4**2 + 0.8**2 + 0.1**2) / 4
         assert_allclose(parts, (score - 0.125, 3 / 16 - 0.125, 3 / 16))
@@ -183,14 +183,14 @@ class TestDecomposition:
         filled = bins.weight > 0
         assert_allclose(parts.reliability, np.sum(bins.residual[filled] ** 2 / bins.weight[filled]) / 500)
 
-    def test_a_rising_map_changes_miscalibration_only(self):
+    def test_a_monotone_map_changes_miscalibration_only(self):
         rng = np.random.default_rng(3)
         p, y = rng.uniform(0.5, 1, 300), rng.integers(0, 2, 300)
         first, second = brier_decomposition(y, p), brier_decomposition(y, 0.5 + 2 * (p - 0.5) ** 2)
         assert_allclose(second[1:], first[1:], atol=1e-12)
         assert abs(second.miscalibration - first.miscalibration) > 1e-3
 
-    def test_isotonic_fit_of_scikit_learn(self):
+    def test_miscalibration_against_isotonic_regression_of_scikit_learn(self):
         from sklearn.isotonic import IsotonicRegression
 
         y, prob = random_case(5, 400, 3, grid=32)
@@ -226,9 +226,9 @@ class TestLogits:
         found = negative_log_likelihood_from_logits(y, logits, **options)
         assert_allclose(found, np.average(rows, weights=weight), rtol=1e-11, atol=1e-11)
 
-    def test_nothing_is_clipped(self):
+    def test_losses_are_not_clipped(self):
         assert negative_log_likelihood_from_logits([0, 1], [[0, 5000], [0, 5000]]) == 2500
-        # The loss of a certain and right row is below the resolution of 1.
+        # The loss is below the resolution of numbers near 1.
         assert_allclose(negative_log_likelihood_from_logits([0], [[0, -50]], labels=[0, 1]), np.exp(-50))
         assert_allclose(negative_log_likelihood_from_logits([0, 1], [[1e308, -1e308], [-1e308, 1e308]]), 0)
         assert negative_log_likelihood_from_logits([1], [[1e308, -1e308]], labels=[0, 1]) == np.inf
@@ -258,8 +258,8 @@ class TestLogits:
         assert_allclose(negative_log_likelihood_from_logits(y, logits, labels=["d", "b", "a"]), expected)
 
     @pytest.mark.parametrize("row", [[np.nan, 0.0], [np.inf, 0.0], [-np.inf, -np.inf]])
-    def test_refusals(self, row):
-        with pytest.raises(ValueError, match="logits hold NaN, plus infinity, or a row"):
+    def test_invalid_logits_raise(self, row):
+        with pytest.raises(ValueError, match="logits contain NaN, plus infinity, or a row"):
             negative_log_likelihood_from_logits([0, 1], [[0.0, 1.0], row])
 
     def test_against_torch(self):
@@ -274,7 +274,7 @@ class TestLogits:
 
 class TestBaseToNew:
     def test_published_row(self):
-        # Average over eleven data sets in Table 1 of "Conditional prompt learning".
+        # Average over eleven data sets in Table 1 of Zhou et al., "Conditional prompt learning".
         assert round(harmonic_mean(80.47, 71.69), 2) == 75.83
         assert round(harmonic_mean(0.8269, 0.6322), 4) == 0.7166
 
@@ -289,16 +289,16 @@ class TestBaseToNew:
         base, new = [0.9, 0.5], [0.6, 0.8]
         summary = base_to_new_summary(base, new)
         assert_allclose(summary, (0.7, 0.7, 0.7))
-        # The mean of the means is the higher number.
+        # The mean of the harmonic means is lower.
         assert np.mean(harmonic_mean(base, new)) < summary.mean
         assert_allclose(base_to_new_summary(0.1, 0.3, average="arithmetic"), (0.1, 0.3, 0.2))
         assert_allclose(base_to_new_summary(0.1, 0.3), (0.1, 0.3, 0.15))
 
     @pytest.mark.parametrize("bad", [-0.1, np.nan, np.inf])
-    def test_refusals(self, bad):
-        with pytest.raises(ValueError, match="new must hold finite numbers of at least 0"):
+    def test_invalid_numbers_raise(self, bad):
+        with pytest.raises(ValueError, match="new must hold finite, non-negative numbers"):
             harmonic_mean([0.5, 0.5], [0.5, bad])
-        with pytest.raises(ValueError, match="do not fit together"):
+        with pytest.raises(ValueError, match="cannot be broadcast"):
             harmonic_mean([0.5, 0.5], [0.5, 0.5, 0.5])
         with pytest.raises(ValueError, match=r"shapes \(2,\) and \(\)"):
             base_to_new_summary([0.5, 0.5], 0.5)
@@ -307,7 +307,7 @@ class TestBaseToNew:
 
 
 @pytest.mark.filterwarnings("ignore:Every row of logits")
-def test_input_is_not_changed():
+def test_input_is_not_modified():
     y, prob = random_case(0, 20, 3)
     before = prob.copy()
     for score in (*SCORES, brier_decomposition, negative_log_likelihood_from_logits):
@@ -315,7 +315,7 @@ def test_input_is_not_changed():
         assert_array_equal(prob, before)
 
 
-def test_wrong_input():
+def test_invalid_input_raises():
     for score in SCORES:
         with pytest.raises(ValueError, match="NaN"):
             score([0, 1], [[np.nan, 1.0], [0.5, 0.5]])

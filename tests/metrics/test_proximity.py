@@ -1,4 +1,4 @@
-"""Proximity, the error over its bins, and what of it chance explains."""
+"""Proximity, the proximity-informed error, and its excess over the baseline."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def random_case(seed, n, n_classes=4):
 
 def test_proximity_by_hand():
     found = proximity([[1, 0], [0, 5]], [[2, 0], [3, 0], [0, -1]], n_neighbors=2)
-    # From (0, 1) the two nearest lie a right angle away.
+    # The two nearest neighbours of (0, 1) are orthogonal to it.
     assert_allclose(found, [1.0, np.exp(-np.sqrt(2))])
     all_three = np.exp(-np.array([np.sqrt(2) / 3, (2 * np.sqrt(2) + 2) / 3]))
     for n_neighbors in (3, 5):
@@ -37,17 +37,17 @@ def test_proximity_by_hand():
         assert_allclose(found, all_three)
 
 
-def test_rows_are_no_neighbours_of_their_own():
+def test_exclude_self():
     features = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.0]])
     alone = proximity(features, features, n_neighbors=1, exclude_self=True)
-    # The first and last are copies of each other, and stay each other's neighbours.
+    # The first and last rows are equal, and remain neighbours of each other.
     assert_allclose(alone, np.exp([0, -np.sqrt(2), -np.sqrt(2), 0]))
     assert_allclose(proximity(features, features, n_neighbors=1), 1)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_proximity_against_the_definition(dtype, monkeypatch):
-    # So few numbers at a time that rows come in several blocks.
+    # Small enough that rows are split into several blocks.
     monkeypatch.setattr("clipcal.metrics._proximity._BLOCK_ENTRIES", 500)
     rng = np.random.default_rng(0)
     features, reference = rng.normal(size=(40, 8)).astype(dtype), rng.normal(size=(60, 8)).astype(dtype)
@@ -63,12 +63,12 @@ def test_proximity_against_the_definition(dtype, monkeypatch):
         assert_allclose(proximity(features, others, exclude_self=exclude), expected, atol=1e-6)
 
 
-def test_small_distances_are_not_rounded_away():
+def test_small_distances_are_exact():
     near = proximity([[1.0, 0.0]], [[1.0, 1e-9]], n_neighbors=1)
     assert_allclose(-np.log(near), 1e-9, rtol=1e-6)
 
 
-def test_proximity_ignores_turns_and_lengths():
+def test_rotation_and_length_do_not_matter():
     rng = np.random.default_rng(2)
     features, reference = rng.normal(size=(20, 6)), rng.normal(size=(30, 6))
     turn = np.linalg.qr(rng.normal(size=(6, 6)))[0]
@@ -80,14 +80,14 @@ def test_proximity_ignores_turns_and_lengths():
     ("features", "reference", "options", "message"),
     [
         ([[1.0, 0.0]], [[1.0, 0.0, 0.0]], {}, "2 columns"),
-        ([[1.0, 0.0]], [[0.0, 0.0]], {}, "Row 0 of reference holds zeros"),
+        ([[1.0, 0.0]], [[0.0, 0.0]], {}, "Row 0 of reference is all zeros"),
         ([[1.0, np.nan]], [[1.0, 0.0]], {}, "NaN"),
-        ([[1.0, 0.0]], [[1.0, 0.0]], {"exclude_self": True}, "no neighbour but itself"),
+        ([[1.0, 0.0]], [[1.0, 0.0]], {"exclude_self": True}, "no other neighbour"),
         ([[1.0, 0.0]], [[1.0, 0.0]] * 2, {"exclude_self": True}, "same rows twice"),
         ([[1.0, 0.0]], [[1.0, 0.0]], {"n_neighbors": 0}, "n_neighbors"),
     ],
 )
-def test_proximity_refuses(features, reference, options, message):
+def test_invalid_features_raise(features, reference, options, message):
     with pytest.raises(ValueError, match=message):
         proximity(features, reference, **options)
 
@@ -99,14 +99,14 @@ def test_error_by_hand():
     y, p = [1, 1, 0, 0, 1, 1], [0.75, 0.75, 0.75, 0.75, 0.75, 0.9]
     near = [0.9, 0.8, 0.4, 0.3, 0.7, 0.6]
     options = {"proximity": near, "n_bins": 10, "n_proximity_bins": 2}
-    # Above 0.65: three hits at 0.75. Below: two misses at 0.75, and a hit at 0.9 in a bin of its own.
+    # Proximity above 0.65: three correct rows at 0.75. Below: two wrong rows at 0.75, one correct row at 0.9.
     assert_allclose(proximity_informed_calibration_error(y, p, **options), (0.75 + 1.5 + 0.1) / 6)
     weighted = proximity_informed_calibration_error(y, p, sample_weight=[1, 0, 1, 0, 1, 0], **options)
-    # What is left: a hit above 0.8, a hit and a miss below.
+    # Positive weights: a correct row above 0.8, a correct and a wrong row below.
     assert_allclose(weighted, (0.25 + 0.5) / 3)
 
 
-def test_sides_differ_on_edges():
+def test_closed_side_matters_for_values_on_edges():
     y, p, near = [1, 0, 1, 0], [0.75, 0.75, 0.8, 0.8], [1, 2, 1, 2]
     options = {"proximity": near, "n_bins": 4, "n_proximity_bins": 1}
     assert_allclose(proximity_informed_calibration_error(y, p, **options), (0.5 + 0.6) / 4)
@@ -128,7 +128,7 @@ def test_never_below_the_expected_error(seed, n, n_bins, n_proximity_bins, weigh
     assert ece - 1e-12 <= error <= 1
     constant = proximity_informed_calibration_error(y, prob, proximity=np.full(n, 0.3), **binned)
     assert_allclose(constant, ece, atol=1e-12)
-    # Only the order of proximities counts, and that of rows does not.
+    # The result depends on the order of proximities, not on the order of rows.
     order = np.random.default_rng(seed).permutation(n)
     again = proximity_informed_calibration_error(
         y[order],
@@ -139,7 +139,7 @@ def test_never_below_the_expected_error(seed, n, n_bins, n_proximity_bins, weigh
     assert_allclose(again, error, atol=1e-12)
 
 
-def test_names_precision_and_scale_of_weights_do_not_matter():
+def test_names_precision_and_equal_weights_do_not_matter():
     y, prob, near = random_case(5, 300)
     names = np.array(["d", "a", "c", "b"])
     error = proximity_informed_calibration_error(y, prob, proximity=near)
@@ -164,12 +164,12 @@ def test_few_saturated_and_tied_rows(n):
     ("near", "message"),
     [([0.1, np.nan], "proximity contains NaN"), ([0.1], "inconsistent"), ([[0.1, 0.2]], "1d array|shape")],
 )
-def test_error_refuses(near, message):
+def test_invalid_proximity_raises(near, message):
     with pytest.raises(ValueError, match=message):
         proximity_informed_calibration_error([0, 1], [0.2, 0.8], proximity=near)
 
 
-def test_warns_of_row_sums_at_the_caller():
+def test_warning_about_row_sums_points_to_the_caller():
     for metric in (proximity_informed_calibration_error, proximity_bias):
         with pytest.warns(UserWarning, match="sum to 1") as caught:
             metric([0, 1], [[0.5, 0.4], [0.1, 0.9]], proximity=[0.1, 0.2])
@@ -188,7 +188,7 @@ def test_against_netcal_group_by_group():
     assert_allclose(proximity_informed_calibration_error(y, prob, proximity=near), sum(shares), atol=1e-12)
 
 
-def test_cuts_and_quantiles_part_the_same_rows_if_bins_are_equally_full():
+def test_quantile_edges_give_the_same_error_if_bins_have_equal_counts():
     for n, is_multiple in ((1200, True), (1203, False)):
         y, prob, near = random_case(n, n)
         cuts = KBinsDiscretizer(10, encode="ordinal", quantile_method="linear", subsample=None)
@@ -202,23 +202,23 @@ def test_cuts_and_quantiles_part_the_same_rows_if_bins_are_equally_full():
         assert bool(abs(ours - theirs) < 1e-12) is is_multiple
 
 
-# The part that chance explains
+# The baseline and the excess
 
 
-def test_chance_explains_a_random_proximity():
+def test_random_proximity_is_not_significant():
     y, prob, near = random_case(11, 1200)
     bias = proximity_bias(y, prob, proximity=near, random_state=0)
     assert bias.error == proximity_informed_calibration_error(y, prob, proximity=near)
     assert_allclose(bias.error - bias.baseline, bias.excess)
     assert bias.baseline > expected_calibration_error(y, prob)
     assert bias.pvalue > 0.05
-    # The smallest value that this many shuffles can give.
+    # The smallest p-value with 100 permutations.
     y = np.where(near > 0.5, prob.argmax(axis=1), -1)
     bias = proximity_bias(y, prob, proximity=near, labels=range(4), random_state=0)
     assert bias.pvalue == 1 / 101 and bias.excess > 0.1
 
 
-def test_p_values_of_meaningless_proximity_are_uniform():
+def test_p_values_of_random_proximity_are_uniform():
     p_values = [
         proximity_bias(y, prob, proximity=near, n_permutations=99, random_state=seed).pvalue
         for seed, (y, prob, near) in enumerate(random_case(seed, 200) for seed in range(150))
@@ -243,7 +243,7 @@ def test_the_same_seed_gives_the_same_baseline():
     assert_array_equal(np.random.get_state()[1], before)
 
 
-def test_number_of_shuffles_is_bounded_as_elsewhere():
+def test_minimum_number_of_permutations():
     with pytest.raises(ValueError, match=r"n_permutations.*\[99, inf\)"):
         proximity_bias([0, 1], [0.2, 0.8], proximity=[0.1, 0.2], n_permutations=98)
 
@@ -258,7 +258,7 @@ def test_rows_of_weight_zero_need_no_proximity():
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e300])
-def test_lengths_beyond_squaring(scale):
+def test_features_whose_squares_overflow_or_underflow(scale):
     rows = np.random.default_rng(0).normal(size=(20, 3))
     with np.errstate(all="raise"):
         assert_allclose(proximity(rows * scale, rows), proximity(rows, rows), rtol=1e-12)

@@ -1,4 +1,4 @@
-"""Scorers inside scikit-learn's machinery."""
+"""Scorers in scikit-learn's model selection tools."""
 
 import copy
 import functools
@@ -54,7 +54,7 @@ class CountingNB(GaussianNB):
 
 
 @pytest.mark.parametrize("target", [y, NAMES, y * 10 + 3, (y == 1), np.where(y == 1, "yes", "no")])
-def test_is_the_negated_metric(target):
+def test_scorers_return_the_negated_metric(target):
     model = make_pipeline(StandardScaler(), GaussianNB()).fit(X, target)
     expected = expected_calibration_error(target, model.predict_proba(X), labels=model.classes_)
     assert_allclose(ece_scorer(model, X, target), -expected, rtol=1e-12)
@@ -77,14 +77,14 @@ def test_weights_reach_the_metric():
 
 
 def test_classes_missing_on_either_side_of_a_fold():
-    # Unshuffled folds of a sorted target: each test part is a class that was not trained on.
+    # Unshuffled folds of a sorted target: the class of each test fold is not in its training fold.
     scores = cross_validate(GaussianNB(), X, NAMES, cv=KFold(3), scoring=ece_scorer, error_score="raise")
     assert (scores["test_score"] < -0.5).all()
     model = GaussianNB().fit(X, NAMES)
     assert np.isfinite(ece_scorer(model, X[:20], NAMES[:20]))
 
 
-def test_one_trained_class():
+def test_classifier_with_a_single_class():
     class Constant(ClassifierMixin, BaseEstimator):
         def fit(self, X, y):
             self.classes_ = np.unique(y)
@@ -115,7 +115,7 @@ def test_all_scorers_share_one_prediction():
     assert "ece" in calibration_scorers()
 
 
-def test_a_class_that_was_not_trained_on():
+def test_classes_that_are_not_in_the_training_fold():
     model = GaussianNB().fit(X[:100], NAMES[:100])
     for name, scorer in calibration_scorers().items():
         if name in {"classwise_ece", "brier", "nll"}:
@@ -123,17 +123,19 @@ def test_a_class_that_was_not_trained_on():
                 scorer(model, X, NAMES)
         else:
             assert -1 <= scorer(model, X, NAMES) < -0.2
-        # A test part that lacks a class is nothing special.
+        # A class may be missing in the test fold.
         assert np.isfinite(scorer(GaussianNB().fit(X, NAMES), X[:60], NAMES[:60]))
     with pytest.warns(UserWarning, match="without a column"):
         scores = cross_validate(GaussianNB(), X, NAMES, cv=KFold(3), scoring=calibration_scorers())
     assert np.isnan(scores["test_nll"]).all() and np.isfinite(scores["test_smooth_ece"]).all()
 
 
-def test_worse_arguments_are_refused_at_once():
+def test_invalid_arguments_raise_early():
     with pytest.raises(TypeError, match="'metric' parameter of make_calibration_scorer must be a callable"):
         make_calibration_scorer("ece")
-    with pytest.raises(TypeError, match=r"unexpected keyword argument 'bins'. It takes y_true, .*, n_bins"):
+    with pytest.raises(
+        TypeError, match=r"unexpected keyword argument 'bins'. Its parameters are y_true, .*, n_bins"
+    ):
         make_calibration_scorer(expected_calibration_error, bins=10)
     with pytest.raises(TypeError, match="labels"):
         make_calibration_scorer(lambda y_true, y_prob: 0.0)
@@ -147,7 +149,7 @@ def test_model_selection(scorer, n_jobs):
     assert search.best_params_ == {"logisticregression__C": 1.0}
 
 
-def test_scoring_monitor_takes_them_all():
+def test_scoring_monitor():
     callback = pytest.importorskip("sklearn.callback")
     monitor = callback.ScoringMonitor(scoring={"nll": nll_scorer, "ece": ece_scorer})
     model = LogisticRegression(max_iter=500).set_callbacks(monitor).fit(X, NAMES)
@@ -156,7 +158,7 @@ def test_scoring_monitor_takes_them_all():
     assert last["ece"] == pytest.approx(ece_scorer(model, X, NAMES))
 
 
-def test_grid_search_clones_and_pickles():
+def test_grid_search_can_be_cloned_and_pickled():
     grid = {"C": [0.01, 1.0]}
     search = GridSearchCV(LogisticRegression(max_iter=500), grid, scoring=ece_scorer, cv=3)
     search = pickle.loads(pickle.dumps(clone(search))).fit(X, NAMES)
@@ -200,7 +202,7 @@ def test_pooled_error_with_missing_classes_and_lists():
 
 
 class WeightedNB(GaussianNB):
-    """Remembers the weights of its last fit, and takes options that are not per row."""
+    """Records the arguments of its last fit, including one that is not per row."""
 
     seen = None
 
@@ -211,7 +213,7 @@ class WeightedNB(GaussianNB):
 
 def test_pooled_error_with_weights():
     weight = np.random.default_rng(0).integers(0, 3, 150)
-    there = weight > 0  # a row of weight 0 is neither tested nor trained on
+    there = weight > 0  # rows of weight 0 are dropped from all folds
     rows, truth, pooled = X[there], y[there], np.empty((there.sum(), 3))
     for train, test in StratifiedKFold(5).split(rows, truth):
         pooled[test] = GaussianNB().fit(rows[train], truth[train]).predict_proba(rows[test])
@@ -238,7 +240,7 @@ def test_pooled_error_in_two_processes():
     )
 
 
-def test_rows_tested_twice_count_twice():
+def test_rows_in_several_test_folds_count_several_times():
     splits = [(np.arange(0, 150, 2), np.arange(1, 150, 2)), (np.arange(0, 150, 3), np.arange(1, 150, 4))]
     weight = np.arange(150.0)
     truths, probs, weights = [], [], []
@@ -254,15 +256,15 @@ def test_rows_tested_twice_count_twice():
     )
 
 
-def test_pooled_error_takes_metrics_without_weights():
+def test_pooled_error_accepts_metrics_without_weights():
     def error_rate(y_true, y_prob, *, labels):
         return np.mean(labels[y_prob.argmax(axis=1)] != y_true)
 
     assert 0 < cross_val_calibration_error(GaussianNB(), X, NAMES, metric=error_rate) < 0.1
 
 
-def test_folds_overstate_the_error():
-    # Calibrated by construction: labels are drawn from the probabilities.
+def test_mean_over_folds_overstates_the_error():
+    # Labels are drawn from the probabilities, so the model is calibrated.
     rng = np.random.default_rng(0)
     p = rng.uniform(size=1000)
 
@@ -280,7 +282,7 @@ def test_folds_overstate_the_error():
 
 
 class Frozen(ClassifierMixin, BaseEstimator):
-    """Answers with fixed classes, whatever it is fitted on."""
+    """Predicts fixed classes, independent of the data in fit."""
 
     def __init__(self, classes):
         self.classes = classes
@@ -313,7 +315,7 @@ def test_pooled_error_of_a_fixed_vocabulary(classes, metric):
     )
 
 
-def test_pooled_error_when_folds_know_different_classes():
+def test_pooled_error_of_folds_with_different_classes():
     class Half(Frozen):
         def fit(self, X, y):
             self.classes_ = np.array(["yak", *np.unique(y)[::-1]])
@@ -322,19 +324,19 @@ def test_pooled_error_when_folds_know_different_classes():
         def predict_proba(self, X):
             return np.tile(np.arange(1, 1 + len(self.classes_)) / 10, (len(X), 1))
 
-    # The first fold has seen two classes, the second three.
+    # The first training fold has two classes, the second has three.
     splits = [(np.arange(100), [0, 149]), (np.arange(150), [60])]
 
-    def look(y_true, y_prob, *, labels):
+    def check(y_true, y_prob, *, labels):
         assert labels.tolist() == ["setosa", "versicolor", "virginica", "yak"]
         assert y_true.tolist() == ["setosa", "virginica", "versicolor"]
         assert_allclose(y_prob, [[0.3, 0.2, 0, 0.1], [0.3, 0.2, 0, 0.1], [0.4, 0.3, 0.2, 0.1]])
         return 0.5
 
-    assert cross_val_calibration_error(Half([]), X, NAMES, cv=splits, metric=look) == 0.5
+    assert cross_val_calibration_error(Half([]), X, NAMES, cv=splits, metric=check) == 0.5
 
 
-def test_pooled_error_refuses_labels_of_another_kind():
+def test_pooled_error_of_labels_of_another_kind_raises():
     with pytest.raises(ValueError, match=r"y and estimator.classes_ are of different kinds: numbers"):
         cross_val_calibration_error(Frozen(["setosa", "versicolor"]), X, y)
     with pytest.raises(ValueError, match="y contains NaN or another missing value"):
@@ -364,14 +366,14 @@ def test_metrics_with_bound_arguments():
     assert scorer(GaussianNB().fit(X, y), X, y) == -0.25
 
 
-def test_a_score_is_one_number():
+def test_metrics_that_return_no_single_number_raise():
     model = GaussianNB().fit(X, y)
     for metric, options in (
         (over_under_confidence, {}),
         (smooth_calibration_error, {"return_bandwidth": True}),
         (classwise_calibration_error, {"average": None}),
     ):
-        with pytest.raises(TypeError, match=f"{metric.__name__} must return one number"):
+        with pytest.raises(TypeError, match=f"{metric.__name__} must return a single number"):
             make_calibration_scorer(metric, **options)(model, X, y)
     with pytest.raises(TypeError, match="it returned None"):
         make_calibration_scorer(lambda y_true, y_prob, labels: None)(model, X, y)
@@ -379,12 +381,12 @@ def test_a_score_is_one_number():
 
 
 @pytest.mark.parametrize("name", ["labels", "sample_weight"])
-def test_what_differs_from_fold_to_fold_cannot_be_fixed(name):
-    with pytest.raises(TypeError, match=f"takes no {name}: the scorer passes"):
+def test_labels_and_weights_are_not_accepted(name):
+    with pytest.raises(TypeError, match=f"does not accept {name}: the scorer passes"):
         make_calibration_scorer(expected_calibration_error, **{name: [0, 1, 2]})
 
 
-def test_perfect_folds_score_plain_zero():
+def test_scores_of_perfect_folds_are_not_negative_zero():
     class Perfect(Frozen):
         def predict_proba(self, X):
             return np.eye(3)[np.searchsorted(self.classes_, NAMES[: len(X)])]
@@ -395,15 +397,15 @@ def test_perfect_folds_score_plain_zero():
         assert score == 0 and not np.signbit(score), name
 
 
-def test_ready_made_scorers_are_not_shared():
+def test_predefined_scorers_are_copied():
     with config_context(enable_metadata_routing=True):
-        mine = calibration_scorers()["ece"].set_score_request(sample_weight=True)
+        changed = calibration_scorers()["ece"].set_score_request(sample_weight=True)
         fresh = calibration_scorers()["ece"]
-        requests = [scorer.get_metadata_routing().score.requests for scorer in (mine, ece_scorer, fresh)]
+        requests = [scorer.get_metadata_routing().score.requests for scorer in (changed, ece_scorer, fresh)]
     assert [bool(r.get("sample_weight")) for r in requests] == [True, False, False]
 
 
-def test_folds_give_no_advice_and_warnings_point_at_the_caller():
+def test_advice_is_suppressed_in_folds_and_warnings_point_to_the_caller():
     class Half(GaussianNB):
         def predict_proba(self, X):
             return super().predict_proba(X) * 0.995
@@ -420,7 +422,7 @@ def test_folds_give_no_advice_and_warnings_point_at_the_caller():
 
 @pytest.mark.parametrize("kind", ["pandas", "text", "table"])
 @pytest.mark.parametrize("target", [y * 10 + 3, NAMES, y == 1], ids=["numbers", "text", "two"])
-def test_columns_of_a_frame_are_taken_by_name(kind, target):
+def test_columns_of_data_frames_are_selected_by_name(kind, target):
     plain = LogisticRegression(max_iter=500).fit(X, target)
     framed = Framed(kind).fit(X, target)
     for scorer in calibration_scorers().values():
@@ -437,17 +439,17 @@ def test_columns_of_a_frame_are_taken_by_name(kind, target):
         assert_allclose(found[f"test_{name}"], expected[f"test_{name}"])
 
 
-def test_a_scorer_that_asked_before_does_not_decide_the_column():
-    # scikit-learn takes the second column of a table of two classes, whatever its name.
+def test_predictions_cached_by_other_scorers():
+    # scikit-learn selects the second column of a data frame of two classes, whatever its name.
     framed, plain = Framed("table").fit(X, y == 1), LogisticRegression(max_iter=500).fit(X, y == 1)
     for scoring in ({"auc": "roc_auc", "ece": ece_scorer}, {"ece": ece_scorer, "auc": "roc_auc"}):
         found = check_scoring(framed, scoring=scoring)(framed, X, y == 1)
         assert_allclose(found["ece"], ece_scorer(plain, X, y == 1))
-    # Having asked in the order of the classes, a calibration scorer hands on what is right.
+    # If the calibration scorer comes first, the cached column is the correct one.
     assert_allclose(found["auc"], check_scoring(plain, scoring="roc_auc")(plain, X, y == 1))
 
 
-def test_columns_named_after_other_classes_are_refused():
+def test_columns_named_after_other_classes_raise():
     framed = Framed(names=["virginica", "versicolor", "rosa"]).fit(X, NAMES)
     with pytest.raises(ValueError, match=r"Framed.predict_proba returned columns named .*'rosa'"):
         ece_scorer(framed, X, NAMES)
@@ -461,8 +463,8 @@ class Tensors(GaussianNB):
 
 
 @pytest.mark.filterwarnings("ignore:The rows of y_prob should sum to 1")
-def test_tensors_are_read():
-    # Probabilities with eight bits sum to 1 within 0.002 only, of which metrics warn.
+def test_tensors_are_accepted():
+    # Row sums of bfloat16 probabilities differ from 1 by up to 0.002, which raises a warning.
     as_rounded = torch.tensor(GaussianNB().fit(X, NAMES).predict_proba(X)).bfloat16().double().numpy()
     expected = expected_calibration_error(NAMES, as_rounded)
     assert_allclose(ece_scorer(Tensors().fit(X, NAMES), X, NAMES), -expected, atol=1e-7)
@@ -472,8 +474,8 @@ def test_tensors_are_read():
     assert_allclose(found, cross_val_calibration_error(GaussianNB(), X, y), atol=0.01)
 
 
-class Refusing(GaussianNB):
-    """Reads nothing that is not finite, as a folder with a broken image."""
+class FiniteOnlyNB(GaussianNB):
+    """Raises an error for input that is not finite, such as a corrupt image."""
 
     def predict_proba(self, X):
         assert np.isfinite(X).all()
@@ -485,12 +487,12 @@ def test_rows_of_weight_zero_are_not_predicted():
     broken[::10], truth[::10], weight[::10] = np.nan, None, 0.0
     truth[10] = "iris of no kind"
     left = weight > 0
-    model = Refusing().fit(X[left], NAMES[left])
+    model = FiniteOnlyNB().fit(X[left], NAMES[left])
     for scorer in calibration_scorers().values():
         expected = scorer(model, X[left], NAMES[left])
         assert_allclose(scorer(model, broken, truth, sample_weight=weight), expected)
         assert_allclose(scorer(model, broken, list(truth), sample_weight=list(weight)), expected)
-    # What they predict among themselves stays apart from the predictions of other scorers.
+    # The predictions of the other scorers, for all rows, are not affected.
     scoring = check_scoring(model, scoring={"auc": "neg_log_loss", "ece": ece_scorer, "mce": mce_scorer})
     both = scoring(model, X, NAMES, sample_weight=weight)
     assert_allclose(both["ece"], ece_scorer(model, X[left], NAMES[left]))
@@ -523,7 +525,7 @@ def test_pooled_error_without_rows_of_weight_zero():
         assert_allclose(found, expected)
 
 
-def test_given_splits_speak_of_all_rows():
+def test_given_splits_refer_to_all_rows():
     weight = (np.arange(150) % 10 > 0).astype(float)
     masks = [np.arange(150) % 3 == k for k in range(3)]
     found = cross_val_calibration_error(
@@ -537,7 +539,7 @@ def test_given_splits_speak_of_all_rows():
     assert_allclose(found, expected_calibration_error(y[left], prob[left]))
 
 
-def test_text_of_variable_width():
+def test_labels_of_string_dtype():
     wide = NAMES.astype(np.dtypes.StringDType())
     plain, pooled = GaussianNB().fit(X, NAMES), cross_val_calibration_error(GaussianNB(), X, NAMES)
     assert cross_val_calibration_error(GaussianNB(), X, wide) == pooled

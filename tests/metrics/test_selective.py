@@ -1,4 +1,4 @@
-"""Risk and coverage: values worked out by hand, another library, and laws."""
+"""Risk and coverage: values computed by hand, another library, and properties."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 
 def rows(confidence, correct):
-    """Three-class rows that predict "a" with the given confidence, of at least 0.4."""
+    """Three-class rows that predict "a" with the given confidence, at least 0.4."""
     confidence = np.asarray(confidence, dtype=float)
     rest = (1 - confidence) / 2
     return np.where(np.asarray(correct) == 1, "a", "c"), np.column_stack([confidence, rest, rest])
@@ -39,20 +39,20 @@ def test_area_by_hand():
     assert_allclose(area([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 1]), (0 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
     # The mean over the two orders of the tied rows: (1, 1/2) and (0, 1/2).
     assert_allclose(area([0.8, 0.8, 0.6], [1, 0, 1]), (1 / 2 + 1 / 2 + 1 / 3) / 3)
-    # A tied block that follows an error: 1, then (1 + 1/3) / 2, (1 + 2/3) / 3, 2 / 4.
+    # A tied block after an error: 1, then (1 + 1/3) / 2, (1 + 2/3) / 3, 2 / 4.
     assert_allclose(area([0.9, 0.6, 0.6, 0.6], [0, 1, 0, 1]), (1 + 2 / 3 + 5 / 9 + 1 / 2) / 4)
 
 
 def test_excess_by_hand():
-    # At best the only error comes last, and costs a quarter in the last of four places.
+    # In the optimal order the only error comes last, with a risk of 1/4 at the last of four rows.
     found = area([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 1], excess=True)
     assert_allclose(found, (1 / 2 + 1 / 3 + 1 / 4) / 4 - 1 / 16)
     assert area([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 0], excess=True) == 0
-    # Ties between errors do not spoil a perfect ranking.
+    # Ties between errors have no effect on a perfect ranking.
     assert_allclose(area([0.9, 0.9, 0.6, 0.6], [1, 1, 0, 0], excess=True), 0, atol=1e-15)
 
 
-def test_all_right_all_wrong_and_all_tied():
+def test_all_correct_all_wrong_and_all_tied():
     for n in (1, 2, 30):
         spread = np.linspace(0.5, 0.9, n)
         assert area(spread, np.ones(n)) == 0
@@ -95,7 +95,7 @@ def test_only_the_order_of_confidences_matters(case, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(cases)
-def test_tied_rows_share_their_errors(case):
+def test_errors_are_distributed_over_tied_rows(case):
     confidence, correct = case
     order = np.argsort(-confidence)
     error = np.array([1 - correct[confidence == value].mean() for value in confidence])[order]
@@ -105,7 +105,7 @@ def test_tied_rows_share_their_errors(case):
 
 @settings(max_examples=40, deadline=None)
 @given(cases, st.integers(0, 2**16))
-def test_whole_weights_repeat_rows(case, seed):
+def test_integer_weights_repeat_rows(case, seed):
     confidence, correct = case
     weight = np.random.default_rng(seed).integers(0, 4, len(correct))
     weight[0] = 1
@@ -118,18 +118,18 @@ def test_whole_weights_repeat_rows(case, seed):
         )
 
 
-def test_only_the_ratios_of_other_weights_matter():
+def test_only_the_ratios_of_non_integer_weights_matter():
     confidence, correct = random_case(0, 50, None)
     weight = np.random.default_rng(1).uniform(0.2, 1.7, 50)
     shares = area(confidence, correct, sample_weight=weight / weight.sum())
     assert_allclose(area(confidence, correct, sample_weight=weight), shares)
     assert_allclose(area(confidence, correct, sample_weight=np.full(50, 0.02)), area(confidence, correct))
-    # Nearly whole weights give nearly the same number: nothing jumps unless the scale does.
+    # Weights close to integers give nearly the same area as integers of the same scale.
     near = area(confidence, correct, sample_weight=1 + 1e-9 * weight)
     assert_allclose(near, area(confidence, correct), atol=1e-8)
 
 
-def test_large_input_agrees_with_the_plain_formula():
+def test_large_input_agrees_with_the_definition():
     rng = np.random.default_rng(0)
     confidence, correct = rng.uniform(0.5, 1, 200_000), rng.integers(0, 2, 200_000)
     error = 1.0 - correct[np.argsort(-confidence)]
@@ -145,7 +145,7 @@ def test_against_uncertainty_calibration():
         assert_allclose(area(confidence, correct), theirs, atol=1e-12)
 
 
-def test_refusals():
+def test_invalid_input_raises():
     with pytest.raises(ValueError, match="NaN"):
         area([0.5, np.nan], [1, 1])
     with pytest.raises(ValueError, match="excess"):

@@ -1,4 +1,4 @@
-"""The smooth calibration error: direct integrals, another library, and laws."""
+"""The smooth calibration error: numerical integrals, another library, and properties."""
 
 import numpy as np
 import pytest
@@ -15,14 +15,14 @@ pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 
 def smooth(confidence, correct, bandwidth=None, weight=None):
-    """Error and bandwidth of any confidences, which two-class rows would keep above one half."""
+    """Error and bandwidth for any confidences; those of two-class rows would be at least one half."""
     confidence = np.asarray(confidence, dtype=float)
     weight = np.ones(len(confidence)) if weight is None else weight
     return smooth_top_label(TopLabel(confidence, np.asarray(correct, dtype=float), weight), bandwidth)
 
 
 def kernel(t, centre, bandwidth):
-    """A Gaussian reflected at 0 and 1, from its images."""
+    """A Gaussian reflected at 0 and 1, as a sum of mirrored Gaussians."""
     images = np.arange(-2 - int(4 * bandwidth), 3 + int(4 * bandwidth)) * 2
     distance = np.concatenate([t[:, None] - centre + images, t[:, None] + centre + images], axis=1)
     scale = bandwidth * np.sqrt(2 * np.pi)
@@ -31,7 +31,7 @@ def kernel(t, centre, bandwidth):
 
 
 def integral(confidence, correct, bandwidth, weight):
-    """The error as it is defined."""
+    """The error by its definition."""
     t = np.linspace(0, 1, 10_001 if bandwidth > 0.01 else 100_001)
     height = sum(
         w * (c - a) * kernel(t, c, bandwidth) for c, a, w in zip(confidence, correct, weight, strict=True)
@@ -58,7 +58,7 @@ cases = st.tuples(st.integers(0, 2**16), st.integers(1, 30), st.sampled_from(KIN
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("bandwidth", [1e-3, 0.017, 0.3, 2.0])
-def test_against_the_integral(kind, bandwidth):
+def test_against_numerical_integration(kind, bandwidth):
     confidence, correct = random_case(3, 8, kind)
     weight = np.random.default_rng(4).uniform(0.1, 2, 8)
     error, _ = smooth(confidence, correct, bandwidth, weight)
@@ -66,7 +66,7 @@ def test_against_the_integral(kind, bandwidth):
 
 
 def test_opposite_rows_half_a_node_apart():
-    # The worst for a grid: gaps that would cancel if the rows were moved a little further.
+    # The hardest case for a grid: opposite gaps that cancel if rows are moved to the same node.
     confidence = 0.5 + np.arange(12) * 0.4e-3
     correct = np.arange(12) % 2
     for bandwidth in (2e-4, 1e-3):
@@ -74,8 +74,8 @@ def test_opposite_rows_half_a_node_apart():
         assert_allclose(error, integral(confidence, correct, bandwidth, np.ones(12)), atol=1e-4)
 
 
-def test_mass_at_the_ends_counts_in_full():
-    # Half of the rows are certain and wrong, half are calibrated at one half: the error is one half.
+def test_rows_at_0_and_1_have_full_weight():
+    # Half of the rows are certain and wrong, half are calibrated: the error is one half.
     confidence = np.repeat([1.0, 0.5], 20)
     correct = np.concatenate([np.zeros(20), np.arange(20) % 2])
     for bandwidth in (None, 1e-3, 0.05):
@@ -91,7 +91,7 @@ def test_bandwidth_is_a_fixed_point():
     assert smooth(confidence, correct, bandwidth - 2e-6)[0] > bandwidth - 2e-6
 
 
-def test_perfect_and_hopeless_predictions():
+def test_perfect_and_all_wrong_predictions():
     y = np.arange(30) % 3
     options = {"return_bandwidth": True}
     assert smooth_calibration_error(y, np.eye(3)[y], **options) == (0.0, 0.001)
@@ -116,7 +116,7 @@ def test_from_probabilities():
 
 @settings(max_examples=40, deadline=None)
 @given(cases)
-def test_wider_is_never_more_and_the_gap_is_the_least(case):
+def test_error_decreases_with_bandwidth_to_the_mean_gap(case):
     confidence, correct = case
     errors = [smooth(confidence, correct, width)[0] for width in (1e-3, 0.01, 0.1, 0.5, 1.0, 5.0)]
     gap = abs(np.mean(confidence - correct))
@@ -136,7 +136,7 @@ def test_mirror_image(case):
 
 @settings(max_examples=30, deadline=None)
 @given(cases, st.integers(0, 2**16))
-def test_order_weights_and_scale(case, seed):
+def test_order_and_scale_of_weights(case, seed):
     confidence, correct = case
     rng = np.random.default_rng(seed)
     weight = rng.integers(1, 4, len(correct)).astype(float)
@@ -161,13 +161,13 @@ def test_curve():
     )
     assert_allclose(trapezoid(curve.density, curve.confidence), 1, atol=1e-9)
     assert curve.density.min() >= 0
-    # One row's curve is the kernel itself.
+    # The density of a single row is the kernel.
     curve = smooth_calibration_curve([1], [0.98], labels=[0, 1], bandwidth=0.05)
     assert_allclose(curve.density, kernel(curve.confidence, 0.98, 0.05), atol=1e-6)
     assert_allclose(curve.residual, -0.02 * curve.density, atol=1e-9)
 
 
-def test_arrays_stay_as_they_were_and_refusals():
+def test_input_is_not_modified_and_invalid_input_raises():
     prob = np.array([0.2, 0.9, 0.7])
     before = prob.copy()
     smooth_calibration_error([0, 1, 1], prob)
@@ -187,7 +187,7 @@ def test_arrays_stay_as_they_were_and_refusals():
 def test_against_relplot(seed):
     relplot = pytest.importorskip("relplot")
     rng = np.random.default_rng(seed)
-    # The other library halves what lies within 0.001 of 0 and 1.
+    # relplot halves the weight of rows within 0.001 of 0 or 1.
     confidence = rng.uniform(0.05, 0.95, 1000)
     correct = (rng.random(1000) < confidence ** rng.uniform(0.6, 1.6)).astype(float)
     assert_allclose(smooth(confidence, correct)[0], relplot.smECE(confidence, correct), atol=1e-3)

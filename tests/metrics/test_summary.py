@@ -1,4 +1,4 @@
-"""The record of one model: every entry equals the function of its name."""
+"""The record of one model: each entry agrees with the metric of the same name."""
 
 import warnings
 
@@ -18,7 +18,7 @@ NAMES = np.array(["ant", "bee", "cow", "doe"])
 
 
 @pytest.mark.parametrize("weight", [None, np.arange(600) % 3])
-def test_every_entry_is_the_function_of_its_name(weight):
+def test_entries_agree_with_the_metrics(weight):
     data = {"labels": NAMES, "sample_weight": weight}
     record = summary(NAMES[Y], PROB, **data, random_state=0, name="a model")
     functions = {
@@ -53,7 +53,7 @@ def test_labels_without_a_column():
     assert 0 < record["ece"] < 1
 
 
-def test_reads_and_warns_once(monkeypatch):
+def test_input_is_validated_once(monkeypatch):
     scans = []
     monkeypatch.setattr(_top_label, "scan_rows", lambda *args: scans.append(1) or scan_rows(*args))
     with warnings.catch_warnings(record=True) as caught:
@@ -76,7 +76,7 @@ def test_rows_of_weight_zero_may_have_any_label():
     ("y", "prob", "labels"),
     [([1], [[0.2, 0.8]], [0, 1]), ([0, 0], [[1.0], [1.0]], [0]), ([0, 1, 1], [0.0, 1.0, 0.0], [0, 1])],
 )
-def test_tiny_and_saturated(y, prob, labels):
+def test_few_or_saturated_rows(y, prob, labels):
     with np.errstate(all="raise"):
         record = summary(y, prob, labels=labels, random_state=0)
     assert np.isfinite(list(record.values())).all()
