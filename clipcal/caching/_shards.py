@@ -5,7 +5,6 @@ A file has its final name only once it is whole and on the disk, so neither read
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import uuid
@@ -17,9 +16,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from clipcal.caching._files import write_whole
+
 KEY_SIZE = 32
 SUFFIX = ".shard"
-TEMPORARY_SUFFIX = ".tmp"
 _ROWS_AT_ONCE = 4096
 
 
@@ -92,14 +92,6 @@ def checks_of(keys: NDArray[np.bytes_], rows: NDArray[np.float32]) -> NDArray[np
     return (bits * weights).sum(axis=1, dtype=np.uint32) + start
 
 
-def size_of(path: Path) -> int:
-    """Return the bytes of a file, 0 if it is gone."""
-    try:
-        return path.stat().st_size
-    except OSError:  # another process has merged the file away since it was listed
-        return 0
-
-
 def write_shard(folder: Path, keys: NDArray[np.bytes_], rows: NDArray[np.float32]) -> Path:
     """Write a file of sorted and different keys."""
     return _write(folder, keys, checks_of(keys, rows), rows.shape[1], [rows])
@@ -126,22 +118,6 @@ def merge_shards(folder: Path, shards: Sequence[Shard]) -> Path:
             yield rows
 
     return _write(folder, keys[first], checks, width, pieces())
-
-
-def write_whole(path: Path, write: Any) -> None:
-    """Let `write(file)` fill a file that appears under its name only when it is on the disk."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
-    try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_folder(path.parent)
 
 
 def _write(
@@ -178,13 +154,3 @@ def _map_block(file: BinaryIO, path: Path) -> NDArray[Any]:
     if not size:
         return np.empty(shape, dtype)
     return np.memmap(path, dtype, "r", offset=start, shape=shape).view(np.ndarray)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the names on the disk too, before files that they replace are removed."""
-    with contextlib.suppress(OSError):  # Windows opens no folders
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

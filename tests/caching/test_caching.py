@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipcal import FeatureCache, caching
-from clipcal.caching import as_cache
+from clipcal import FeatureCache
+from clipcal.caching import _files, as_cache
+from clipcal.caching import _table as table_module
 
 WIDTH = 5
 
@@ -54,7 +55,7 @@ def shards(folder):
 
 @pytest.fixture(autouse=True)
 def unwarned(monkeypatch):
-    monkeypatch.setattr(caching, "_warned", set())
+    monkeypatch.setattr(_files, "_warned", set())
 
 
 # Functions of processes of their own, which import this file under no name that pickle would know.
@@ -91,8 +92,8 @@ class TestTable:
         st.integers(1, 5),
     )
     def test_acts_like_a_dict(self, steps, max_small):
-        before = caching._MAX_SMALL_SHARDS
-        caching._MAX_SMALL_SHARDS = max_small
+        before = table_module._MAX_SMALL_SHARDS
+        table_module._MAX_SMALL_SHARDS = max_small
         try:
             with tempfile.TemporaryDirectory() as folder:
                 table, known = open_table(folder), set()
@@ -106,7 +107,7 @@ class TestTable:
                 assert len(table) == len(known)
                 assert len(shards(folder)) <= max_small
         finally:
-            caching._MAX_SMALL_SHARDS = before
+            table_module._MAX_SMALL_SHARDS = before
 
     def test_a_key_keeps_its_first_row(self, tmp_path):
         table = open_table(tmp_path)
@@ -181,7 +182,7 @@ class TestDamage:
         assert check(open_table(tmp_path), range(1, 20)) == []
 
     def test_damaged_rows_are_written_anew_and_survive_no_merge(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(caching, "_MAX_SMALL_SHARDS", 2)
+        monkeypatch.setattr(table_module, "_MAX_SMALL_SHARDS", 2)
         put(open_table(tmp_path), [1])
         [path] = shards(tmp_path)
         content = bytearray(path.read_bytes())
@@ -209,7 +210,7 @@ class TestSeveralProcesses:
     def test_two_writers_of_the_same_and_of_other_keys(self, tmp_path):
         code = """
 first = int(sys.argv[2])
-caching._MAX_SMALL_SHARDS = 4
+table_module._MAX_SMALL_SHARDS = 4
 for n in range(first, first + 60, 3):
     put(open_table(folder), range(n, n + 3))
     assert check(open_table(folder), range(first, n + 3)) == list(range(first, n + 3))
@@ -221,7 +222,7 @@ for n in range(first, first + 60, 3):
 
     def test_a_reader_while_others_merge(self, tmp_path):
         code = """
-caching._MAX_SMALL_SHARDS = 2
+table_module._MAX_SMALL_SHARDS = 2
 print("ready", flush=True)
 for n in range(1000, 10**6):
     put(open_table(folder), [n])
@@ -246,7 +247,7 @@ for n in range(1000, 10**6):
     @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a system that can kill at once")
     def test_writers_killed_at_any_moment(self, tmp_path):
         code = """
-caching._MAX_SMALL_SHARDS = 3
+table_module._MAX_SMALL_SHARDS = 3
 print("ready", flush=True)
 for n in range(int(sys.argv[2]), 10**6, 50):
     put(open_table(folder), range(n, n + 50))
@@ -273,7 +274,7 @@ class TestNoRoom:
         def refuse(*args, **kwargs):
             raise OSError(errno.EROFS, "Read-only file system")
 
-        monkeypatch.setattr("clipcal._shards.os.replace", refuse)
+        monkeypatch.setattr("clipcal.caching._files.os.replace", refuse)
         table = open_table(tmp_path)
         with pytest.warns(UserWarning, match=r"could not be kept.*Read-only.*memory=") as caught:
             put(table, [2])
