@@ -14,14 +14,13 @@ from sklearn.base import _fit_context as _sklearn_fit_context
 from sklearn.metrics._scorer import _BaseScorer
 from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import _routing_enabled
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils._param_validation import validate_params as _sklearn_validate_params
 from sklearn.utils.validation import _check_method_params, _check_sample_weight, _num_samples
 
 __all__ = [
     "HasMethods",
     "Interval",
-    "Options",
     "StrOptions",
     "_BaseScorer",
     "_check_method_params",

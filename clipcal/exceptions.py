@@ -6,7 +6,6 @@ Each one is also the built-in kind that it refines, so ``except ValueError`` kee
 __all__ = [
     "BackboneError",
     "ClassNameError",
-    "EmbeddingsNeededError",
     "ImageReadError",
     "WeightsUnavailableError",
 ]
@@ -26,7 +25,3 @@ class ClassNameError(ValueError):
 
 class ImageReadError(ValueError, OSError):
     """An image could not be read; the message names it and its position."""
-
-
-class EmbeddingsNeededError(TypeError):
-    """An operation works on precomputed embeddings and was given images."""

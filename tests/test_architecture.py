@@ -350,6 +350,8 @@ def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
         ("from clipcal import make_shapes", ["torch", "matplotlib"]),
         ("from clipcal import PromptTunedCLIPClassifier", ["torch", "open_clip"]),
         ("import clipcal.backbones", ["open_clip"]),
+        ("from clipcal.text import load_nouns; load_nouns('wordnet')", ["nltk"]),
+        ("import clipcal.regularizers; from clipcal.backbones import OpenClipBackbone", ["nltk"]),
         ("import clipcal.cli", ["torch", "matplotlib"]),
     ],
 )
