@@ -23,6 +23,7 @@ from clipcal.classifiers._callbacks import FitReport
 from clipcal.classifiers._components import find_method, find_regularizer, find_regularizers
 from clipcal.classifiers._zero_shot import ZeroShotCLIPClassifier
 from clipcal.images import encode_images, input_kind
+from clipcal.text import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
     import torch
@@ -340,19 +341,29 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
             weights=torch.as_tensor(weights, dtype=torch.float32, device=backbone.device),
         )
 
-    def zero_shot(self) -> ZeroShotCLIPClassifier:
+    def zero_shot(self, template: str | Sequence[str] = DEFAULT_TEMPLATE) -> ZeroShotCLIPClassifier:
         """Return the classifier as it was before tuning, for the same classes.
+
+        Parameters
+        ----------
+        template : str or sequence of str, default="a photo of a {}."
+            Template of the zero-shot prompts; see :class:`ZeroShotCLIPClassifier`.
 
         Returns
         -------
         classifier : ZeroShotCLIPClassifier
-            Fitted, with the default template.
+            Fitted.
+
+        Raises
+        ------
+        ClassNameError
+            If the template is invalid.
         """
         check_is_fitted(self, "learned_")
-        # Everything but what is said of training and of templates.
+        # All but the parameters of training.
         own = self.get_params(deep=False)
         shared = own.keys() & ZeroShotCLIPClassifier().get_params(deep=False).keys()
-        other = ZeroShotCLIPClassifier(**{name: own[name] for name in shared})
+        other = ZeroShotCLIPClassifier(template=template, **{name: own[name] for name in shared})
         other.n_features_in_, other.logit_scale_ = self.n_features_in_, self.logit_scale_
         other.classes_, other.class_names_ = self.classes_, dict(self.class_names_)
         other.text_features_ = other._encode_classes(other._open_backbone(other.n_features_in_))

@@ -14,7 +14,7 @@ from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
 from clipcal._fitting import all_or_nothing
 from clipcal.caching import FeatureCache, MemoryLike
 from clipcal.classifiers._base import CLIPClassifier
-from clipcal.text import DEFAULT_TEMPLATE
+from clipcal.text import DEFAULT_TEMPLATE, find_templates
 
 if TYPE_CHECKING:
     import torch
@@ -34,9 +34,11 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
     ----------
     backbone : str or Backbone, default="ViT-B-16/openai"
         See :func:`clipcal.backbones.open_backbone`; ``"mini"`` needs no download.
-    templates : str or sequence of str, default="a photo of a {}."
-        With several, each class's feature is the mean of its prompts' unit features, brought to unit
-        length again.
+    template : str or sequence of str, default="a photo of a {}."
+        The prompt, with ``{}`` in the place of the class name; or the name of a known template or ensemble,
+        such as ``"oxford_pets"`` or ``"imagenet-80"`` (see :func:`clipcal.text.find_templates`); or a
+        sequence of these. With several templates the feature of a class is the mean of the unit features of
+        its prompts, brought to unit length again.
     class_names : mapping of label to str, default=None
         Names of labels that are not themselves readable.
     allow_duplicate_names : bool, default=False
@@ -86,7 +88,7 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "backbone": "no_validation",
-        "templates": [str, "array-like"],
+        "template": [str, "array-like"],
         "class_names": [Mapping, None],
         "allow_duplicate_names": ["boolean"],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -100,7 +102,7 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         self,
         backbone: str | Backbone = "ViT-B-16/openai",
         *,
-        templates: str | Sequence[str] = DEFAULT_TEMPLATE,
+        template: str | Sequence[str] = DEFAULT_TEMPLATE,
         class_names: Mapping[Any, str] | None = None,
         allow_duplicate_names: bool = False,
         batch_size: int = 64,
@@ -110,7 +112,7 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
-        self.templates = templates
+        self.template = template
         self.class_names = class_names
         self.allow_duplicate_names = allow_duplicate_names
         self.batch_size = batch_size
@@ -145,8 +147,9 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         ValueError
             If X and y do not fit together or the labels make no classes.
         ClassNameError
-            If the names make no prompts.
+            If the template is invalid, or the names make no prompts.
         """
+        find_templates(self.template)
         X, _, _ = self._check_training_data(X, y, sample_weight)
         backbone = self._backbone_for(X)
         self.text_features_ = self._encode_classes(backbone)
@@ -157,15 +160,5 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         from clipcal.methods import zero_shot_features
 
         names = list(self.class_names_.values())
-        templates = [self.templates] if isinstance(self.templates, str) else list(self.templates)
-        if not templates:
-            raise ValueError(
-                f"templates is empty; pass at least one, such as {DEFAULT_TEMPLATE!r}, which is the default."
-            )
-        encoded = [
-            zero_shot_features(backbone, names, template, memory=self.memory).cpu().numpy()
-            for template in templates
-        ]
-        features = np.sum(encoded, axis=0)
-        features /= np.linalg.norm(features, axis=1, keepdims=True)
-        return self._with_equal_rows(features, backbone)
+        features = zero_shot_features(backbone, names, self.template, memory=self.memory)
+        return self._with_equal_rows(features.cpu().numpy(), backbone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from clipcal._progress import progress_bar
 from clipcal.backbones import Backbone, Packing
 from clipcal.caching import FeatureCache, MemoryLike, as_cache
 from clipcal.exceptions import ClassNameError
-from clipcal.text import fill
+from clipcal.text import fill, find_templates
 
 __all__ = ["zero_shot_features"]
 
@@ -30,13 +30,17 @@ _tables: OrderedDict[tuple[str, ...], NDArray[np.float32]] = OrderedDict()
 def zero_shot_features(
     backbone: Backbone,
     names: Sequence[str],
-    template: str,
+    template: str | Sequence[str],
     *,
     skip_long: bool = False,
     memory: MemoryLike | None = None,
     verbose: int = 0,
 ) -> Tensor:
-    """Encode names in a template with the untouched text tower.
+    """Encode names in a template, or in several, with the untouched text tower.
+
+    With several templates the feature of a name is the mean of its unit features, brought to unit length
+    again. The sum is accumulated template by template, so that memory does not grow with their number. Time
+    does: each template encodes all names once.
 
     With ``memory`` each text is kept on disk and found again by itself. Without it, the last two tables of a
     thousand names and more are kept in the process.
@@ -45,10 +49,11 @@ def zero_shot_features(
     ----------
     backbone : Backbone
     names : sequence of str, length n_names
-    template : str
-        With one ``{}``.
+    template : str or sequence of str
+        A template with one ``{}``, the name of a known one, or several of these; see
+        :func:`clipcal.text.find_templates`.
     skip_long : bool, default=False
-        Give names that are too long for the backbone zeros instead of an error.
+        Give names that are too long for the backbone, in any of the templates, zeros instead of an error.
     memory : str, Path, FeatureCache, joblib.Memory or None, default=None
         Cache on disk; see :class:`clipcal.FeatureCache`.
     verbose : int, default=0
@@ -62,26 +67,55 @@ def zero_shot_features(
     Raises
     ------
     ClassNameError
-        If a name is too long and not to be skipped.
+        If a template is invalid, or a name is too long and not to be skipped.
+
+    Examples
+    --------
+    >>> from clipcal.backbones import open_backbone
+    >>> from clipcal.methods import zero_shot_features
+    >>> backbone = open_backbone("mini", device="cpu")
+    >>> zero_shot_features(backbone, ["star", "cross"], ["a photo of a {}.", "dtd"]).shape
+    torch.Size([2, 128])
     """
-    texts = fill(template, names)
+    templates = find_templates(template)
     cache = as_cache(memory)
-    if cache is not None:
-        features = _look_up(cache, backbone, texts, skip_long, verbose)
-        return torch.from_numpy(features).to(backbone.device)
-    if len(texts) < _TABLE_SIZE:
-        return torch.from_numpy(_encode(backbone, texts, skip_long=skip_long)).to(backbone.device)
-    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    large = len(names) >= _TABLE_SIZE
+
+    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+        if cache is not None:
+            return _look_up(cache, backbone, texts, skip_long, verbose)
+        return _encode(backbone, texts, skip_long=skip_long, progress=large and verbose >= 1)
+
+    if cache is not None or not large:
+        return torch.from_numpy(_ensemble(encode, templates, names)).to(backbone.device)
+    digest = hashlib.sha256(repr((templates, list(names))).encode()).hexdigest()
     # Bfloat16 gives other numbers than float32.
     key = (backbone.fingerprint, getattr(backbone, "precision", "fp32"), digest, str(skip_long))
     # Another thread may put its own table in, and this one out, at any time.
     table = _tables.pop(key, None)
     if table is None:
-        table = _encode(backbone, texts, skip_long=skip_long, progress=verbose >= 1)
+        table = _ensemble(encode, templates, names)
     _tables[key] = table
     while len(_tables) > _MAX_TABLES:
         _tables.popitem(last=False)
     return torch.from_numpy(table).to(backbone.device)
+
+
+def _ensemble(
+    encode: Callable[[Sequence[str]], NDArray[np.float32]], templates: Sequence[str], names: Sequence[str]
+) -> NDArray[np.float32]:
+    """Return directions of the mean over templates of each name's features; zeros where any is zero."""
+    total = encode(fill(templates[0], names))
+    if len(templates) == 1:
+        return total
+    complete = total.any(axis=1)
+    for template in templates[1:]:
+        features = encode(fill(template, names))
+        complete &= features.any(axis=1)
+        total += features
+    total[~complete] = 0
+    lengths = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.divide(total, lengths, out=total, where=lengths > 0)
 
 
 def _look_up(

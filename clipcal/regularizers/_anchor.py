@@ -36,8 +36,10 @@ class AnchorRegularizer(Regularizer):
     ----------
     weight : float, default=8.0
         Factor of the term, at least 0.
-    template : str, default="a photo of a {}."
-        Template of the zero-shot features. The published trainers use one template a data set here.
+    template : str or sequence of str, default="a photo of a {}."
+        Template of the zero-shot features, the name of a known one, or several of these, an ensemble; see
+        :func:`clipcal.text.find_templates`. The published trainers use one template per data set here, such
+        as ``"oxford_pets"``.
 
     References
     ----------
@@ -54,7 +56,7 @@ class AnchorRegularizer(Regularizer):
     name = "kg"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "weight": [Interval(Real, 0, None, closed="left")],
-        "template": [str],
+        "template": [str, "array-like"],
     }
 
     def __init__(self, weight: float = 8.0, *, template: str = DEFAULT_TEMPLATE) -> None:

@@ -85,8 +85,10 @@ class DynamicOutlierRegularizer(Regularizer):
     lexicon : {"wordnet", "nltk"}, path or list of str, default="wordnet"
         Where the candidates come from; see :func:`clipcal.text.load_nouns`. Scoring all of WordNet
         encodes 117,798 prompts once per backbone and process.
-    template : str, default="a photo of a {}."
-        Template of the zero-shot features, for scoring and for the targets.
+    template : str or sequence of str, default="a photo of a {}."
+        Template of the zero-shot features, for scoring and for the targets; or the name of a known one, or
+        several of these, an ensemble (see :func:`clipcal.text.find_templates`). Each template of an ensemble
+        encodes the whole lexicon.
 
     Notes
     -----
@@ -114,7 +116,7 @@ class DynamicOutlierRegularizer(Regularizer):
         "pool_size": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "lexicon": [str, Path, "array-like"],
-        "template": [str],
+        "template": [str, "array-like"],
     }
 
     def __init__(

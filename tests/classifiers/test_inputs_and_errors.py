@@ -386,16 +386,17 @@ class TestRefused:
         fit_fails(make_clf(PromptTunedCLIPClassifier, **params), error, words)
 
     @pytest.mark.parametrize(
-        ("templates", "error", "words"),
+        ("template", "error", "words"),
         [
-            ([], ValueError, "templates is empty; pass at least one"),
+            ([], ValueError, "template is empty; pass at least one"),
             ("a photo", ClassNameError, r"exactly one '\{\}'.*got 'a photo'"),
             (["a {}.", "{} {}"], ClassNameError, r"got '\{\} \{\}'"),
-            (3, ValueError, "'templates'.*Got 3"),
+            ("oxfordpets", ClassNameError, "Did you mean 'oxford_pets'"),
+            (3, ValueError, "'template'.*Got 3"),
         ],
     )
-    def test_templates(self, make_clf, templates, error, words):
-        fit_fails(make_clf(ZeroShotCLIPClassifier, templates=templates), error, words)
+    def test_template(self, make_clf, template, error, words):
+        fit_fails(make_clf(ZeroShotCLIPClassifier, template=template), error, words)
 
     def test_unreadable_file_is_named_with_its_position(self, files):
         files[3].write_text(NOT_A_PICTURE)

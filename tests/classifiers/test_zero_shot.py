@@ -1,5 +1,6 @@
 """Zero-shot CLIP: prompts in, cosines out, nothing learned from X."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -9,8 +10,9 @@ from sklearn.model_selection import cross_val_score
 from toy_backbone import AnyWidthBackbone
 
 from clipcal import CalibratedCLIPClassifier, ZeroShotCLIPClassifier, ece_scorer, make_shapes
+from clipcal.exceptions import ClassNameError
 from clipcal.methods import zero_shot_features
-from clipcal.text import SELECT_TEMPLATES
+from clipcal.text import TEMPLATES
 
 X = np.random.default_rng(0).normal(size=(12, 64))
 Y = np.array(["owl", "cow", "hot_dog"])[np.arange(12) % 3]
@@ -23,12 +25,23 @@ def plain_text_feature(backbone, text):
     return feature / np.linalg.norm(feature)
 
 
-@pytest.mark.parametrize("templates", ["a photo of a {}.", ["{} texture."], SELECT_TEMPLATES])
-def test_features(tiny_backbone, templates):
-    clf = ZeroShotCLIPClassifier(tiny_backbone, templates=templates).fit(X, Y)
+@pytest.mark.parametrize(
+    ("template", "prompts"),
+    [
+        ("a photo of a {}.", ["a photo of a {}."]),
+        ("a {}, a type of pet.", ["a {}, a type of pet."]),
+        (["{} texture."], ["{} texture."]),
+        ("oxford_pets", ["a photo of a {}, a type of pet."]),
+        ("imagenet-7", TEMPLATES["imagenet-7"]),
+        (["dtd", "a {}."], ["{} texture.", "a {}."]),
+        (np.array(["a {}.", "the {}."]), ["a {}.", "the {}."]),
+    ],
+)
+def test_features(tiny_backbone, template, prompts):
+    clf = ZeroShotCLIPClassifier(tiny_backbone, template=template).fit(X, Y)
     rows = []
     for name in ("cow", "hot dog", "owl"):
-        texts = [t.replace("{}", name) for t in ([templates] if isinstance(templates, str) else templates)]
+        texts = [prompt.replace("{}", name) for prompt in prompts]
         mean = np.mean([plain_text_feature(tiny_backbone, text) for text in texts], axis=0)
         rows.append(mean / np.linalg.norm(mean))
     np.testing.assert_allclose(clf.text_features_, rows, atol=1e-5)
@@ -59,11 +72,11 @@ def test_samples_of_zero_weight_do_not_occur():
 
 
 def test_with_classes(tiny_backbone):
-    clf = ZeroShotCLIPClassifier(tiny_backbone, templates=SELECT_TEMPLATES).fit(X, Y)
+    clf = ZeroShotCLIPClassifier(tiny_backbone, template="imagenet-7").fit(X, Y)
     proba = clf.predict_proba(X)
     other = clf.with_classes({5: "owl", 2: "red_panda"})
     direct = ZeroShotCLIPClassifier(
-        tiny_backbone, templates=SELECT_TEMPLATES, class_names={5: "owl", 2: "red panda"}
+        tiny_backbone, template="imagenet-7", class_names={5: "owl", 2: "red panda"}
     ).fit(X, np.array([2, 5] * 6))
     np.testing.assert_allclose(other.text_features_, direct.text_features_, atol=1e-6)
     assert other.class_names_ == {2: "red panda", 5: "owl"}
@@ -79,6 +92,22 @@ def test_pickle_and_clone():
     assert len(data) < 50_000
     np.testing.assert_array_equal(pickle.loads(data).predict_proba(images), clf.predict_proba(images))
     assert not hasattr(clone(clf), "classes_")
+
+
+@pytest.mark.parametrize("template", ["dtd", ["a {}.", "the {}."], ("a {}.", "dtd")])
+def test_template_is_kept_as_given(template):
+    before = copy.copy(template)
+    clf = clone(ZeroShotCLIPClassifier(AnyWidthBackbone(64), template=template)).fit(X, Y)
+    again = pickle.loads(pickle.dumps(clf))
+    assert clf.template == again.template == before and type(clf.template) is type(before)
+    assert clf.set_params(template="a {}.").get_params()["template"] == "a {}."
+
+
+@pytest.mark.parametrize("template", ["no place", "{} and {}", "a {c}.", ["a {}.", "imagenet80"], []])
+def test_a_wrong_template_is_refused_before_the_backbone_is_opened(template):
+    clf = ZeroShotCLIPClassifier("no-such/backbone", template=template)
+    with pytest.raises(ClassNameError, match="template"):
+        clf.fit(X, Y)
 
 
 def test_inside_scikit_learn(tiny_backbone):

@@ -89,12 +89,12 @@ def test_classifiers_keep_their_prompts(tmp_path):
     backbone = Counting()
     X, y = np.random.default_rng(0).normal(size=(12, 32)), ["ant", "bee", "cow"] * 4
     cache = FeatureCache(tmp_path)
-    first = ZeroShotCLIPClassifier(backbone, templates=[TEMPLATE, "a {}."], memory=cache).fit(X, y)
+    first = ZeroShotCLIPClassifier(backbone, template=[TEMPLATE, "a {}."], memory=cache).fit(X, y)
     assert len(backbone.texts) == 6
     [table] = cache.info()
     assert (table["kind"], table["n_rows"]) == ("texts", 6)
     backbone.texts.clear()
-    again = ZeroShotCLIPClassifier(backbone, templates=["a {}.", TEMPLATE], memory=cache).fit(X, y)
+    again = ZeroShotCLIPClassifier(backbone, template=["a {}.", TEMPLATE], memory=cache).fit(X, y)
     np.testing.assert_allclose(again.text_features_, first.text_features_, atol=1e-6)
     assert backbone.texts == []
     regularizers = [DynamicOutlierRegularizer(lexicon=["dog", "elk", "fox"], batch_size=2), "kg"]
