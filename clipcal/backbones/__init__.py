@@ -1,4 +1,4 @@
-"""Frozen CLIPs behind one protocol."""
+"""Frozen CLIP models with a common interface."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # open_clip takes seconds to import, and a backbone of the user's own does without it.
+    # open_clip takes seconds to import and is not needed for user-defined backbones.
     if name == "OpenClipBackbone":
         from clipcal.backbones._open_clip import OpenClipBackbone
 

@@ -1,4 +1,4 @@
-"""A random crop whose chance comes from one generator."""
+"""Random crops drawn from an explicit random number generator."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _ATTEMPTS = 10
 
 
 def random_crop_box(width: int, height: int, generator: torch.Generator) -> tuple[int, int, int, int]:
-    """Draw the box of a random resized crop.
+    """Sample the box of a random resized crop.
 
     Parameters
     ----------
     width, height : int
         Size of the image.
     generator : torch.Generator
-        The only source of chance.
+        Random number generator.
 
     Returns
     -------
@@ -36,8 +36,8 @@ def random_crop_box(width: int, height: int, generator: torch.Generator) -> tupl
 
     Notes
     -----
-    The rule is torchvision's ``RandomResizedCrop``, which draws from torch's global generator and so
-    cannot be repeated without touching it.
+    Same distribution as torchvision's ``RandomResizedCrop``, which draws from the global generator of torch
+    and so is reproducible only by seeding that.
     """
 
     def uniform(low: float, high: float) -> float:
@@ -69,18 +69,18 @@ def random_view(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> torch.Tensor:
-    """Crop, resize, perhaps mirror and normalise an image.
+    """Crop, resize, flip horizontally with probability 0.5, and normalise an image.
 
     Parameters
     ----------
     image : PIL.Image.Image
         The image.
     generator : torch.Generator
-        The only source of chance.
+        Random number generator.
     size : tuple of int
         Height and width of the result.
     mean, std : sequence of float
-        Normalisation of the three channels.
+        Mean and standard deviation per channel.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Where a CLIP runs, and in which arithmetic."""
+"""Device and precision of a CLIP model."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """Turn a device request into a device of this machine.
+    """Resolve a device and check that it is available.
 
     Parameters
     ----------
     device : str or torch.device, default="auto"
-        ``"auto"`` takes CUDA if there is one, then Apple's MPS, then the CPU. Anything else is
-        what :class:`torch.device` understands: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+        ``"auto"`` is the first available of CUDA, Apple's MPS and the CPU. Otherwise an argument of
+        :class:`torch.device`: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
 
     Returns
     -------
     torch.device
-        A device that this machine has.
+        An available device.
 
     Raises
     ------
     BackboneError
-        If the request is not a device, or this machine does not have it.
+        If `device` is not a device, or is not available on this machine.
 
     Examples
     --------
@@ -54,24 +54,24 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if n_devices <= (resolved.index or 0):
             raise BackboneError(
-                f"device={str(device)!r} was asked for, but torch sees {n_devices} CUDA device(s) here. "
-                "Use device='auto' to take the best device that is present."
+                f"device={str(device)!r} is not available: torch finds {n_devices} CUDA device(s). "
+                "Use device='auto' for the best available device."
             )
     elif resolved.type == "mps" and not torch.backends.mps.is_available():
         raise BackboneError(
-            "device='mps' was asked for, but torch has no MPS here. "
-            "Use device='auto' to take the best device that is present."
+            "device='mps' is not available: torch finds no MPS device. "
+            "Use device='auto' for the best available device."
         )
     return resolved
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Turn a precision request into ``"fp32"`` or ``"bf16"``.
+    """Resolve a precision to ``"fp32"`` or ``"bf16"``.
 
     Parameters
     ----------
     precision : {"auto", "fp32", "bf16"}
-        ``"auto"`` is bfloat16 autocast on a CUDA device that computes in it natively, float32 elsewhere.
+        ``"auto"`` is bfloat16 autocast on CUDA devices that support it natively, float32 otherwise.
     device : torch.device
         The device that the model runs on.
 
@@ -83,49 +83,51 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     Raises
     ------
     BackboneError
-        If `precision` is none of the three.
+        If `precision` is not one of the three.
     """
     if precision not in PRECISIONS:
-        raise BackboneError(f"precision={precision!r} is not one of {', '.join(map(repr, PRECISIONS))}.")
+        choices = ", ".join(map(repr, PRECISIONS))
+        raise BackboneError(f"precision must be one of {choices}; got {precision!r}.")
     if precision != "auto":
         return precision
-    # Older cards only emulate bfloat16, which is slower than float32 and less exact.
+    # Older GPUs emulate bfloat16, which is slower and less accurate than float32.
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if native else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """Open the arithmetic that `precision` names on `device`.
+    """Return the autocast context for a forward pass.
 
     Parameters
     ----------
     device : torch.device
         The device that the model runs on.
     precision : {"fp32", "bf16"}
-        A resolved precision. ``"fp32"`` also shuts out an autocast that the caller has open.
+        A resolved precision. ``"fp32"`` disables autocast, even if the caller has enabled it.
 
     Returns
     -------
     context manager
-        To be entered around the forward pass.
+        Context for the forward pass.
     """
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Bring a tensor of the CPU to a device, without waiting for what a GPU is doing.
+    """Copy a CPU tensor to a device without synchronising with a GPU.
 
     Parameters
     ----------
     tensor : Tensor
-        On the CPU.
+        A tensor on the CPU.
     device : torch.device
-        Where to.
+        The target device.
 
     Returns
     -------
     Tensor
-        The copy, or the tensor itself on the CPU.
+        The copy, or the tensor itself if the device is the CPU.
     """
-    # CUDA takes ordinary memory into a buffer of its own before it returns; MPS may read it after it is gone.
+    # CUDA copies pageable memory to a staging buffer before it returns, so the source may be freed. MPS may
+    # still read the source after that.
     return tensor.to(device, non_blocking=device.type == "cuda")

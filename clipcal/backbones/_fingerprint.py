@@ -1,4 +1,4 @@
-"""One hash of everything that decides what a CLIP's embeddings are."""
+"""Hash everything that determines the embeddings of a CLIP model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from clipcal.backbones._text_tower import TextTower
 
-# Short, since some towers have room for no more.
+# Short, as some text towers have a small context length.
 _TEXTS = ["a dog.", "737-800", "(bird)", "Zo\u00eb", "A  b"]
 
 
@@ -24,8 +24,8 @@ def fingerprint_of(
     preprocess: Callable[[Image.Image], torch.Tensor],
     tokenize: Callable[[Sequence[str]], torch.Tensor],
 ) -> str:
-    """Hash weights, structure, and what transform and tokenizer make of examples: SHA-256, hexadecimal."""
-    # Not the printed form of the model, which changes with torch.
+    """Return the SHA-256 of weights, structure, and sample outputs of transform and tokenizer."""
+    # The repr of the model is not used, as it changes with the version of torch.
     structure = {
         "preprocess": preprocess_cfg,
         "quick_gelu": has_quick_gelu(model),
@@ -33,7 +33,7 @@ def fingerprint_of(
         "text": [tower.pool, tower.eos_id, tower.pad_id, tower.module.attn_mask is not None],
     }
     digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode())
-    # A function does not say what it does, so it is asked to do it.
+    # Functions cannot be hashed, so hash their outputs on sample inputs.
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     examples = {
         "transformed": preprocess(Image.fromarray(pixels)),
@@ -46,5 +46,5 @@ def fingerprint_of(
 
 
 def has_quick_gelu(model: Any) -> bool:
-    """Whether a model computes QuickGELU, which its weights do not show."""
+    """Whether a model uses QuickGELU, which its weights do not show."""
     return any(type(module).__name__ == "QuickGELU" for module in model.modules())

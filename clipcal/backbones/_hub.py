@@ -1,4 +1,4 @@
-"""Files of pretrained models, fetched or found in the cache; a missing network is noticed within seconds."""
+"""Download the files of pretrained models or find them in the cache, failing fast without a network."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils import get_session
 
 CONFIG_FILE = "open_clip_config.json"
-# Where open_clip and the clip package of OpenAI keep what does not come from the hub.
+# Where open_clip and OpenAI's clip package store files that are not from the hub.
 URL_CACHE = Path("~/.cache/clip")
 
-# Each address of a host is given the first, all of them together and the name service the last.
+# Timeouts: to connect to one IP address, to wait for an answer, and in total, including name resolution.
 _CONNECT_SECONDS = 3.5
 _ANSWER_SECONDS = 2.0
 _TOTAL_SECONDS = 7.5
-# huggingface_hub has changed its HTTP client and may do so again, so errors are known by their names:
-# those of httpx, then those that requests wraps.
+# Connection errors are recognised by name, as huggingface_hub has changed its HTTP client before: first those
+# of httpx, then those that requests wraps.
 _NOT_CONNECTED = {"ConnectError", "ConnectTimeout", "ProxyError"}
 _NOT_CONNECTED |= {"NewConnectionError", "ConnectTimeoutError", "SSLError"}
 
 
 class Hub:
-    """Where pretrained files come from, as one opening of a backbone finds it.
+    """Source of pretrained files while one backbone is opened.
 
-    The client of the hub repeats requests that fail and so takes minutes to say that there is no network.
-    Here, one request with the client's own session, and so with its proxies and certificates, comes before
-    its first download. Only where that request could not be connected does the cache have to do.
+    The hub client retries failed requests, so it takes minutes to report a missing network. Before its first
+    download, this class sends one request with the client's own session, which has its proxies and
+    certificates. Only if that request cannot connect, files are read from the cache alone.
     """
 
     @property
     def endpoint(self) -> str:
-        """The address of the hub, which the environment may have set to a mirror."""
+        """URL of the hub, which the environment may set to a mirror."""
         return str(constants.ENDPOINT)
 
     @cached_property
     def failure(self) -> str:
-        """Why the hub cannot be connected to; empty if it can, or if the user has forbidden to try."""
-        return "" if constants.HF_HUB_OFFLINE else _failure(self.endpoint, _knock_at_hub)
+        """Why the connection to the hub failed; empty if it succeeded or HF_HUB_OFFLINE is set."""
+        return "" if constants.HF_HUB_OFFLINE else _failure(self.endpoint, _probe_hub)
 
     def fetch(self, download: Callable[[], str], repository: str, filename: str = "") -> Path:
         """Return a file of a repository on the hub.
@@ -53,11 +53,11 @@ class Hub:
         Parameters
         ----------
         download : callable
-            Downloads the file unless the cache has the newest one, and returns its path.
+            Function that downloads the file, unless the cached version is current, and returns its path.
         repository : str
             The repository, ``"org/name"``.
         filename : str, default=""
-            The file; empty for the weights under the names that open_clip gives them.
+            The file; empty for the weights under open_clip's default names.
 
         Returns
         -------
@@ -67,33 +67,33 @@ class Hub:
         Raises
         ------
         ConnectionError
-            If the hub cannot be connected to and the cache has no such file.
+            If the connection to the hub fails and the file is not in the cache.
         """
         if not self.failure:
             return Path(download())
         for candidate in _candidates(filename):
-            # Not hf_hub_download(local_files_only=True), which may ask the hub how to introduce itself.
+            # hf_hub_download(local_files_only=True) may still send a request to the hub.
             found = try_to_load_from_cache(repository, candidate)
             if isinstance(found, str):
                 return Path(found)
         raise ConnectionError(self.failure)
 
     def fetch_url(self, download: Callable[[], str], url: str) -> Path:
-        """Return a file that has an address of its own; see :meth:`fetch`."""
+        """Return a file that is downloaded from a URL; see :meth:`fetch`."""
         if not cached_file(url).is_file():
-            failure = _failure(url, partial(_knock_at_url, url))
+            failure = _failure(url, partial(_probe_url, url))
             if failure:
                 raise ConnectionError(failure)
         return Path(download())
 
 
 def cached_file(url: str) -> Path:
-    """Say where open_clip and the clip package keep the file of an address."""
+    """Return the path at which open_clip and the clip package cache the file of a URL."""
     return URL_CACHE.expanduser() / os.path.basename(url)
 
 
 def _candidates(filename: str) -> list[str]:
-    """List the names of a file in the order in which open_clip tries them."""
+    """List the file names that open_clip tries, in its order."""
     if not filename:
         return ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
     stem, suffix = os.path.splitext(filename)
@@ -101,43 +101,43 @@ def _candidates(filename: str) -> list[str]:
 
 
 class _NotConnectedError(OSError):
-    """No connection could be made; an answer that is late, or not the one hoped for, is no such case."""
+    """No connection could be made. A late answer or an HTTP error is not such a failure."""
 
 
-def _failure(address: str, knock: Callable[[], None]) -> str:
-    """Say why `knock` could make no connection; empty if it made one, whatever came of it."""
+def _failure(address: str, probe: Callable[[], None]) -> str:
+    """Return why `probe` could not connect; empty if it connected, whatever the answer."""
     reasons: list[str] = []
 
     def run() -> None:
         try:
-            knock()
+            probe()
         except _NotConnectedError as error:
             reasons.append(str(error))
 
-    # In a thread, as no timeout of a client covers the name service.
-    thread = threading.Thread(target=run, name="clipcal-knock", daemon=True)
+    # In a thread, as the timeouts of the clients do not cover name resolution.
+    thread = threading.Thread(target=run, name="clipcal-probe", daemon=True)
     thread.start()
     thread.join(_TOTAL_SECONDS)
     if thread.is_alive():
-        reasons.append(f"nothing within {_TOTAL_SECONDS} seconds")
+        reasons.append(f"no answer within {_TOTAL_SECONDS} seconds")
     return f"No connection to {address}: {reasons[0]}." if reasons else ""
 
 
-def _knock_at_hub() -> None:
-    """Ask for the head of the hub's first page with the client's own session."""
+def _probe_hub() -> None:
+    """Send a HEAD request for the root page of the hub with the client's own session."""
     try:
         session: Any = get_session()
-        # httpx is told not to follow a redirection, which may lead elsewhere; requests does not by itself.
+        # Do not follow redirects, which may lead to another host; requests does not follow them for HEAD.
         stay = {"follow_redirects": False} if hasattr(session, "follow_redirects") else {}
         session.head(str(constants.ENDPOINT), timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS), **stay)
     except Exception as error:
-        # Whatever else goes wrong is for the client to deal with.
+        # Other errors are left to the client.
         if any(map(_is_unconnected, _layers(error))):
             raise _NotConnectedError(f"{type(error).__name__}: {error}") from error
 
 
-def _knock_at_url(url: str) -> None:
-    """Ask for the head of a file the way open_clip downloads it, which is with urllib."""
+def _probe_url(url: str) -> None:
+    """Send a HEAD request for a file with urllib, which open_clip downloads with."""
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_CONNECT_SECONDS).close()
     except urllib.error.HTTPError:
@@ -145,11 +145,11 @@ def _knock_at_url(url: str) -> None:
     except urllib.error.URLError as error:
         raise _NotConnectedError(str(error.reason)) from error
     except (OSError, http.client.HTTPException):
-        return  # urllib wraps what goes wrong before there is a connection, and only that
+        return  # the connection exists: urllib wraps errors before that in URLError
 
 
 def _layers(error: BaseException) -> Iterator[BaseException]:
-    """Give an error and those that requests has put into it."""
+    """Yield an error and the errors that it wraps or was raised from."""
     layer: Any = error
     while isinstance(layer, BaseException):
         yield layer
@@ -159,5 +159,5 @@ def _layers(error: BaseException) -> Iterator[BaseException]:
 
 def _is_unconnected(error: BaseException) -> bool:
     names = {cls.__name__ for cls in type(error).__mro__}
-    # To requests, a server that leaves the handshake of TLS unanswered is one that is slow to answer.
+    # requests reports a TLS handshake without answer as a read timeout.
     return bool(names & _NOT_CONNECTED) or (isinstance(error, TimeoutError) and "handshake" in str(error))

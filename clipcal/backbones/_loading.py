@@ -1,4 +1,4 @@
-"""From the name of a backbone to a loaded CLIP of open_clip."""
+"""Load a CLIP model of open_clip by the name of the backbone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from clipcal.exceptions import BackboneError
 def load_open_clip(
     name: str, *, device: str | torch.device = "auto", precision: str = "auto"
 ) -> OpenClipBackbone:
-    """Build a backbone from its name.
+    """Load a backbone by name.
 
     Parameters
     ----------
@@ -45,19 +45,19 @@ def load_open_clip(
         ``"mini"``, ``"ARCHITECTURE/TAG"``, ``"hf-hub:org/name"``, ``"local-dir:path"`` or
         ``"ARCHITECTURE:path"``.
     device, precision
-        As for :class:`OpenClipBackbone`.
+        See :class:`OpenClipBackbone`.
 
     Returns
     -------
     OpenClipBackbone
-        A new copy; the registry is what keeps one a process.
+        A new instance; the registry keeps one per process.
 
     Raises
     ------
     BackboneError
-        If the name leads nowhere, or to a model that clipcal cannot use.
+        If the name is invalid, or the model is not supported.
     WeightsUnavailableError
-        If the weights cannot be found, fetched or read.
+        If the weights cannot be found, downloaded or read.
     """
     hub = Hub()
     model_cfg, preprocess_cfg, checkpoint, tokenizer_source = _locate(name, parts := parse_name(name), hub)
@@ -79,7 +79,7 @@ def load_open_clip(
 def _locate(
     name: str, parts: BackboneName, hub: Hub
 ) -> tuple[dict[str, Any], dict[str, Any], Path, str | None]:
-    """Find model configuration, preprocessing, checkpoint file, and the folder of a tokenizer."""
+    """Return model configuration, preprocessing configuration, checkpoint file, and tokenizer folder."""
     if parts.kind == "folder":
         config, checkpoint = find_in_folder(name, parts.source)
         return *read_config(name, config), checkpoint, parts.source
@@ -104,15 +104,15 @@ def _locate(
         raise unknown_tag(name, parts, open_clip.list_pretrained_tags_by_model(parts.architecture))
     if model_cfg.get("text_cfg", {}).get("hf_model_name"):
         raise refusal("HFTextEncoder", f"backbone={name!r}")
-    # open_clip only warns when weights trained with QuickGELU meet an architecture without it, and the
-    # embeddings are then quietly worse.
+    # open_clip only warns if weights trained with QuickGELU are loaded into an architecture without it, which
+    # degrades the embeddings.
     if pretrained_cfg.get("quick_gelu"):
         model_cfg["quick_gelu"] = True
     return model_cfg, pretrained_cfg, _fetch_tag(name, parts, pretrained_cfg, hub), None
 
 
 def _fetch_tag(name: str, parts: BackboneName, pretrained_cfg: dict[str, Any], hub: Hub) -> Path:
-    """Return the checkpoint of a tag: from the hub if it is there, as open_clip prefers it."""
+    """Return the checkpoint of a tag, from the hub if possible, as in open_clip."""
     download = partial(download_pretrained, pretrained_cfg)
     on_hub, url = pretrained_cfg.get("hf_hub"), pretrained_cfg.get("url")
     looked = f"{f'{hub.endpoint}/{on_hub}' if on_hub else url} and the local cache"
@@ -127,12 +127,12 @@ def _fetch_tag(name: str, parts: BackboneName, pretrained_cfg: dict[str, Any], h
             quick = f"{parts.architecture}-quickgelu"
             known = pretrained_cfg.get("quick_gelu") and open_clip.get_model_config(quick)
             architecture = quick if known else parts.architecture
-            reason += f" But there is a file for backbone='{architecture}:{cached_file(url)}'."
+            reason += f" A cached file can be opened with backbone='{architecture}:{cached_file(url)}'."
         raise unavailable(name, looked, reason) from error
 
 
 def _build(name: str, model_cfg: dict[str, Any]) -> Any:
-    """Make the model of a configuration, without weights and without touching torch's global generator."""
+    """Build the model of a configuration without weights, keeping the global random state of torch."""
     model_cfg = copy.deepcopy(model_cfg)
     custom_text = model_cfg.pop("custom_text", False)
     if "timm_model_name" in model_cfg.get("vision_cfg", {}):
@@ -145,12 +145,12 @@ def _build(name: str, model_cfg: dict[str, Any]) -> Any:
             return model_class(**model_cfg)
     except Exception as error:
         raise BackboneError(
-            f"backbone={name!r}: open_clip cannot build this configuration. Reason: {error}"
+            f"backbone={name!r}: open_clip cannot build the model of this configuration. Reason: {error}"
         ) from error
 
 
 def _load_weights(name: str, model: Any, checkpoint: Path) -> None:
-    """Put the tensors of a file into a model; nothing that a file names is run."""
+    """Load the tensors of a checkpoint file into a model, without running code from the file."""
     try:
         archive = read_torchscript(checkpoint) if is_torchscript(checkpoint) else None
         if archive is None:
@@ -162,9 +162,9 @@ def _load_weights(name: str, model: Any, checkpoint: Path) -> None:
 
 
 def _load_archive(name: str, model: Any, checkpoint: Path, archive: Archive) -> None:
-    """Put the tensors of a TorchScript archive into a model that computes what they were trained for."""
+    """Load the tensors of a TorchScript archive, if the model has their architecture and activation."""
     own = model.state_dict()
-    # Numbers that describe OpenAI's models, and masks that open_clip makes anew and TorchScript keeps.
+    # Constants of OpenAI's models, and attention masks, which TorchScript saves and open_clip computes.
     extra = OPENAI_NUMBERS | {key for key, _ in model.named_buffers()} - own.keys()
     tensors = {key: tensor for key, tensor in archive.tensors.items() if key not in extra}
     fits = _shapes(tensors) == _shapes(own)
@@ -174,19 +174,19 @@ def _load_archive(name: str, model: Any, checkpoint: Path, archive: Archive) -> 
         return
     if fits:
         trained, computed = ("QuickGELU", "GELU") if quick else ("GELU", "QuickGELU")
-        why = f"were trained with {trained}, and with {computed} their embeddings are quietly worse"
+        why = f"were trained with {trained}, and using them with {computed} degrades the embeddings"
     else:
-        why = "are those of another architecture"
+        why = "belong to another architecture"
     raise other_weights(name, checkpoint, why, _architectures(tensors, quick))
 
 
 def _architectures(tensors: dict[str, torch.Tensor], quick_gelu: bool | None) -> list[str]:
-    """Name the architectures of open_clip that have just these tensors."""
+    """Return the architectures of open_clip that have exactly these tensors."""
     found = []
     for architecture in open_clip.list_models():
         cfg = open_clip.get_model_config(architecture)
         if cfg.get("custom_text") or cfg["text_cfg"].keys() & {"hf_model_name"}:
-            continue  # of another class than CLIP, whose attributes OpenAI's files have
+            continue  # not of the class CLIP, which OpenAI's files require
         if quick_gelu in (None, cfg.get("quick_gelu", False)) and cfg["embed_dim"] == _embed_dim(tensors):
             with torch.device("meta"):
                 shapes = _shapes(open_clip.CLIP(**cfg).state_dict())
@@ -219,7 +219,7 @@ def _tokenizer(
         return HFTokenizer(source or hub_name, context_length=context_length, tokenizer_mode=mode, **kwargs)
     except ImportError as error:
         raise BackboneError(
-            f"backbone={name!r} reads its texts with a Hugging Face tokenizer: pip install transformers"
+            f"backbone={name!r} requires a Hugging Face tokenizer. Install it with: pip install transformers"
         ) from error
     except Exception as error:
         raise unavailable(name, f"tokenizer {source or hub_name!r}", failure or error) from error

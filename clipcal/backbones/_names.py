@@ -1,4 +1,4 @@
-"""Backbone names taken apart, and the words for those that lead nowhere."""
+"""Parse backbone names, locate local files, and build the errors for both."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _CHECKPOINT_FILES = (
 
 @dataclass(frozen=True)
 class BackboneName:
-    """A backbone name taken apart.
+    """A parsed backbone name.
 
     Attributes
     ----------
     kind : {"folder", "hub", "tag", "file"}
-        Where the weights are.
+        Type of the source of the weights.
     source : str
         The folder, the repository on the hub, the tag, or the checkpoint file.
     architecture : str
-        The open_clip architecture; empty where a configuration beside the weights says it.
+        The open_clip architecture; empty if a configuration file next to the weights defines it.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class BackboneName:
 
 
 def parse_name(name: str) -> BackboneName:
-    """Take a backbone name apart.
+    """Parse a backbone name.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def parse_name(name: str) -> BackboneName:
     Returns
     -------
     BackboneName
-        The parts. Paths are absolute, so that equal parts mean the same weights.
+        The parsed name. Paths are absolute, so equal results refer to the same weights.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def parse_name(name: str) -> BackboneName:
     prefix, colon, rest = name.partition(":")
     if colon:
         if not rest or not prefix:
-            raise BackboneError(f"backbone={name!r} has nothing on one side of the colon. {_FORMS}")
+            raise BackboneError(f"backbone={name!r} is empty on one side of the colon. {_FORMS}")
         if prefix + colon == HUB_PREFIX:
             return BackboneName("hub", rest)
         path = os.path.abspath(os.path.expanduser(rest))
@@ -90,19 +90,19 @@ def parse_name(name: str) -> BackboneName:
 
 
 def clean_architecture(architecture: str) -> str:
-    """Spell an architecture the way open_clip does: ``"ViT-B/16"`` is its ``"ViT-B-16"``."""
+    """Convert an architecture to open_clip's spelling, such as ``"ViT-B/16"`` to ``"ViT-B-16"``."""
     return architecture.replace("/", "-")
 
 
 def near(word: str, candidates: Iterable[str]) -> str:
-    """Word the candidates that look like `word`, as the end of an error message."""
+    """Return a "Did you mean" sentence with the candidates similar to `word`; empty if there are none."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     close = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(by_lower[match]) for match in close)}?" if close else ""
 
 
 def unknown_architecture(name: str, architecture: str, known: Iterable[str]) -> BackboneError:
-    """Word the refusal of an architecture that open_clip does not have."""
+    """Return the error for an architecture that open_clip does not have."""
     suggestion = near(architecture, [*known, MINI])
     return BackboneError(
         f"backbone={name!r}: open_clip has no architecture {architecture!r}.{suggestion} {_FORMS}"
@@ -110,12 +110,10 @@ def unknown_architecture(name: str, architecture: str, known: Iterable[str]) -> 
 
 
 def unknown_tag(name: str, parts: BackboneName, tags: Iterable[str]) -> BackboneError:
-    """Word the refusal of a tag that open_clip does not have for the architecture."""
+    """Return the error for a tag that open_clip does not have for the architecture."""
     tags = sorted(tags)
     listed = ", ".join(tags) if tags else "none"
-    asked = (
-        f"has no weights {parts.source!r} for" if parts.source else "needs a tag that names the weights for"
-    )
+    asked = f"has no weights {parts.source!r} for" if parts.source else "needs a tag to select the weights of"
     return BackboneError(
         f"backbone={name!r}: open_clip {asked} {parts.architecture}.{near(parts.source, tags)} "
         f"Tags of {parts.architecture}: {listed}. {_FORMS}"
@@ -123,34 +121,34 @@ def unknown_tag(name: str, parts: BackboneName, tags: Iterable[str]) -> Backbone
 
 
 def unavailable(name: str, looked: str, cause: object) -> WeightsUnavailableError:
-    """Word weights that could not be delivered: what was asked, where it looked, what to do offline."""
+    """Return the error for weights that could not be found or downloaded."""
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     reason = " ".join(line.strip() for line in lines[:3])
     return WeightsUnavailableError(
         f"The weights of backbone={name!r} could not be loaded. Looked in: {looked}. Reason: {reason} "
-        "To work without a network: fill the Hugging Face cache once on a machine that has one and set "
-        "HF_HUB_OFFLINE=1; or put configuration and weights into a folder and use backbone='local-dir:path'; "
-        "or give a checkpoint file, as in backbone='ViT-B-16-quickgelu:~/.cache/clip/ViT-B-16.pt', which is "
-        "where OpenAI's clip.load keeps its own; or use the packaged backbone='mini'."
+        "To work offline, either fill the Hugging Face cache on a machine with a network and set "
+        "HF_HUB_OFFLINE=1; or put configuration and weights in a folder and pass backbone='local-dir:path'; "
+        "or pass a checkpoint file, such as backbone='ViT-B-16-quickgelu:~/.cache/clip/ViT-B-16.pt', where "
+        "OpenAI's clip.load stores its weights; or use the packaged backbone='mini'."
     )
 
 
 def unreadable(name: str, checkpoint: Path, cause: object) -> WeightsUnavailableError:
-    """Word a checkpoint file that is there and does not give the tensors of the model."""
+    """Return the error for a checkpoint file from which the tensors of the model cannot be read."""
     text = str(cause)
     if "loading state_dict" in text:
         what = "does not hold the tensors of this architecture"
         advice = (
-            "The architecture is the one in the name, as in backbone='ViT-B-16:path', or that of the "
-            "configuration beside the weights."
+            "The architecture is defined by the name, as in backbone='ViT-B-16:path', or by the "
+            "configuration file next to the weights."
         )
     else:
-        what = "is damaged or holds more than tensors, and nothing in it was run"
+        what = "is damaged or holds more than tensors; no code in it was run"
         advice = (
-            "If you trust where it is from, write its tensors with safetensors.torch.save_file(state_dict, "
+            "If you trust its source, save its tensors with safetensors.torch.save_file(state_dict, "
             "'weights.safetensors') and open that file."
         )
-    # torch puts its advice, to load the file all the same, before what is the matter with it.
+    # torch's message first recommends loading the file with weights_only=False; skip that part.
     reason = textwrap.shorten(text[max(text.find("WeightsUnpickler error:"), 0) :], 400, placeholder=" [...]")
     return WeightsUnavailableError(
         f"backbone={name!r}: {checkpoint} {what}. Reason: {reason.rstrip('.') or 'it is empty'}. {advice}"
@@ -158,16 +156,16 @@ def unreadable(name: str, checkpoint: Path, cause: object) -> WeightsUnavailable
 
 
 def other_weights(name: str, checkpoint: Path, why: str, architectures: Sequence[str]) -> BackboneError:
-    """Word the refusal of weights that belong to other architectures than the one asked for."""
+    """Return the error for weights that do not match the requested architecture."""
     advice = (
-        "No architecture of open_clip has just these tensors; with a configuration of their own they can be "
-        "opened as backbone='local-dir:path'."
+        "No architecture of open_clip has exactly these tensors; put them in a folder with their own "
+        "configuration and pass backbone='local-dir:path'."
     )
     if architectures:
         names = " or ".join(f"'{architecture}:{checkpoint}'" for architecture in architectures)
         advice = f"Use backbone={names}."
         if name.startswith(FOLDER_PREFIX):
-            advice += f" In a folder, give its configuration the model_cfg of {architectures[0]}."
+            advice += f" For a folder, use the model_cfg of {architectures[0]} in its configuration."
     return BackboneError(f"backbone={name!r}: the weights in {checkpoint} {why}. {advice}")
 
 
@@ -177,7 +175,7 @@ def find_in_folder(name: str, folder: str) -> tuple[Path, Path]:
     Parameters
     ----------
     name : str
-        The backbone name, for the error.
+        The backbone name, for error messages.
     folder : str
         The folder.
 
@@ -189,7 +187,7 @@ def find_in_folder(name: str, folder: str) -> tuple[Path, Path]:
     Raises
     ------
     WeightsUnavailableError
-        If the folder, the configuration or the weights are missing, or several files could be the weights.
+        If the folder, configuration or weights are missing, or several files could be the weights.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -198,7 +196,7 @@ def find_in_folder(name: str, folder: str) -> tuple[Path, Path]:
     if not configs:
         reason = f"The folder holds neither {' nor '.join(_CONFIG_FILES)}."
         for file in sorted(root.glob("*.pt"))[:1]:
-            reason += f" A file alone is opened with its architecture, as in backbone='ViT-B-16:{file}'."
+            reason += f" To open a single file, give its architecture, as in backbone='ViT-B-16:{file}'."
         raise unavailable(name, folder, reason)
     checkpoints = [root / file for file in _CHECKPOINT_FILES if (root / file).is_file()]
     if not checkpoints:
@@ -213,18 +211,18 @@ def find_in_folder(name: str, folder: str) -> tuple[Path, Path]:
 
 
 def read_config(name: str, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read the model and the preprocessing of an open_clip configuration.
+    """Read the model and preprocessing configuration of an open_clip configuration file.
 
     Raises
     ------
     WeightsUnavailableError
-        If the file is not one.
+        If the file is not an open_clip configuration.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         return dict(config["model_cfg"]), dict(config.get("preprocess_cfg") or {})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsUnavailableError(
-            f"backbone={name!r}: {path} is not an open_clip configuration, which is JSON with 'model_cfg' "
+            f"backbone={name!r}: {path} is not an open_clip configuration: JSON with 'model_cfg' "
             f"(embed_dim, vision_cfg, text_cfg) and 'preprocess_cfg'. Reason: {type(error).__name__}: {error}"
         ) from error

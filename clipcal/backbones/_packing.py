@@ -1,4 +1,4 @@
-"""Where the tokens of many names lie once they stand in one row, without padding."""
+"""Index tensors for the tokens of many names, packed in one row without padding."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from clipcal.backbones._device import upload
 
 __all__ = ["Packing"]
 
-# Tokens that attend in one piece. Larger pieces waste products between names that do not see each other,
-# smaller ones waste time between them; 32 to 128 are equally good for names of a few tokens.
+# Target number of tokens per attention tile. Larger tiles compute more products that are masked, smaller ones
+# have more overhead; 32 to 128 are equally fast for names of a few tokens.
 _TILE = 64
 
 
 @dataclass(frozen=True)
 class Packing:
-    """The layout of packed suffixes: name after name, each with its own number of tokens.
+    """Layout of packed suffixes: the tokens of all names, concatenated.
 
-    Linear layers see the packed row as it is. Attention cuts it into tiles of whole names and masks what
-    belongs to other names, so that padding exists only there and its amount does not depend on how
-    different the names' lengths are.
+    Linear layers use the packed row directly. Attention splits it into tiles of whole names and masks the
+    other names of a tile, so only tiles have padding, and its amount does not depend on the spread of the
+    lengths.
 
     Attributes
     ----------
     lengths : Tensor of int, shape (n_names,), on the CPU
-        Tokens of each suffix, end marker included, at least 1.
+        Number of tokens of each suffix, including the end marker, at least 1.
     n_prefix : int
-        Positions that stand before each suffix.
+        Number of positions before each suffix.
     device : torch.device
-        Where the index tensors are.
+        Device of the index tensors.
 
     Examples
     --------
@@ -51,7 +51,7 @@ class Packing:
         return len(self.lengths)
 
     def part(self, names: slice) -> tuple[Packing, slice]:
-        """Return the packing of some successive names, and where their tokens lie in this one."""
+        """Return the packing of a slice of names, and the slice of their tokens in this packing."""
         lengths = self.lengths[names]
         start = int(self.lengths[: names.start].sum())
         return Packing(lengths, self.n_prefix, self.device), slice(start, start + int(lengths.sum()))
@@ -71,23 +71,23 @@ class Packing:
 
     @cached_property
     def names(self) -> Tensor:
-        """The name that each token belongs to, shape (n_tokens,)."""
+        """Index of the name of each token, shape (n_tokens,)."""
         return self._upload(self._names)
 
     @cached_property
     def positions(self) -> Tensor:
-        """The position of each token in its prompt, shape (n_tokens,)."""
+        """Position of each token in its prompt, shape (n_tokens,)."""
         return self._upload(self.n_prefix + torch.arange(self.n_tokens) - self._starts[self._names])
 
     @cached_property
     def ends(self) -> Tensor:
-        """The packed row of each name's last token, shape (n_names,)."""
+        """Index of the last token of each name, shape (n_names,)."""
         return self._upload(self._starts + self.lengths - 1)
 
     @cached_property
     def _tiles(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return each name's tile, and where each tile starts and ends in the packed row."""
-        # A name goes to the tile that its first token falls into; numbers without a name are left out.
+        """Return the tile of each name, and the start and end of each tile in the packed row."""
+        # The first token of a name determines its tile; tiles without names are dropped.
         tile = torch.unique_consecutive(self._starts // _TILE, return_inverse=True)[1]
         n_tiles = int(tile[-1]) + 1
         starts = self._starts[torch.searchsorted(tile, torch.arange(n_tiles))]
@@ -100,34 +100,41 @@ class Packing:
 
     @cached_property
     def tile_size(self) -> int:
-        """Tokens in the fullest tile."""
+        """Number of tokens in the largest tile."""
         _, starts, ends = self._tiles
         return int((ends - starts).max())
 
     @cached_property
     def _slots(self) -> Tensor:
-        """Return the packed row of each tile's slots (n_tiles, tile_size), -1 where there is none."""
+        """Return the index of the token in each slot (n_tiles, tile_size), -1 for empty slots."""
         _, starts, ends = self._tiles
         rows = starts[:, None] + torch.arange(self.tile_size)
         return torch.where(rows < ends[:, None], rows, -1)
 
     @cached_property
     def tiled(self) -> Tensor:
-        """The rows, of prefix and packed suffixes together, that the tiles hold, flat; 0 in empty slots."""
+        """Row of the prefix and packed suffixes in each place of each tile, flattened; 0 for empty slots.
+
+        The shape is (n_tiles * (n_prefix + tile_size),). Each tile starts with the prefix.
+        """
         shared = torch.arange(self.n_prefix).expand(self.n_tiles, self.n_prefix)
         own = torch.where(self._slots < 0, 0, self._slots + self.n_prefix)
         return self._upload(torch.cat([shared, own], dim=1).flatten())
 
     @cached_property
     def untiled(self) -> Tensor:
-        """The slot of each packed row among all tiles' slots, shape (n_tokens,)."""
+        """Slot of each token among the slots of all tiles, prefix not counted, shape (n_tokens,)."""
         tile, starts, _ = self._tiles
         of_token = tile[self._names]
         return self._upload(of_token * self.tile_size + torch.arange(self.n_tokens) - starts[of_token])
 
     @cached_property
     def mask(self) -> Tensor:
-        """What each slot may see, additive, shape (n_tiles, 1, tile_size, n_prefix + tile_size)."""
+        """Additive attention mask, shape (n_tiles, 1, tile_size, n_prefix + tile_size).
+
+        A token attends to the prefix and to its own name up to itself. Empty slots attend to the prefix,
+        which avoids NaN; their outputs are not used.
+        """
         slots = self._upload(self._slots)
         names = torch.where(slots < 0, -1, self.names[slots.clamp(min=0)])
         seen = (names[:, :, None] == names[:, None, :]).tril()
@@ -137,7 +144,7 @@ class Packing:
 
     @cached_property
     def _ends_in_tiles(self) -> tuple[int, Tensor]:
-        """Return the most names of a tile, and each name's place (n_names,) among all tiles' places."""
+        """Return the largest number of names in a tile, and the place of each name (n_names,)."""
         tile = self._tiles[0]
         counts = torch.bincount(tile)
         first = counts.cumsum(0) - counts
@@ -146,23 +153,23 @@ class Packing:
 
     @cached_property
     def n_ends(self) -> int:
-        """Names in the tile with most of them."""
+        """Largest number of names in a tile."""
         return self._ends_in_tiles[0]
 
     @cached_property
     def end_places(self) -> Tensor:
-        """Each name's place (n_names,) where a tile has `n_ends` places, one a name."""
+        """Place of each name, shape (n_names,), where each tile has `n_ends` places."""
         return self._upload(self._ends_in_tiles[1])
 
     @cached_property
     def end_rows(self) -> Tensor:
-        """The name in each place of each tile, shape (n_tiles * n_ends,); 0 where there is none."""
+        """Name in each place of each tile, shape (n_tiles * n_ends,); 0 for empty places."""
         rows = torch.zeros(self.n_tiles * self.n_ends, dtype=torch.long, device=self.device)
         return rows.index_copy(0, self.end_places, torch.arange(len(self), device=self.device))
 
     @cached_property
     def end_mask(self) -> Tensor:
-        """What each place may see, shape (n_tiles, 1, n_ends, n_prefix + tile_size)."""
+        """Additive attention mask of the end markers, shape (n_tiles, 1, n_ends, n_prefix + tile_size)."""
         width = self.n_prefix + self.tile_size
         rows = self.mask.reshape(-1, width)[self.untiled[self.ends]]
         return rows[self.end_rows].reshape(self.n_tiles, 1, self.n_ends, width)

@@ -1,4 +1,4 @@
-"""One text tower that takes embeddings instead of token ids, whatever the layout it came in."""
+"""A common interface to the text towers of open_clip, with token embeddings as input."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from typing import Any
 import torch
 from torch import nn
 
-from clipcal.backbones._prefix import PrefixEncoder, reads_only_the_end
+from clipcal.backbones._prefix import PrefixEncoder, supports_shared_prefix
 from clipcal.exceptions import BackboneError
 
 POOLS = ("argmax", "eos", "first", "last")
 
 
 class TextTower:
-    """The text half of a CLIP, entered after its token embedding.
+    """Text tower of a CLIP model, with token embeddings as input.
 
     Parameters
     ----------
     module : nn.Module
-        Holds ``token_embedding``, ``positional_embedding``, ``transformer``, ``ln_final``,
+        Module with ``token_embedding``, ``positional_embedding``, ``transformer``, ``ln_final``,
         ``text_projection`` and ``attn_mask``: an open_clip ``CLIP`` or ``TextTransformer``.
     pool : {"argmax", "eos", "first", "last"}
-        Which position is read: that of the largest token id, of the end marker `eos_id`, the first or the
+        Position that is pooled: that of the largest token id, of the end marker `eos_id`, the first or the
         last.
     eos_id : int or None, default=None
-        Token id of the end marker; only needed for ``pool="eos"``.
+        Token id of the end marker; required only for ``pool="eos"``.
     pad_id : int, default=0
-        Token id that fills the positions after a text.
+        Token id of padding.
 
     Raises
     ------
     BackboneError
-        If no single position is read, so that there is no text embedding.
+        If the pooling is none of these, so that there is no text embedding.
     """
 
     def __init__(self, module: nn.Module, *, pool: str, eos_id: int | None = None, pad_id: int = 0) -> None:
         if pool not in POOLS:
             raise BackboneError(
                 f"The text tower {type(module).__name__} has pool_type={pool!r}; "
-                f"clipcal can use {', '.join(map(repr, POOLS))}."
+                f"clipcal supports {', '.join(map(repr, POOLS))}. Use another backbone."
             )
-        # Any, because nn.Module does not declare the parts.
+        # Any, as nn.Module does not declare the submodules.
         self.module: Any = module
         self.pool = pool
         self.eos_id = eos_id
@@ -52,12 +52,12 @@ class TextTower:
 
     @property
     def has_cls(self) -> bool:
-        """Whether a learned token is appended after the text and read in place of `pool` (CoCa)."""
+        """Whether a learned token is appended to the text and pooled instead of `pool` (CoCa)."""
         return getattr(self.module, "cls_emb", None) is not None
 
     @property
     def masks_padding(self) -> bool:
-        """Whether attention skips padding."""
+        """Whether attention masks padding."""
         return self.has_cls or bool(getattr(self.module, "use_pad_mask", False))
 
     @property
@@ -67,59 +67,59 @@ class TextTower:
 
     @property
     def context_length(self) -> int:
-        """Number of tokens that a text may have."""
+        """Maximum number of tokens of a text."""
         return int(self.module.positional_embedding.shape[0]) - int(self.has_cls)
 
     @property
-    def ignores_the_rest(self) -> bool:
-        """Whether positions after the end of a text cannot change its embedding, so that they may be cut."""
+    def can_truncate(self) -> bool:
+        """Whether positions after the end marker can be removed without changing the embedding."""
         causal = self.module.attn_mask is not None
         return causal and self.pool in ("argmax", "eos") and not self.masks_padding
 
     @cached_property
     def shares_prefix(self) -> bool:
-        """Whether :meth:`prefix_encoder` is exact: judged by the structure, then tried out once."""
-        if not reads_only_the_end(self):
+        """Whether :meth:`prefix_encoder` is exact: checked by structure, then once numerically."""
+        if not supports_shared_prefix(self):
             return False
-        # In plain float32, whatever arithmetic the caller has open.
+        # In float32, even if the caller has enabled autocast.
         with torch.autocast(self.module.positional_embedding.device.type, enabled=False):
             agrees = PrefixEncoder(self).agrees()
         if not agrees:
             warnings.warn(
-                f"The text tower {type(self.module).__name__} looks like CLIP's but computes something else, "
-                "so each prompt is encoded whole, which is exact and slower.",
+                f"The text tower {type(self.module).__name__} has the structure of CLIP's but different "
+                "outputs, so each prompt is encoded separately, which is exact but slower.",
                 UserWarning,
                 stacklevel=2,
             )
         return agrees
 
     def prefix_encoder(self, precision: str) -> PrefixEncoder:
-        """Return what encodes names behind a shared prefix, with its weights in the precision.
+        """Return the encoder of names behind a shared prefix, with weights in the given precision.
 
         Raises
         ------
         BackboneError
-            If the tower is not one for it.
+            If `shares_prefix` is False.
         """
         if not self.shares_prefix:
             raise BackboneError(
-                f"The text tower {type(self.module).__name__} does not compute a prefix by itself "
+                f"The text tower {type(self.module).__name__} does not support a shared prefix "
                 "(shares_prefix is False); use encode_text."
             )
         if precision not in self._prefix_encoders:
-            # Copies of weights that were made in inference mode could never be trained through.
+            # Copies of weights made in inference mode could not be used in a backward pass.
             with torch.inference_mode(False):
                 self._prefix_encoders[precision] = PrefixEncoder(self, precision)
         return self._prefix_encoders[precision]
 
     def __getstate__(self) -> dict[str, Any]:
-        # The encoders refer to the weights, or copy them; both are made again when asked for.
+        # The encoders reference or copy the weights; they are created again on demand.
         state = self.__dict__ | {"_prefix_encoders": {}}
         state.pop("shares_prefix", None)
         return state
 
     def end_positions(self, tokens: torch.Tensor) -> torch.Tensor | None:
-        """Find the end marker of each text (n,), or None if the tower does not know one."""
+        """Return the position of each end marker (n,), or None if the pooling does not use one."""
         if self.pool == "argmax":
             return tokens.argmax(dim=-1)
         if self.pool == "eos" and self.eos_id is not None:
@@ -131,7 +131,7 @@ class TextTower:
         return self.module.token_embedding(tokens)
 
     def encode(self, token_embeddings: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Run the tower on token embeddings (n, length, width) and read one embedding a text (n, d)."""
+        """Encode token embeddings (n, length, width) to text embeddings (n, d)."""
         module = self.module
         x = token_embeddings.to(module.transformer.get_cast_dtype())
         if self.has_cls:
@@ -151,7 +151,7 @@ class TextTower:
             causal = causal[:length, :length]
         if not self.masks_padding:
             return causal
-        # The tower's own function: released CoCa weights were trained with a shifted mask, which it keeps.
+        # The mask of the tower itself: released CoCa weights were trained with a shifted mask, which it has.
         padding = self.module._build_additive_mask(tokens, length, dtype)
         return padding if causal is None else causal.unsqueeze(0) + padding
 

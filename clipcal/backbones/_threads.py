@@ -1,9 +1,9 @@
-"""How many threads a computation is worth.
+"""Choose the number of threads of a computation.
 
-Threads that share an operation wait for each other at its end, and they wait by spinning. Where operations
-are far shorter than a time slice, one other busy process makes each wait as long as a time slice, and what
-took half a second takes half a minute. So small operations are computed by one thread, and rows that do not
-depend on each other are shared out once, not operation by operation.
+Threads that share an operation wait for each other at its end by spinning. If operations are much shorter
+than a time slice and another process is busy, each operation may take a whole time slice, and half a second
+becomes half a minute. Small operations therefore run in one thread, and independent rows are distributed
+over threads once, not in every operation.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ __all__ = [
     "usable_threads",
 ]
 
-# Multiply-adds of a computation's largest matrix product. Below the first number, about a millisecond, one
-# thread computes all of it; above, each thread gets at least the second.
+# Multiply-adds of the largest matrix product. Below the first number, about a millisecond, one thread is
+# used; above it, each thread gets at least the second number.
 _WORTH_THREADS = 2**25
 _WORTH_A_THREAD = 2**22
-# Rows are shared out, in place of operations, as long as a product takes a few milliseconds.
+# Up to this size, a few milliseconds, threads get different rows; above it, they share each operation.
 _WORTH_SHARING = 2**28
-# A part of fewer rows than this costs more in calls than it gains.
+# For parts with fewer rows, the overhead exceeds the gain.
 _MIN_ROWS = 8
 _MAX_PARTS = 8
 
@@ -43,14 +43,14 @@ _lock = threading.Lock()
 
 
 def product_size(n_rows: int, width: int) -> int:
-    """Return the multiply-adds of the largest matrix product of a transformer block, that of its MLP.
+    """Return the multiply-adds of the largest matrix product of a transformer block, which is in its MLP.
 
     Parameters
     ----------
     n_rows : int
-        Tokens, of all texts or images together.
+        Number of tokens of all texts or images.
     width : int
-        Width of the tower.
+        Width of the transformer.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def product_size(n_rows: int, width: int) -> int:
 
 
 def image_product(visual: Any, n_images: int) -> float:
-    """Return the same for an image tower, infinity if it is no ViT."""
+    """Return :func:`product_size` for an image encoder; infinity if it is not a ViT."""
     positions = getattr(visual, "positional_embedding", None)
     if positions is None or positions.ndim != 2:
         return math.inf
@@ -75,22 +75,22 @@ def image_product(visual: Any, n_images: int) -> float:
 
 
 def usable_threads() -> int:
-    """Return how many threads torch may use: no more than the caller allows, and than there are cores.
+    """Return the number of threads that torch may use: at most torch's own number and the available cores.
 
-    A container sees all cores of its machine, and may use some of them only.
+    In a container, torch may count cores of the machine that the container may not use; joblib does not.
     """
     return min(_own_threads(), cpu_count())
 
 
 @contextmanager
 def threads_for(work: float) -> Iterator[None]:
-    """Compute with as many threads as pay; what other threads compute with does not change.
+    """Set the number of threads of torch for a computation, in the calling thread only.
 
     Parameters
     ----------
     work : float
-        Multiply-adds of the largest matrix product, see :func:`product_size`; infinity takes all threads that
-        may be used: no more than ``torch.get_num_threads()``, and than the cores that the process may use.
+        Multiply-adds of the largest matrix product, see :func:`product_size`; infinity for all threads, at
+        most ``torch.get_num_threads()`` and the number of cores available to the process.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def threads_for(work: float) -> Iterator[None]:
 
 @contextmanager
 def limit_threads(n_threads: int) -> Iterator[None]:
-    """Compute with at most so many threads, in the calling thread alone; a lower number of its own stays."""
+    """Limit the number of threads of torch, in the calling thread only; never increases it."""
     before = _own_threads()
     if n_threads >= before:
         yield
@@ -124,23 +124,23 @@ def limit_threads(n_threads: int) -> Iterator[None]:
 
 
 def single_threaded() -> None:
-    """Let the calling thread compute alone from now on; for the start of threads that end with their pool."""
+    """Set the number of threads of the calling thread to 1, permanently; an initializer for thread pools."""
     if _own_threads() > 1:
         _set_threads(1)
 
 
 def join_parts(encode: Callable[[slice], torch.Tensor], costs: Sequence[int], work: float) -> torch.Tensor:
-    """Encode rows that do not depend on each other, small ones shared out over threads.
+    """Encode independent rows, distributed over threads if they are small.
 
     Parameters
     ----------
     encode : callable
-        ``encode(rows)`` gives the features of some rows, in order, without a graph. It is called from
-        several threads, and must set what torch keeps for each thread, such as ``no_grad``.
+        ``encode(rows)`` returns the features of a slice of rows, in order, without gradients. It is called
+        from several threads, and must itself set thread-local state of torch such as ``no_grad``.
     costs : sequence of int, length n_rows
-        What each row costs, in any unit.
+        Relative cost of each row.
     work : float
-        Multiply-adds of the largest matrix product, all rows together.
+        Multiply-adds of the largest matrix product for all rows.
 
     Returns
     -------
@@ -154,23 +154,23 @@ def join_parts(encode: Callable[[slice], torch.Tensor], costs: Sequence[int], wo
     shares = torch.arange(1, n_parts) * ends[-1] / n_parts
     stops = [0, *(torch.searchsorted(ends, shares) + 1).tolist(), len(costs)]
     parts = [slice(start, stop) for start, stop in pairwise(stops) if stop > start]
-    # The calling thread works too.
+    # The calling thread encodes the first part.
     with ThreadPoolExecutor(len(parts) - 1 or 1, initializer=single_threaded) as pool, limit_threads(1):
         others = [pool.submit(encode, rows) for rows in parts[1:]]
         return torch.cat([encode(parts[0]), *(other.result() for other in others)])
 
 
 def _own_threads() -> int:
-    """Return the calling thread's number of threads, which a thread that is new to torch takes over now."""
+    """Return the number of threads of the calling thread, which torch initialises at its first use."""
     with _lock:
         return torch.get_num_threads()
 
 
 def _set_threads(n_threads: int) -> None:
-    """Set the calling thread's number of threads, and that of no other.
+    """Set the number of threads of the calling thread only.
 
-    ``torch.set_num_threads`` also decides for every thread that starts later. What it decided before is read
-    and set again in a new thread, whose own number ends with it.
+    ``torch.set_num_threads`` also sets the default of threads that start later. A helper thread reads the
+    default before the call and restores it afterwards; its own number of threads ends with it.
     """
     known, changed = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Tensors of a TorchScript archive, read without running anything that it holds."""
+"""Read the tensors of a TorchScript archive without running code from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-# Marks an archive of torch.jit.save; torch.save writes none.
+# File that torch.jit.save writes and torch.save does not.
 _MARK = "/constants.pkl"
 _DTYPES = {
     "BFloat16Storage": torch.bfloat16,
@@ -26,21 +26,21 @@ _DTYPES = {
     "LongStorage": torch.int64,
     "ShortStorage": torch.int16,
 }
-# What OpenAI's archives hold beside weights; all of these were trained with QuickGELU.
+# Constants in OpenAI's archives. All of OpenAI's models were trained with QuickGELU.
 OPENAI_NUMBERS = frozenset({"context_length", "input_resolution", "vocab_size"})
 _LISTS = {"build_boollist", "build_doublelist", "build_intlist", "build_tensorlist"}
 
 
 @dataclass(frozen=True)
 class Archive:
-    """What a TorchScript archive holds.
+    """Content of a TorchScript archive.
 
     Attributes
     ----------
     tensors : dict of str to Tensor
-        Parameters and buffers by their dotted names, on the CPU, in the precision of the file.
+        Parameters and buffers by their dotted names, on the CPU, in the dtype of the file.
     module_types : frozenset of str
-        The names of the classes that its modules had, such as ``"QuickGELU"``.
+        Class names of the modules, such as ``"QuickGELU"``.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -48,14 +48,14 @@ class Archive:
 
     @property
     def quick_gelu(self) -> bool | None:
-        """Whether the tensors were trained with QuickGELU; None if the archive does not tell."""
+        """Whether the tensors were trained with QuickGELU; None if unknown."""
         if "QuickGELU" in self.module_types or "GELU" in self.module_types:
             return "QuickGELU" in self.module_types
         return True if self.tensors.keys() >= OPENAI_NUMBERS else None
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is an archive of ``torch.jit.save``, as OpenAI's weights are."""
+    """Whether a file was written by ``torch.jit.save``, as OpenAI's weights were."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -65,9 +65,9 @@ def is_torchscript(path: Path) -> bool:
 def read_torchscript(path: Path) -> Archive:
     """Read the tensors of a TorchScript archive.
 
-    ``torch.jit.load`` would compile and keep the code of the archive, and a plain unpickler would call what
-    the file names. Here, a module is only a place for attributes, and nothing can be named that is not
-    listed in this file.
+    ``torch.jit.load`` would compile the code of the archive, and a plain unpickler would call any function
+    that the file names. Here, modules are read as plain containers of attributes, and only the classes and
+    functions listed in this module are allowed.
 
     Parameters
     ----------
@@ -77,12 +77,12 @@ def read_torchscript(path: Path) -> Archive:
     Returns
     -------
     Archive
-        Its tensors and the names of its modules' classes.
+        The tensors and the class names of the modules.
 
     Raises
     ------
     ValueError
-        If the archive is damaged, or asks for anything that tensors do not need.
+        If the archive is damaged, or uses a class or function that is not allowed.
     """
     module_types: set[str] = set()
     try:
@@ -95,13 +95,13 @@ def read_torchscript(path: Path) -> Archive:
 
 
 def _root(archive: zipfile.ZipFile) -> str | None:
-    """Find the folder that an archive of torch puts everything into."""
+    """Return the top folder of a TorchScript archive; None for other archives."""
     roots = (name.removesuffix(_MARK) for name in archive.namelist() if name.endswith(_MARK))
     return next((root for root in roots if "/" not in root), None)
 
 
 def _entry(archive: zipfile.ZipFile, name: str, n_bytes: int | None = None) -> bytes:
-    """Read an entry; torch compresses none of those that matter, and a small file should not grow large."""
+    """Read an entry; compressed entries, which torch does not write, are rejected as possible zip bombs."""
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise ValueError(f"{name} is compressed")
@@ -124,7 +124,7 @@ class _Tensor(NamedTuple):
 
 
 class _Module:
-    """Stands where the archive has a module."""
+    """Placeholder for a module of the archive."""
 
     __slots__ = ("attributes",)
 
@@ -133,7 +133,7 @@ class _Module:
 
 
 class _Function:
-    """A function that a pickle may call; unlike a real one, nothing can be set on it."""
+    """A function that a pickle may call; unlike a plain function, its attributes cannot be set."""
 
     __slots__ = ("_function",)
 
@@ -144,11 +144,11 @@ class _Function:
         return self._function(*args)
 
     def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("it changes a function")
+        raise pickle.UnpicklingError("it sets the state of a function")
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes modules, tensors and containers, all of them inert, and nothing else."""
+    """Unpickler for placeholder modules, tensor descriptions and containers only."""
 
     def __init__(self, data: bytes, module_types: set[str]) -> None:
         super().__init__(io.BytesIO(data))
@@ -168,18 +168,18 @@ class _Unpickler(pickle.Unpickler):
             ("torch.jit._pickle", "restore_type_tag"): lambda value, _: value,
         }
         if (module, name) not in functions:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no tensor needs")
+            raise pickle.UnpicklingError(f"it uses {module}.{name}, which is not allowed")
         return _Function(functions[module, name])
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, storage_type, key, _, n_elements = pid
         if kind != "storage":
-            raise pickle.UnpicklingError(f"it asks for {pid!r}, which is no storage")
+            raise pickle.UnpicklingError(f"it uses {pid!r}, which is not a storage")
         return _Storage(str(key), _DTYPES[storage_type], int(n_elements))
 
 
 class _Reader:
-    """Turns the inert tensors of an archive into real ones."""
+    """Load the tensors that an unpickled archive describes."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         self._archive = archive
@@ -188,9 +188,9 @@ class _Reader:
         self._seen: set[int] = set()
 
     def tensors(self, module: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-        """Give the tensors of a module and of those inside it, with their names."""
+        """Yield the names and tensors of a module and its submodules."""
         if not isinstance(module, _Module) or id(module) in self._seen:
-            raise ValueError(f"{prefix or 'its content'} is no module, or one that is there twice")
+            raise ValueError(f"{prefix or 'its content'} is not a module, or a module that occurs twice")
         self._seen.add(id(module))
         for name, value in module.attributes.items():
             if isinstance(value, _Tensor):
@@ -199,7 +199,7 @@ class _Reader:
                 yield from self.tensors(value, f"{prefix}{name}.")
 
     def _tensor(self, tensor: _Tensor) -> torch.Tensor:
-        # torch refuses sizes and strides that lead out of the storage.
+        # as_strided raises if sizes and strides exceed the storage.
         return self._storage(tensor.storage).as_strided(tensor.size, tensor.stride, tensor.offset)
 
     def _storage(self, storage: _Storage) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A network that is missing is noticed in seconds, one that is slow is waited for."""
+"""A missing network is reported within seconds, and a slow one does not raise."""
 
 import json
 import os
@@ -32,12 +32,12 @@ MODEL_CFG = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
 }
 HF_TOKENIZER_CFG = {"context_length": 16, "hf_tokenizer_name": "org/tokenizer"}
-# What a user is told within ten seconds, with room for a busy machine's imports.
+# Errors must be raised within this time, with some margin for imports on a busy machine.
 SECONDS = 8.0
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Serves two repositories the way the hub does, for itself or as the proxy to a host that is nowhere."""
+    """Serve two repositories as the hub does, directly or as the proxy of a host that does not exist."""
 
     daemon_threads = True
     repositories = ("org/name", "timm/vit_base_patch16_clip_224.openai")
@@ -56,18 +56,13 @@ class FakeHub(ThreadingHTTPServer):
 
 
 class Answers(BaseHTTPRequestHandler):
-    """Answer one request."""
-
     def do_HEAD(self):
-        """Answer with headers."""
         self.answer()
 
     def do_GET(self):
-        """Answer with headers and content."""
         self.wfile.write(self.answer())
 
     def do_CONNECT(self):
-        """Refuse to be a tunnel."""
         self.server.requests.append("CONNECT")
         self.send_error(503)
 
@@ -95,7 +90,7 @@ class Answers(BaseHTTPRequestHandler):
         return content
 
     def log_message(self, *args):
-        """Say nothing."""
+        pass
 
 
 @contextmanager
@@ -117,7 +112,7 @@ def empty_registry(monkeypatch):
 
 @pytest.fixture
 def endpoint(monkeypatch, tmp_path):
-    """Return what points the hub's client elsewhere, as HF_ENDPOINT does before it is imported."""
+    """Return a function that sets the URL of the hub, as HF_ENDPOINT does before the import of the client."""
 
     def point_to(url):
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
@@ -140,7 +135,7 @@ def tiny_architecture(monkeypatch):
 
 @pytest.fixture
 def silent():
-    """Listen and never answer."""
+    """Return a socket that accepts connections and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -168,30 +163,30 @@ def assert_refused_soon(open_it, *words):
 
 class TestNoConnection:
     @pytest.mark.parametrize("name", ["ViT-B-16/openai", "hf-hub:org/name"])
-    def test_refused(self, endpoint, name):
+    def test_connection_refused(self, endpoint, name):
         url = endpoint(f"http://{closed_port()}")
         assert_refused_soon(lambda: open_backbone(name, device="cpu"), repr(name), url, "refused")
 
-    def test_no_such_host(self, endpoint):
+    def test_unknown_host(self, endpoint):
         endpoint("https://nowhere.invalid")
         assert_refused_soon(lambda: open_backbone("ViT-B-16/openai", device="cpu"), "nowhere.invalid")
 
     @pytest.mark.slow
-    def test_an_address_that_leads_nowhere(self, endpoint):
+    def test_unreachable_address(self, endpoint):
         url = endpoint("https://192.0.2.1")
         assert_refused_soon(lambda: open_backbone("hf-hub:org/name", device="cpu"), url)
 
     @pytest.mark.slow
-    def test_a_port_that_never_answers(self, endpoint, silent):
-        # Without the server's part of TLS there is no connection.
+    def test_server_that_does_not_complete_the_tls_handshake(self, endpoint, silent):
+        # Without a completed handshake there is no connection.
         url = endpoint(f"https://{port_of(silent)}")
         assert_refused_soon(lambda: open_backbone("ViT-B-16/openai", device="cpu"), url)
         silent.setblocking(False)
         silent.accept()[0].close()
-        with pytest.raises(BlockingIOError):  # once is enough
+        with pytest.raises(BlockingIOError):  # there is no second attempt
             silent.accept()
 
-    def test_a_name_service_that_never_answers(self, endpoint, monkeypatch):
+    def test_name_resolution_that_never_returns(self, endpoint, monkeypatch):
         endpoint("https://somewhere.invalid")
         asked = threading.Event()
         answered = threading.Event()
@@ -218,22 +213,22 @@ class TestNoConnection:
         ],
         ids=["prompt-tuned", "zero-shot", "encoder"],
     )
-    def test_through_the_estimators(self, endpoint, use):
+    def test_estimators_raise_within_seconds(self, endpoint, use):
         endpoint(f"http://{closed_port()}")
         images = np.zeros((4, 32, 32, 3), dtype=np.uint8)
         assert_refused_soon(lambda: use(images, ["cat", "dog", "cat", "dog"]))
 
-    def test_nothing_of_the_users_is_changed(self, endpoint):
+    def test_environment_and_client_are_not_modified(self, endpoint):
         endpoint(f"http://{closed_port()}")
         before = dict(os.environ), dict(vars(huggingface_hub.constants)), get_session()
         assert_refused_soon(lambda: open_backbone("ViT-B-16/openai", device="cpu"))
         assert (dict(os.environ), dict(vars(huggingface_hub.constants)), get_session()) == before
 
-    def test_a_proxy_that_refuses(self, endpoint, monkeypatch):
+    def test_proxy_that_refuses_the_connection(self, endpoint, monkeypatch):
         endpoint("https://nowhere.invalid")
         client = type(get_session())
         if not hasattr(get_session(), "follow_redirects"):
-            pytest.skip("the client of the hub takes its proxies from elsewhere")
+            pytest.skip("this client of the hub configures proxies differently")
         with serving(FakeHub()) as proxy, client(proxy=proxy.url) as session:
             monkeypatch.setattr(hub_module, "get_session", lambda: session)
             assert_refused_soon(lambda: open_backbone("hf-hub:org/name", device="cpu"), "ProxyError")
@@ -241,37 +236,37 @@ class TestNoConnection:
 
 
 class TestConnection:
-    def test_downloads(self, endpoint):
+    def test_weights_are_downloaded(self, endpoint):
         with serving(FakeHub()) as server:
             endpoint(server.url)
             backbone = open_backbone("hf-hub:org/name", device="cpu")
         assert backbone.embedding_dim == 64
         assert server.requests.count("GET /org/name/resolve/main/open_clip_model.safetensors") == 1
 
-    def test_slow_is_not_refused(self, endpoint, monkeypatch):
+    def test_slow_server_is_waited_for(self, endpoint, monkeypatch):
         monkeypatch.setattr(hub_module, "_ANSWER_SECONDS", 0.1)
         with serving(FakeHub(delay=0.5)) as server:
             endpoint(server.url)
             assert open_backbone("hf-hub:org/name", device="cpu").embedding_dim == 64
 
-    def test_silence_is_for_the_client_to_judge(self, endpoint, silent, monkeypatch):
+    def test_connection_without_an_answer_is_not_a_failure(self, endpoint, silent, monkeypatch):
         monkeypatch.setattr(hub_module, "_ANSWER_SECONDS", 0.1)
         endpoint(f"http://{port_of(silent)}")
         assert Hub().failure == ""
 
-    def test_a_first_page_that_has_moved_out_of_reach(self, endpoint):
+    def test_redirect_of_the_root_page_is_not_followed(self, endpoint):
         with serving(FakeHub(moved_to=f"http://{closed_port()}")) as server:
             endpoint(server.url)
             assert open_backbone("hf-hub:org/name", device="cpu").embedding_dim == 64
 
-    def test_a_repository_that_is_not_there(self, endpoint):
+    def test_missing_repository_raises(self, endpoint):
         with serving(FakeHub()) as server:
             endpoint(server.url)
             with pytest.raises(WeightsUnavailableError, match=r"org/other.*404"):
                 open_backbone("hf-hub:org/other", device="cpu")
 
-    def test_with_requests(self, endpoint, monkeypatch, silent):
-        # The client of huggingface_hub before 1.0.
+    def test_requests_client(self, endpoint, monkeypatch, silent):
+        # huggingface_hub before 1.0 uses requests.
         requests = pytest.importorskip("requests")
         monkeypatch.setattr(hub_module, "get_session", requests.Session)
         monkeypatch.setattr(hub_module, "_ANSWER_SECONDS", 0.1)
@@ -286,18 +281,18 @@ class TestConnection:
 
 class TestCache:
     @pytest.mark.parametrize("name", ["ViT-B-16/openai", "hf-hub:org/name"])
-    def test_opens_without_a_network(self, endpoint, tiny_architecture, monkeypatch, name):
+    def test_cached_weights_open_without_a_network(self, endpoint, tiny_architecture, monkeypatch, name):
         with serving(FakeHub()) as server:
             endpoint(server.url)
             fingerprint = open_backbone(name, device="cpu").fingerprint
         registry._loaded.clear()
         for download in ("download_pretrained", "download_pretrained_from_hf"):
-            monkeypatch.setattr(loading, download, lambda *args, **kwargs: pytest.fail("tried in vain"))
+            monkeypatch.setattr(loading, download, lambda *args, **kwargs: pytest.fail("download attempted"))
         start = time.perf_counter()
         assert open_backbone(name, device="cpu").fingerprint == fingerprint
         assert time.perf_counter() - start < SECONDS
 
-    def test_the_newest_is_used_with_one(self, endpoint):
+    def test_with_a_network_the_cache_is_validated_but_not_downloaded_again(self, endpoint):
         with serving(FakeHub()) as server:
             endpoint(server.url)
             open_backbone("hf-hub:org/name", device="cpu")
@@ -307,7 +302,7 @@ class TestCache:
         assert "HEAD /org/name/resolve/main/open_clip_model.safetensors" in server.requests
         assert not any(request.startswith("GET") for request in server.requests)
 
-    def test_what_is_remembered_asks_nobody(self, endpoint, monkeypatch, tmp_path):
+    def test_backbone_recorded_in_a_feature_cache_sends_no_request(self, endpoint, monkeypatch, tmp_path):
         memory = tmp_path / "features"
         with serving(FakeHub()) as server:
             endpoint(server.url)
@@ -318,7 +313,7 @@ class TestCache:
 
 
 class TestEnvironment:
-    """Settings that the hub's client reads when it is imported."""
+    """Environment variables that the hub client reads at import."""
 
     @staticmethod
     def run(code, **environment):
@@ -332,11 +327,11 @@ class TestEnvironment:
         return done, time.perf_counter() - start
 
     @pytest.mark.slow
-    def test_mirror_proxy_and_offline(self, tmp_path):
+    def test_mirror_proxy_and_offline_mode(self, tmp_path):
         code = "print(open_backbone('hf-hub:org/name', device='cpu').fingerprint)"
         home = {"HF_HOME": str(tmp_path), "NO_PROXY": "", "no_proxy": ""}
         with serving(FakeHub()) as server:
-            # The proxy is the only way to this host.
+            # The host is reachable through the proxy only.
             through = home | {"HF_ENDPOINT": "http://nowhere.invalid", "HTTP_PROXY": server.url}
             first, _ = self.run(code, **through)
             assert first.returncode == 0, first.stderr
@@ -354,7 +349,7 @@ class TestEnvironment:
 class TestTokenizer:
     @pytest.fixture
     def asked(self, monkeypatch):
-        """Record what tokenizers are asked for."""
+        """Record the requested tokenizers."""
         calls = []
 
         def from_hub(name, **kwargs):
@@ -366,7 +361,7 @@ class TestTokenizer:
         monkeypatch.setattr(loading, "HFTokenizer", from_hub)
         return calls
 
-    def test_without_a_network_only_the_cache_is_asked(self, endpoint, asked, monkeypatch, tmp_path):
+    def test_without_a_network_only_the_cache_is_used(self, endpoint, asked, monkeypatch, tmp_path):
         url = endpoint(f"http://{closed_port()}")
         cfg = MODEL_CFG | {"text_cfg": MODEL_CFG["text_cfg"] | HF_TOKENIZER_CFG}
         monkeypatch.setattr(open_clip, "get_model_config", lambda name: cfg)
@@ -377,9 +372,9 @@ class TestTokenizer:
         assert_refused_soon(lambda: open_backbone(f"Tiny:{weights}", device="cpu"), "tokenizer", url)
         assert asked == [("org/tokenizer", True)]
 
-    def test_the_hub_is_knocked_at_once_an_opening(self, endpoint, asked, monkeypatch):
-        knocks = []
-        monkeypatch.setattr(hub_module, "_knock_at_hub", lambda: knocks.append(1))
+    def test_hub_is_probed_once_per_opened_backbone(self, endpoint, asked, monkeypatch):
+        probes = []
+        monkeypatch.setattr(hub_module, "_probe_hub", lambda: probes.append(1))
         with serving(FakeHub()) as server:
             endpoint(server.url)
             text_cfg = MODEL_CFG["text_cfg"] | {"hf_tokenizer_name": "org/tokenizer"}
@@ -388,16 +383,16 @@ class TestTokenizer:
             ).encode()
             open_backbone("hf-hub:org/name", device="cpu")
         assert asked == [("org/tokenizer", False)]
-        assert knocks == [1]
+        assert probes == [1]
 
-    def test_a_folder_needs_no_hub(self, asked, monkeypatch):
-        monkeypatch.setattr(hub_module, "_knock_at_hub", lambda: pytest.fail("asked"))
+    def test_tokenizer_from_a_folder_does_not_use_the_hub(self, asked, monkeypatch):
+        monkeypatch.setattr(hub_module, "_probe_hub", lambda: pytest.fail("asked"))
         loading._tokenizer("x", HF_TOKENIZER_CFG, "folder", Hub())
         assert asked == [("folder", False)]
 
 
 class TestUrl:
-    """Tags whose weights are on no hub."""
+    """Tags whose weights are downloaded from a URL."""
 
     @pytest.fixture
     def tag(self, monkeypatch, tmp_path, tiny_architecture):
@@ -414,16 +409,16 @@ class TestUrl:
         return of
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
-    def test_refused(self, tag, scheme):
+    def test_connection_refused(self, tag, scheme):
         tag(url := f"{scheme}://{closed_port()}/weights.safetensors")
         assert_refused_soon(lambda: open_backbone("Tiny/tag", device="cpu"), url)
 
     @pytest.mark.slow
-    def test_silence_before_tls_is_ready(self, tag, silent):
+    def test_server_that_does_not_complete_the_tls_handshake(self, tag, silent):
         tag(f"https://{port_of(silent)}/weights.safetensors")
         assert_refused_soon(lambda: open_backbone("Tiny/tag", device="cpu"))
 
-    def test_slow_is_not_refused_and_the_cache_needs_no_network(self, tag, monkeypatch):
+    def test_slow_server_is_waited_for_and_the_cache_needs_no_network(self, tag, monkeypatch):
         monkeypatch.setattr(hub_module, "_CONNECT_SECONDS", 0.2)
         with serving(FakeHub(delay=0.5)) as server:
             tag(f"{server.url}/org/name/resolve/main/open_clip_model.safetensors")
@@ -431,7 +426,7 @@ class TestUrl:
         registry._loaded.clear()
         assert open_backbone("Tiny/tag", device="cpu").fingerprint == fingerprint
 
-    def test_an_answer_is_a_connection_whatever_it_says(self):
+    def test_http_error_is_not_a_connection_failure(self):
         with serving(FakeHub()) as server:
-            hub_module._knock_at_url(f"{server.url}/nothing")
+            hub_module._probe_url(f"{server.url}/nothing")
         assert server.requests == ["HEAD /nothing"]

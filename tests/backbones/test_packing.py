@@ -1,4 +1,4 @@
-"""Layouts counted by hand, and what must hold for any."""
+"""Packing: hand-computed layouts and properties of random ones."""
 
 import torch
 from hypothesis import given, settings
@@ -9,7 +9,7 @@ from clipcal.backbones import Packing
 CPU = torch.device("cpu")
 
 
-def test_a_single_tile_by_hand():
+def test_hand_computed_single_tile():
     packing = Packing(torch.tensor([2, 1]), 1, CPU)
     assert (packing.n_tokens, packing.n_tiles, packing.tile_size, packing.n_ends) == (3, 1, 3, 2)
     assert packing.tiled.tolist() == [0, 1, 2, 3]
@@ -21,7 +21,7 @@ def test_a_single_tile_by_hand():
 
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=150), n_prefix=st.integers(1, 20))
-def test_every_token_sees_the_prefix_and_its_own_name_up_to_itself(lengths, n_prefix):
+def test_each_token_attends_to_the_prefix_and_its_own_name_up_to_itself(lengths, n_prefix):
     packing = Packing(torch.tensor(lengths), n_prefix, CPU)
     rows = packing.tiled.reshape(packing.n_tiles, -1)
     visible = packing.mask.squeeze(1) == 0
@@ -34,12 +34,12 @@ def test_every_token_sees_the_prefix_and_its_own_name_up_to_itself(lengths, n_pr
             assert seen == [*range(n_prefix), *range(first, first + place + 1)]
             assert packing.positions[token] == n_prefix + place
             token += 1
-    assert visible.any(dim=-1).all()  # a row that sees nothing would be NaN
+    assert visible.any(dim=-1).all()  # a fully masked row would be NaN
 
 
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=100))
-def test_the_places_of_the_ends_see_what_the_ends_see(lengths):
+def test_end_mask_equals_the_mask_of_the_end_markers(lengths):
     packing = Packing(torch.tensor(lengths), 3, CPU)
     width = 3 + packing.tile_size
     masks = packing.end_mask.reshape(-1, width)[packing.end_places]
@@ -48,7 +48,7 @@ def test_the_places_of_the_ends_see_what_the_ends_see(lengths):
     assert len(set((packing.end_places // packing.n_ends).tolist())) == packing.n_tiles
 
 
-def test_tiles_stay_small_whatever_the_lengths():
+def test_one_long_name_does_not_increase_the_padding_of_all_tiles():
     packing = Packing(torch.tensor([2] * 500 + [70] + [2] * 500), 17, CPU)
     assert packing.tile_size < 140
     assert packing.n_tiles * packing.tile_size < 2 * packing.n_tokens + 140

@@ -1,4 +1,4 @@
-"""Names behind a shared prefix, against the tower on all positions."""
+"""Encoding names behind a shared prefix equals the text tower on padded prompts."""
 
 import open_clip
 import pytest
@@ -48,7 +48,7 @@ def backbone_of(kind):
             torch.manual_seed(0)
             model = (SHARING | OTHERS)[kind]()
             for name, value in model.named_parameters():
-                # Biases and norms start at 0 and 1, where nobody would notice that they are missing.
+                # Biases and norms are initialised to 0 and 1, where omitting them would have no effect.
                 if value.ndim == 1:
                     value.data += 0.1 * torch.randn_like(value)
                 if "embedding" in name:
@@ -58,13 +58,13 @@ def backbone_of(kind):
 
 
 def some_names(n):
-    """Nouns of one to many tokens, the longest ones included."""
+    """Return nouns of one to many tokens, including the longest ones."""
     longest = sorted(NOUNS, key=len)[-2:]
     return [*longest, *NOUNS[:: len(NOUNS) // n]][:n] if n > 3 else list(NOUNS[40_000 : 40_000 + n])
 
 
 def padded(backbone, context, prompts):
-    """Encode as the trainers do: every name by itself, on all positions that the tower has."""
+    """Encode as published trainers do: each prompt separately, padded to the context length."""
     tokens = nn.functional.pad(prompts.tokens, (0, backbone.context_length - prompts.tokens.shape[1]))
     embeddings = backbone.embed_tokens(tokens)
     rest = embeddings[:, 1 + len(context) :]
@@ -73,7 +73,7 @@ def padded(backbone, context, prompts):
 
 
 def loss_of(features):
-    """Weigh every coordinate differently, so that none can go wrong unseen."""
+    """Return a loss with a different weight for each coordinate, so that an error in any one changes it."""
     weights = torch.sin(torch.arange(features.numel(), dtype=torch.float32)).reshape(features.shape)
     return (weights * features).sum()
 
@@ -86,7 +86,7 @@ def assert_equal_to_padded(backbone, names, n_context, text_chunk_size="auto"):
     features = learner(prompts)
     loss_of(features).backward()
     context = learner.context.detach().clone().requires_grad_()
-    # In pieces, since all positions of a thousand names do not fit.
+    # In chunks, as the padded prompts of a thousand names do not fit in memory.
     expected = []
     for start in range(0, len(names), 100):
         part = padded(backbone, context, prompts.take(slice(start, start + 100)))
@@ -119,12 +119,12 @@ def test_equals_the_padded_computation_for_a_thousand_names(kind):
     n_context=st.integers(1, 24),
     chunk=st.sampled_from(["auto", 1, 7]),
 )
-def test_any_names_and_contexts(rows, n_context, chunk):
+def test_equals_the_padded_computation_for_random_names_and_contexts(rows, n_context, chunk):
     assert_equal_to_padded(backbone_of("OpenAI's"), [NOUNS[row] for row in rows], n_context, chunk)
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_other_towers_take_the_general_path(kind):
+def test_unsupported_towers_encode_each_prompt_separately(kind):
     backbone = backbone_of(kind)
     assert not backbone.shares_prefix
     learner = CoOp(context_init=None, n_context=4).learner(backbone, 3, torch_generator(1))
@@ -132,13 +132,13 @@ def test_other_towers_take_the_general_path(kind):
     torch.testing.assert_close(
         learner(prompts), padded(backbone, learner.context, prompts), atol=1e-6, rtol=0
     )
-    with pytest.raises(BackboneError, match=r"does not compute a prefix by itself .* use encode_text"):
+    with pytest.raises(BackboneError, match=r"does not support a shared prefix .* use encode_text"):
         backbone.encode_suffixes(learner.context, learner.context, prompts.packing(1))
 
 
-def test_a_look_alike_is_found_out():
+def test_tower_with_the_right_structure_but_other_outputs_is_detected():
     class Louder(nn.LayerNorm):
-        """A norm whose forward pass depends on the length of what it reads."""
+        """A norm whose output depends on the sequence length."""
 
         def forward(self, x):
             return super().forward(x) * x.shape[1]
@@ -146,13 +146,13 @@ def test_a_look_alike_is_found_out():
     model = open_clip.CLIP(32, VISION, TEXT)
     model.transformer.resblocks[1].ln_2 = Louder(64)
     backbone = OpenClipBackbone(model, open_clip.SimpleTokenizer(), device="cpu")
-    with pytest.warns(UserWarning, match="looks like CLIP's but computes something else"):
+    with pytest.warns(UserWarning, match="has the structure of CLIP's but different outputs"):
         assert not backbone.shares_prefix
 
 
 @pytest.mark.parametrize("kind", ["OpenAI's", "one layer"])
 class TestSeveralPrefixesAndDeepPrompts:
-    """What CoCoOp (one prefix an image) and MaPLe (prompts in later blocks) stand on."""
+    """Several prefixes, as in CoCoOp (one per image), and deep prompts, as in MaPLe."""
 
     lengths = torch.tensor([2, 5, 1, 3] * 10)
     n_prefix = 5
@@ -166,7 +166,7 @@ class TestSeveralPrefixesAndDeepPrompts:
         return packing, prefix, suffixes, deep
 
     def plain(self, backbone, prefix, suffixes, deep):
-        """One prefix, one name at a time, through open_clip's own blocks."""
+        """Encode one prefix with one name at a time, with the blocks of open_clip."""
         module, features = backbone.text_tower.module, []
         for part in suffixes.split(self.lengths.tolist()):
             x = torch.cat([prefix, part])
@@ -179,7 +179,7 @@ class TestSeveralPrefixesAndDeepPrompts:
         return torch.stack(features)
 
     @pytest.mark.parametrize("with_deep", [False, True])
-    def test_equals_one_at_a_time(self, kind, with_deep):
+    def test_equals_encoding_one_prompt_at_a_time(self, kind, with_deep):
         backbone = backbone_of(kind)
         packing, prefix, suffixes, deep = self.inputs(3)
         deep = {number: deep[number] for number in deep if with_deep}
@@ -214,7 +214,7 @@ class TestSeveralPrefixesAndDeepPrompts:
         torch.testing.assert_close(single, features[1], atol=1e-6, rtol=1e-6)
 
 
-def test_names_do_not_see_each_other():
+def test_names_do_not_affect_each_other():
     backbone = backbone_of("OpenAI's")
     packing = Packing(torch.tensor([3, 4, 2]), 2, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
@@ -226,7 +226,7 @@ def test_names_do_not_see_each_other():
     assert (after[1] - before[1]).abs().max() > 0.1
 
 
-def test_bfloat16_is_as_near_as_autocast():
+def test_bfloat16_is_as_accurate_as_autocast():
     model = backbone_of("OpenAI's").model
     names = some_names(50)
     errors = []
@@ -245,7 +245,7 @@ def test_bfloat16_is_as_near_as_autocast():
     assert 0 < errors[0] < 1.5 * errors[1]
 
 
-def test_the_callers_arithmetic_does_not_decide():
+def test_autocast_of_the_caller_does_not_affect_shares_prefix():
     backbone = OpenClipBackbone(backbone_of("OpenCLIP's").model, open_clip.SimpleTokenizer(), device="cpu")
     with torch.autocast("cpu", torch.bfloat16):
         assert backbone.shares_prefix

@@ -118,7 +118,7 @@ class TestFolder:
         config = {"model_cfg": MODEL_CFG | {"no_such_option": 1}}
         (tmp_path / "config.json").write_text(json.dumps(config))
         (tmp_path / "weights.safetensors").write_bytes((folder / "weights.safetensors").read_bytes())
-        with pytest.raises(BackboneError, match=r"cannot build this configuration.*no_such_option"):
+        with pytest.raises(BackboneError, match=r"cannot build the model of this.*no_such_option"):
             open_backbone(f"local-dir:{tmp_path}", device="cpu")
 
     def test_a_pickle_with_code_is_not_run(self, folder, tmp_path):

@@ -1,4 +1,4 @@
-"""Threads by the work there is, and what the caller set left as it was."""
+"""The number of threads depends on the work, and the caller's setting is restored."""
 
 import json
 import os
@@ -25,7 +25,7 @@ SMALL, LARGE = 2**20, 2**40
 
 @pytest.fixture(autouse=True)
 def four_threads(monkeypatch):
-    """Give each test a machine of four cores, and its own number of threads."""
+    """Simulate a machine with four cores, and restore the number of threads after each test."""
     monkeypatch.setattr(_threads, "cpu_count", lambda: 4)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
@@ -42,13 +42,13 @@ def in_new_thread(call):
     ("work", "expected"),
     [(0, 1), (2**25 - 1, 1), (2**25, 4), (LARGE, 4), (float("inf"), 4)],
 )
-def test_small_work_gets_one_thread_and_large_work_all(work, expected):
+def test_small_work_uses_one_thread_and_large_work_all(work, expected):
     with threads_for(work):
         assert torch.get_num_threads() == expected
     assert torch.get_num_threads() == 4
 
 
-def test_many_cores_each_get_a_share_that_pays(monkeypatch):
+def test_number_of_threads_grows_with_the_work_on_many_cores(monkeypatch):
     monkeypatch.setattr(_threads, "cpu_count", lambda: 64)
     torch.set_num_threads(64)
     with threads_for(2**25):
@@ -57,7 +57,7 @@ def test_many_cores_each_get_a_share_that_pays(monkeypatch):
         assert torch.get_num_threads() == 64
 
 
-def test_a_container_with_fewer_cores_than_it_sees(monkeypatch):
+def test_threads_are_limited_to_the_available_cores(monkeypatch):
     monkeypatch.setattr(_threads, "cpu_count", lambda: 2)
     with threads_for(LARGE):
         assert torch.get_num_threads() == 2
@@ -65,14 +65,14 @@ def test_a_container_with_fewer_cores_than_it_sees(monkeypatch):
 
 
 @pytest.mark.parametrize("own", [1, 2, 3])
-def test_a_lower_number_of_the_caller_stays(own):
+def test_lower_number_set_by_the_caller_is_kept(own):
     torch.set_num_threads(own)
     with threads_for(LARGE):
         assert torch.get_num_threads() == own
     assert torch.get_num_threads() == own
 
 
-def test_a_limit_inside_a_limit():
+def test_nested_limits():
     with limit_threads(2):
         with threads_for(SMALL):
             assert torch.get_num_threads() == 1
@@ -81,7 +81,7 @@ def test_a_limit_inside_a_limit():
             assert torch.get_num_threads() == 2
 
 
-def test_an_error_gives_the_threads_back():
+def test_number_of_threads_is_restored_after_an_error():
     with pytest.raises(KeyError), threads_for(SMALL):
         raise KeyError
     assert torch.get_num_threads() == 4
@@ -100,14 +100,14 @@ def test_only_the_calling_thread_is_limited():
         limited = pool.submit(other)
         assert inside.wait(10)
         assert torch.get_num_threads() == 4
-        # A thread that starts meanwhile is not limited either, nor is one that starts later.
+        # Threads that start during or after the limit are not limited either.
         assert in_new_thread(torch.get_num_threads) == 4
         seen.set()
         assert limited.result() == 1
     assert in_new_thread(torch.get_num_threads) == 4
 
 
-def test_many_fits_at_once_leave_what_was_set():
+def test_concurrent_limits_restore_the_number_of_threads():
     def limited(_):
         found = []
         for _ in range(5):
@@ -124,7 +124,7 @@ def test_many_fits_at_once_leave_what_was_set():
 
 
 class TestParts:
-    def test_rows_come_in_order_from_all_threads(self):
+    def test_rows_are_distributed_over_threads_and_returned_in_order(self):
         calls = []
 
         def encode(rows):
@@ -137,7 +137,7 @@ class TestParts:
         assert {n_threads for _, _, n_threads in calls} == {1}
         assert threading.get_ident() in {ident for _, ident, _ in calls}
 
-    def test_parts_cost_alike(self):
+    def test_parts_have_equal_costs(self):
         calls = []
         costs = [50] + [1] * 50
 
@@ -150,7 +150,7 @@ class TestParts:
         assert sorted(calls) == [50, 50]
 
     @pytest.mark.parametrize(("n_rows", "work"), [(100, LARGE), (7, SMALL), (0, 0), (1, LARGE)])
-    def test_large_or_few_rows_stay_in_one_piece(self, n_rows, work):
+    def test_large_work_or_few_rows_are_not_split(self, n_rows, work):
         calls = []
 
         def encode(rows):
@@ -176,7 +176,7 @@ class TestBackbone:
     def backbone(self):
         return OpenClipBackbone(make_tiny_model(), open_clip.SimpleTokenizer(), device="cpu")
 
-    def test_images_are_the_same_in_parts(self, backbone):
+    def test_splitting_does_not_change_image_embeddings(self, backbone):
         size = backbone.model.visual.image_size[0]
         pixels = torch.randn(37, 3, size, size, generator=torch.Generator().manual_seed(0))
         in_parts = backbone.encode_images(pixels)
@@ -184,7 +184,7 @@ class TestBackbone:
         torch.testing.assert_close(in_parts, backbone.encode_images(pixels), rtol=1e-5, atol=1e-6)
         assert not in_parts.requires_grad
 
-    def test_texts_are_the_same_in_parts(self):
+    def test_splitting_does_not_change_text_features(self):
         names = [f"{word} {number}" for number in range(20) for word in ("dog", "a red panda cub", "x")]
         clf = ZeroShotCLIPClassifier("mini", device="cpu")
         X = np.zeros((60, 128)) + 1
@@ -192,20 +192,20 @@ class TestBackbone:
         torch.set_num_threads(1)
         np.testing.assert_allclose(in_parts, clf.fit(X, names).text_features_, atol=1e-6)
 
-    def test_inference_mode_and_autocast_of_the_caller_change_nothing(self, backbone):
+    def test_inference_mode_and_autocast_of_the_caller_do_not_change_features(self, backbone):
         tokens = backbone.tokenize([f"name {i}." for i in range(40)])
         with torch.no_grad():
             expected = encode_fixed(backbone, tokens)
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
             torch.testing.assert_close(encode_fixed(backbone, tokens), expected)
 
-    def test_the_size_of_a_vit_is_known_and_that_of_others_is_not(self):
+    def test_image_product_is_finite_for_a_vit_only(self):
         visual = open_backbone("mini", device="cpu").model.visual
         assert image_product(visual, 64) == product_size(64 * 17, 128) == 4 * 64 * 17 * 128**2
         assert image_product(torch.nn.Conv2d(3, 4, 1), 64) == float("inf")
 
 
-def test_a_small_fit_runs_in_one_thread_and_gives_the_others_back(monkeypatch):
+def test_small_fit_uses_one_thread_and_restores_the_number_of_threads(monkeypatch):
     seen = []
     original = _loop._encode_step
 
@@ -220,7 +220,7 @@ def test_a_small_fit_runs_in_one_thread_and_gives_the_others_back(monkeypatch):
     assert torch.get_num_threads() == 4
 
 
-def test_threads_that_decode_images_do_not_multiply(monkeypatch, tmp_path):
+def test_threads_that_decode_images_use_one_torch_thread_each(monkeypatch, tmp_path):
     paths = []
     for number in range(6):
         paths.append(tmp_path / f"{number}.png")
@@ -239,7 +239,7 @@ def test_threads_that_decode_images_do_not_multiply(monkeypatch, tmp_path):
     assert seen == [1] * 6
 
 
-def test_the_environment_has_the_last_word():
+def test_omp_num_threads_is_respected():
     code = (
         "import json, torch; from clipcal.backbones._threads import threads_for, usable_threads\n"
         "with threads_for(2**40): inside = torch.get_num_threads()\n"

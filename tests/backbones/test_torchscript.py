@@ -1,4 +1,4 @@
-"""OpenAI's archives are read for their tensors, and nothing in a file is run."""
+"""Reading the tensors of OpenAI's TorchScript archives without running code from the files."""
 
 import json
 import pickle
@@ -57,7 +57,7 @@ class Trap:
 
 
 def save_archive(path, state, activation=QuickGELU, numbers=True):
-    """Write tensors as OpenAI did: traced, in half precision, with three numbers among them."""
+    """Write tensors as OpenAI did: traced, in half precision, with three constants."""
     root = Part()
     for key, tensor in state.items():
         *parents, name = key.split(".")
@@ -82,7 +82,7 @@ def save_archive(path, state, activation=QuickGELU, numbers=True):
 
 
 def rewrite(source, target, change=None, compression=zipfile.ZIP_STORED, **replaced):
-    """Copy an archive with other content in some of its entries."""
+    """Copy an archive, replacing the content of some entries."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
         for info in old.infolist():
             content = replaced.get(info.filename.partition("/")[2].replace("data.pkl", "pickle"))
@@ -112,7 +112,7 @@ def archive(tmp_path_factory):
 
 
 class TestOpens:
-    def test_with_openais_weights_in_float32(self, archive):
+    def test_openai_weights_are_loaded_in_float32(self, archive):
         backbone = open_backbone(f"Tiny-quickgelu:{archive}", device="cpu")
         assert {p.dtype for p in backbone.model.parameters()} == {torch.float32}
         expected = open_clip.CLIP(**TINY, quick_gelu=True).eval()
@@ -125,7 +125,7 @@ class TestOpens:
         assert backbone.model.visual.preprocess_cfg["std"] == open_clip.OPENAI_DATASET_STD
         assert pickle.loads(pickle.dumps(backbone)) is backbone
 
-    def test_tensors_are_those_of_torchscript(self, archive):
+    def test_tensors_equal_those_of_torch_jit_load(self, archive):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             expected = torch.jit.load(str(archive), map_location="cpu").state_dict()
@@ -137,7 +137,7 @@ class TestOpens:
         assert read.tensors["visual.proj"].dtype == torch.float16
         assert "QuickGELU" in read.module_types
 
-    def test_a_resnet_saved_on_a_gpu(self, tmp_path):
+    def test_resnet_saved_on_a_gpu(self, tmp_path):
         model = open_clip.CLIP(**RESNET, quick_gelu=True)
         nn.init.uniform_(model.visual.bn1.running_mean)
         saved = save_archive(tmp_path / "cpu.pt", model.state_dict())
@@ -147,7 +147,7 @@ class TestOpens:
         assert torch.equal(backbone.model.visual.bn1.running_mean, model.visual.bn1.running_mean)
 
     @pytest.mark.parametrize("quick", [True, False])
-    def test_a_traced_model_of_open_clip(self, tmp_path, quick):
+    def test_traced_model_of_open_clip(self, tmp_path, quick):
         model = (open_clip.CLIP(**TINY, quick_gelu=True) if quick else make_tiny_model()).eval()
         inputs = {"encode_image": torch.ones(1, 3, 32, 32), "encode_text": torch.ones(1, 77, dtype=torch.int)}
         with warnings.catch_warnings():
@@ -159,24 +159,24 @@ class TestOpens:
         with pytest.raises(BackboneError, match=f"Use backbone='{right}:"):
             open_backbone(f"{wrong}:{tmp_path / 'traced.pt'}", device="cpu")
 
-    def test_the_architecture_is_believed_where_the_file_is_silent(self, tmp_path):
+    def test_archive_without_activation_is_loaded_into_either_architecture(self, tmp_path):
         path = save_archive(tmp_path / "w.pt", make_tiny_model().state_dict(), activation=None, numbers=False)
         for architecture in ("Tiny", "Tiny-quickgelu"):
             assert open_backbone(f"{architecture}:{path}", device="cpu").embedding_dim == 64
 
-    def test_in_a_folder(self, archive, tmp_path):
+    def test_archive_in_a_folder(self, archive, tmp_path):
         (tmp_path / "ViT-B-16.pt").write_bytes(archive.read_bytes())
         with pytest.raises(WeightsUnavailableError, match=r"neither.*backbone='ViT-B-16:.*ViT-B-16\.pt'"):
             open_backbone(f"local-dir:{tmp_path}", device="cpu")
         config = tmp_path / "open_clip_config.json"
         config.write_text(json.dumps({"model_cfg": TINY}))
-        with pytest.raises(BackboneError, match="the model_cfg of Tiny-quickgelu"):
+        with pytest.raises(BackboneError, match="use the model_cfg of Tiny-quickgelu"):
             open_backbone(f"local-dir:{tmp_path}", device="cpu")
         config.write_text(json.dumps({"model_cfg": TINY | {"quick_gelu": True}}))
         in_folder = open_backbone(f"local-dir:{tmp_path}", device="cpu")
         assert in_folder.fingerprint == open_backbone(f"Tiny-quickgelu:{archive}", device="cpu").fingerprint
 
-    def test_from_an_address(self, archive, monkeypatch):
+    def test_archive_from_a_url(self, archive, monkeypatch):
         monkeypatch.setattr(hub_module, "URL_CACHE", archive.parent)
         monkeypatch.setattr(
             open_clip,
@@ -187,45 +187,45 @@ class TestOpens:
         opened = open_backbone("Tiny/openai", device="cpu")
         assert opened.fingerprint == open_backbone(f"Tiny-quickgelu:{archive}", device="cpu").fingerprint
 
-    def test_a_file_of_clip_load_is_pointed_to(self, archive, monkeypatch):
+    def test_error_suggests_the_file_cached_by_clip_load(self, archive, monkeypatch):
         monkeypatch.setattr(hub_module, "URL_CACHE", archive.parent)
         monkeypatch.setattr(Hub, "failure", "No connection.")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(archive.parent))
         advice = re.escape(f"backbone='ViT-B-16-quickgelu:{archive}'")
-        with pytest.raises(WeightsUnavailableError, match=f"No connection.*there is a file for {advice}"):
+        with pytest.raises(WeightsUnavailableError, match=f"No connection.*opened with {advice}"):
             open_backbone("ViT-B-16/openai", device="cpu")
 
 
-class TestRefuses:
-    def test_an_architecture_without_quick_gelu(self, archive):
+class TestErrors:
+    def test_architecture_without_quick_gelu_raises(self, archive):
         advice = re.escape(f"Use backbone='Tiny-quickgelu:{archive}'.")
         with pytest.raises(BackboneError, match=f"trained with QuickGELU.*{advice}"):
             open_backbone(f"Tiny:{archive}", device="cpu")
 
-    def test_by_the_numbers_alone(self, tmp_path):
+    def test_quick_gelu_is_inferred_from_the_constants(self, tmp_path):
         path = save_archive(tmp_path / "w.pt", make_tiny_model().state_dict(), activation=None)
         with pytest.raises(BackboneError, match="Use backbone='Tiny-quickgelu:"):
             open_backbone(f"Tiny:{path}", device="cpu")
 
     @pytest.mark.parametrize("architecture", ["Wider-quickgelu", "Res-quickgelu"])
-    def test_another_architecture(self, archive, architecture):
+    def test_other_architecture_raises(self, archive, architecture):
         before = torch.get_rng_state()
         with pytest.raises(BackboneError, match=r"another architecture\. Use backbone='Tiny-quickgelu:"):
             open_backbone(f"{architecture}:{archive}", device="cpu")
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_another_model(self, tmp_path):
+    def test_model_that_is_not_a_clip_raises(self, tmp_path):
         path = save_archive(tmp_path / "m.pt", nn.Linear(3, 2).state_dict(), numbers=False)
         with pytest.raises(BackboneError, match=r"another architecture\. No architecture of open_clip has"):
             open_backbone(f"Tiny:{path}", device="cpu")
 
-    def test_a_file_that_is_cut_short(self, archive, tmp_path):
+    def test_truncated_file_raises(self, archive, tmp_path):
         path = tmp_path / "ViT-B-16.pt"
         path.write_bytes(archive.read_bytes()[:-1000])
         with pytest.raises(WeightsUnavailableError, match="is damaged"):
             open_backbone(f"Tiny-quickgelu:{path}", device="cpu")
 
-    def test_a_file_with_a_wrong_byte(self, archive, tmp_path):
+    def test_file_with_a_wrong_byte_raises(self, archive, tmp_path):
         content = bytearray(archive.read_bytes())
         with zipfile.ZipFile(archive) as opened:
             largest = max(opened.infolist(), key=lambda info: info.file_size)
@@ -235,7 +235,7 @@ class TestRefuses:
         with pytest.raises(WeightsUnavailableError, match=r"is damaged.*CRC"):
             open_backbone(f"Tiny-quickgelu:{path}", device="cpu")
 
-    def test_compressed_tensors(self, archive, tmp_path):
+    def test_compressed_tensors_raise(self, archive, tmp_path):
         path = rewrite(archive, tmp_path / "w.pt", compression=zipfile.ZIP_DEFLATED)
         with pytest.raises(WeightsUnavailableError, match="compressed"):
             open_backbone(f"Tiny-quickgelu:{path}", device="cpu")
@@ -277,8 +277,8 @@ def handmade(path, pickled):
     return path
 
 
-class TestNothingIsRun:
-    def test_the_handmade_archive_is_read(self, tmp_path):
+class TestNoCodeIsRun:
+    def test_handmade_archive_is_read(self, tmp_path):
         path = handmade(tmp_path / "a.pt", module(tensor()))
         assert is_torchscript(path)
         assert read_torchscript(path).tensors["w"].tolist() == [1.0, 2.0]
@@ -286,7 +286,7 @@ class TestNothingIsRun:
         assert read_torchscript(transposed).tensors["w"].tolist() == [[2.0]]
 
     @pytest.mark.parametrize(
-        ("value", "words"),
+        ("value", "match"),
         [
             (b"cos\nsystem\n" + b"(" + text("touch {trap}") + b"tR", "os.system"),
             (b"cbuiltins\nopen\n" + b"(" + text("{trap}") + text("w") + b"tR", "builtins.open"),
@@ -295,19 +295,19 @@ class TestNothingIsRun:
             (b"ctorch.jit._pickle\nbuild_boollist\n" + b"(" + number(3) + b"tR", "not iterable"),
             (b"ctorch\nload\n" + b"(" + text("{trap}") + b"tR", "torch.load"),
             (b"c__torch__\nos.system\n" + b"(" + text("touch {trap}") + b"tR", "TypeError"),
-            (FUNCTION + b"}(" + text("__defaults__") + b")ub", "it changes a function"),
-            (FUNCTION + b"N}(" + text("__code__") + b"Nu\x86b", "it changes a function"),
+            (FUNCTION + b"}(" + text("__defaults__") + b")ub", "it sets the state of a function"),
+            (FUNCTION + b"N}(" + text("__code__") + b"Nu\x86b", "it sets the state of a function"),
             (MODULE + b"}(" + text("attributes") + b"Nub", "TypeError"),
             (b"(" + text("module") + text("os") + b"tQ", "ValueError"),
             (tensor(offset=1), "out of bounds"),
             (tensor(offset=-1), "offset"),
             (tensor(size=(1 << 20,), stride=(0,), n_elements=1 << 20), "8 bytes, not"),
-            (b"h\x00", "there twice"),
+            (b"h\x00", "occurs twice"),
         ],
     )
-    def test_by_reading(self, tmp_path, value, words):
+    def test_malicious_pickle_raises(self, tmp_path, value, match):
         trap = str(tmp_path / "sprung")
-        # The texts carry their length.
+        # Pickled strings start with their length, so it must be updated.
         grown = re.sub(
             rb"X(.{4})([^X]*\{trap\})",
             lambda found: text(found.group(2).decode().format(trap=trap)),
@@ -315,26 +315,26 @@ class TestNothingIsRun:
             flags=re.DOTALL,
         )
         path = handmade(tmp_path / "a.pt", module(grown))
-        with pytest.raises(WeightsUnavailableError, match=f"nothing in it was run.*{words}"):
+        with pytest.raises(WeightsUnavailableError, match=f"no code in it was run.*{match}"):
             open_backbone(f"Tiny:{path}", device="cpu")
         assert not (tmp_path / "sprung").exists()
 
     @pytest.mark.parametrize(
         "content", [b"", b".", b"\x80\x02", b"\x80\x02N.", b"no pickle", b"\x80\x02h\x07."]
     )
-    def test_by_reading_what_is_no_module(self, tmp_path, content):
+    def test_pickle_without_a_module_raises(self, tmp_path, content):
         path = handmade(tmp_path / "a.pt", content)
         with pytest.raises(WeightsUnavailableError, match="is damaged"):
             open_backbone(f"Tiny:{path}", device="cpu")
 
-    def test_a_trap_beside_the_weights(self, archive, tmp_path):
+    def test_malicious_pickle_next_to_the_weights_raises(self, archive, tmp_path):
         trap = tmp_path / "sprung"
         path = rewrite(archive, tmp_path / "w.pt", pickle=pickle.dumps(Trap(trap), protocol=2))
-        with pytest.raises(WeightsUnavailableError, match=r"it asks for (_?io|builtins|__builtin__)\.open"):
+        with pytest.raises(WeightsUnavailableError, match=r"it uses (_?io|builtins|__builtin__)\.open"):
             open_backbone(f"Tiny-quickgelu:{path}", device="cpu")
         assert not trap.exists()
 
-    def test_what_the_other_pickles_hold_is_not_read(self, archive, tmp_path):
+    def test_other_pickles_in_the_archive_are_not_read(self, archive, tmp_path):
         trap = tmp_path / "sprung"
         changed = {"constants.pkl": pickle.dumps(Trap(trap))}
         path = rewrite(archive, tmp_path / "w.pt", **changed)
@@ -342,7 +342,7 @@ class TestNothingIsRun:
         assert not trap.exists()
 
     @pytest.mark.parametrize("name", ["w.pt", "w.bin", "w.pth.tar"])
-    def test_plain_checkpoints(self, tmp_path, name):
+    def test_checkpoints_of_torch_save(self, tmp_path, name):
         state = make_tiny_model().state_dict()
         torch.save({"state_dict": state, "epoch": 3}, tmp_path / name)
         assert not is_torchscript(tmp_path / name)
@@ -352,9 +352,9 @@ class TestNothingIsRun:
         trap = tmp_path / "sprung"
         for content in ({"state_dict": Trap(trap)}, make_tiny_model()):
             torch.save(content, tmp_path / name)
-            with pytest.raises(WeightsUnavailableError, match=r"nothing in it was run.*safetensors"):
+            with pytest.raises(WeightsUnavailableError, match=r"no code in it was run.*safetensors"):
                 open_backbone(f"Tiny:{tmp_path / name}", device="cpu")
         (tmp_path / name).write_bytes(pickle.dumps(Trap(trap), protocol=2))
-        with pytest.raises(WeightsUnavailableError, match="nothing in it was run"):
+        with pytest.raises(WeightsUnavailableError, match="no code in it was run"):
             open_backbone(f"Tiny:{tmp_path / name}", device="cpu")
         assert not trap.exists()
