@@ -1,10 +1,10 @@
-"""Display objects in the manner of scikit-learn; matplotlib is needed only when they draw.
+"""Display objects in the style of scikit-learn; matplotlib is only needed for drawing.
 
-Names of models, classes, methods, metrics and terms are drawn as they are spelled: ``"US$ 5"`` and ``"_x"``
-are no formula and no hidden entry, and bytes are decoded as UTF-8. Long names are broken into lines, and a
-new figure is made larger for them. To have a formula, write it over the name with
-``display.ax_.set_title(formula, parse_math=True)``. With ``rcParams["text.usetex"]`` LaTeX reads names as it
-reads all text, so spell them for LaTeX there.
+Names of models, classes, methods, metrics and loss terms are drawn literally: ``"US$ 5"`` is not parsed as a
+formula, ``"_x"`` is not hidden from legends, and bytes are decoded as UTF-8. Long names are wrapped, and new
+figures are enlarged for them. To use a formula, replace the name with
+``display.ax_.set_title(formula, parse_math=True)``. With ``rcParams["text.usetex"]``, names are passed to
+LaTeX and must be valid LaTeX.
 """
 
 from clipcal.plots._base_to_new_scatter import BaseToNewDisplay

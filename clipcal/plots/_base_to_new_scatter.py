@@ -1,4 +1,4 @@
-"""What a method does to classes that it was tuned on, against what it does to others."""
+"""Scatter plot of a metric on base classes and on new classes."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _MEANS = ("harmonic", "arithmetic")
 
 
 class BaseToNewDisplay:
-    """Scatter plot of one number on new classes against the same on base classes.
+    """Scatter plot of a metric on new classes against the metric on base classes.
 
-    Each method is one large marker at the mean of its runs; the runs themselves are small and faint. A
-    method above the diagonal has the larger value on new classes.
+    Each method has one large marker at the mean of its runs, and a small, faint marker for each run. Methods
+    above the diagonal have larger values on new classes.
 
     Parameters
     ----------
     method : array-like of shape (n_runs,)
-        Name of the method of each run; methods keep the order in which they come first.
+        Name of the method of each run. Methods are drawn in order of first occurrence.
 
     base, new : array-like of shape (n_runs,)
-        The number on base and on new classes, such as accuracy or calibration error.
+        The metric on base and on new classes, such as accuracy or calibration error.
 
     metric_name : str, default=None
-        What the number is, for the axis labels.
+        Name of the metric, for the axis labels.
 
     name : str, default=None
         Title.
@@ -44,13 +44,13 @@ class BaseToNewDisplay:
         The axes drawn on.
 
     figure_ : matplotlib.figure.Figure
-        The figure that holds them.
+        The figure of the axes.
 
     points_ : dict of str to matplotlib.lines.Line2D
         The large marker of each method.
 
     run_points_ : dict of str to matplotlib.lines.Line2D
-        The small markers of each method of several runs.
+        The small markers of each method with several runs.
 
     line_ : matplotlib.lines.Line2D or None
         The diagonal.
@@ -99,29 +99,29 @@ class BaseToNewDisplay:
         ax: Any = None,
         **plot_kwargs: Any,
     ) -> BaseToNewDisplay:
-        """Draw runs that come as records.
+        """Draw runs given as records.
 
         Parameters
         ----------
         records : iterable of dict
-            One a run, with the keys ``method``, ``base`` and ``new``; others are ignored.
+            One record per run, with the keys ``method``, ``base`` and ``new``. Other keys are ignored.
 
         metric_name : str, default=None
-            What the number is, for the axis labels.
+            Name of the metric, for the axis labels.
 
         name : str, default=None
-            Title; by default there is none.
+            Title. By default, there is none.
 
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made.
+            Axes to draw on. By default, a new figure is created.
 
         **plot_kwargs : dict
-            Further arguments of :meth:`plot`.
+            Keyword arguments passed to :meth:`plot`.
 
         Returns
         -------
         display : BaseToNewDisplay
-            The display, already drawn.
+            The display with its artists.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class BaseToNewDisplay:
         for position, record in enumerate(records):
             if missing := [key for key in columns if key not in record]:
                 raise ValueError(
-                    f"Record {position} lacks {missing}; it holds {list(record)}. "
+                    f"Record {position} lacks {missing}; its keys are {list(record)}. "
                     "Each record needs 'method', 'base' and 'new'."
                 )
             for key, values in columns.items():
@@ -157,30 +157,30 @@ class BaseToNewDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made.
+            Axes to draw on. By default, a new figure is created.
 
         name : str, default=None
-            Title; by default the one given at construction.
+            Title. By default, the one passed to the constructor.
 
         ref_line : bool, default=True
             Whether to draw the diagonal.
 
         show_runs : bool, default=True
-            Whether to draw the runs of methods that have several.
+            Whether to draw the runs of methods with several runs.
 
         mean_lines : {"harmonic", "arithmetic"}, default=None
-            Draw lines along which this mean of base and new is the same. The harmonic mean, usual for
-            accuracies, needs positive numbers.
+            Draw lines of equal mean of base and new. The harmonic mean, which is usual for accuracies,
+            needs positive numbers.
 
         equal_scale : bool, default=True
-            Whether both axes have the same limits, so that the diagonal runs from corner to corner.
-            Otherwise each fits its own values, which shows more where one half varies little.
+            Whether both axes have the same limits. Otherwise each axis fits its own values, which shows
+            more detail if the values on one axis vary little.
 
         marker_kwargs, ref_kwargs : dict, default=None
-            Further arguments for ``Axes.plot`` (large markers, diagonal).
+            Keyword arguments passed to ``Axes.plot`` (large markers, diagonal).
 
         legend_kwargs : dict, default=None
-            Further arguments for ``Axes.legend``.
+            Keyword arguments passed to ``Axes.legend``.
 
         Returns
         -------
@@ -193,7 +193,8 @@ class BaseToNewDisplay:
             If matplotlib is not installed.
 
         ValueError
-            If the arrays are empty, differ in length or hold NaN, or `mean_lines` does not fit.
+            If the arrays are empty, differ in length or contain NaN or infinity, or if `mean_lines` is
+            invalid.
         """
         runs = self._runs()
         everything = np.concatenate([pair.ravel() for pair in runs.values()])
@@ -229,13 +230,13 @@ class BaseToNewDisplay:
         base, new = (np.asarray(values, dtype=float) for values in (self.base, self.new))
         if method.ndim != 1 or not base.shape == new.shape == method.shape or not len(method):
             raise ValueError(
-                "method, base and new must be of one and the same length, at least 1; "
+                "method, base and new must be 1d arrays of the same length, at least 1; "
                 f"got the shapes {method.shape}, {base.shape} and {new.shape}."
             )
         pairs = np.array([base, new])
         if not np.isfinite(pairs).all():
             run = int(np.flatnonzero(~np.isfinite(pairs).all(axis=0))[0])
-            raise ValueError(f"base and new must be finite; run {run} ({method[run]}) is not. Leave it out.")
+            raise ValueError(f"base and new must be finite; run {run} ({method[run]}) is not. Drop this run.")
         names = np.array([as_text(name) for name in method.tolist()], dtype=object)
         return {name: pairs[:, names == name] for name in dict.fromkeys(names)}
 
@@ -243,7 +244,7 @@ class BaseToNewDisplay:
         what = f"{as_text(self.metric_name)}, " if self.metric_name else ""
         width, height = room_of(self.ax_)
         write(self.ax_.set_xlabel(""), f"{what}base classes", width)
-        # With equal scales the axes are no higher than their place is wide.
+        # Axes of equal scales are square, so their height is at most the available width.
         write(self.ax_.set_ylabel(""), f"{what}new classes", min(width, height))
 
     def _draw_method(
@@ -273,8 +274,7 @@ class BaseToNewDisplay:
         mean = harmonic_mean(base, new) if kind == "harmonic" else (base + new) / 2
         levels = [level for level in ticker.MaxNLocator(6).tick_values(low, high) if low < level < high]
         drawn = self.ax_.contour(base, new, mean, levels=levels, colors=PALE, linewidths=0.8, zorder=0.5)
-        # Labels sit where the lines meet the diagonal: there the mean is the coordinate, and the lines are
-        # furthest apart.
+        # Labels are on the diagonal, where the mean equals the coordinate and lines are furthest apart.
         places = [(level, level) for level in levels]
         self.ax_.clabel(drawn, fmt="%.3g", fontsize="x-small", colors=QUIET, manual=places, zorder=1.5)
         for text in drawn.labelTexts:
@@ -295,5 +295,5 @@ def _check_mean_lines(kind: str | None, values: NDArray[np.float64]) -> None:
 def _padded(values: NDArray[np.float64]) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     pad = 0.08 * (high - low) or 0.1 * abs(high) or 0.1
-    # Numbers that cannot be negative get an axis that is not either.
+    # Axes of non-negative numbers do not extend below 0.
     return (max(low - pad, 0.0) if low >= 0 else low - pad), high + pad

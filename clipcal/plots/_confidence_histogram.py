@@ -1,4 +1,4 @@
-"""How sure a model was where it was right, and where it was wrong."""
+"""Histogram of the confidences of correct and wrong predictions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["ConfidenceHistogramDisplay"]
 class ConfidenceHistogramDisplay:
     """Histogram of top-label confidences, split into correct and wrong predictions.
 
-    It is best made by :meth:`from_estimator` or :meth:`from_predictions`. A solid line stands at the mean
-    confidence, a dashed one at the accuracy; a model claims too much where the solid one is further right.
+    Create it with :meth:`from_estimator` or :meth:`from_predictions`. A solid line marks the mean
+    confidence, a dashed line the accuracy. The model is over-confident if the solid line is to the right.
 
     Parameters
     ----------
@@ -36,20 +36,20 @@ class ConfidenceHistogramDisplay:
         The axes drawn on.
 
     figure_ : matplotlib.figure.Figure
-        The figure that holds them.
+        The figure of the axes.
 
     correct_bars_, wrong_bars_ : matplotlib.container.BarContainer
-        Bars of the two outcomes.
+        Bars of correct and of wrong predictions.
 
     confidence_line_, accuracy_line_ : matplotlib.lines.Line2D
         The vertical lines.
 
     legend_ : matplotlib.legend.Legend
-        The legend, which holds the two means.
+        The legend, with the values of the two means.
 
     See Also
     --------
-    ReliabilityDisplay : Confidence against accuracy, bin by bin.
+    ReliabilityDisplay : Accuracy against confidence for each bin.
 
     Examples
     --------
@@ -84,10 +84,10 @@ class ConfidenceHistogramDisplay:
         Parameters
         ----------
         estimator : fitted classifier
-            With ``predict_proba`` and ``classes_``.
+            A classifier with ``predict_proba`` and ``classes_``.
 
         X : object
-            Whatever `estimator` predicts for.
+            Input of `estimator`.
 
         y : array-like of shape (n_samples,)
             True labels.
@@ -102,18 +102,18 @@ class ConfidenceHistogramDisplay:
             Bins of equal width, or of equal weight.
 
         name : str, default=None
-            Title; by default the name of the estimator's class.
+            Title. By default, the class name of the estimator.
 
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made.
+            Axes to draw on. By default, a new figure is created.
 
         **plot_kwargs : dict
-            Further arguments of :meth:`plot`.
+            Keyword arguments passed to :meth:`plot`.
 
         Returns
         -------
         display : ConfidenceHistogramDisplay
-            The display, already drawn.
+            The display with its artists.
         """
         return cls.from_predictions(
             **predictions_of(estimator, X, y, sample_weight),
@@ -161,18 +161,18 @@ class ConfidenceHistogramDisplay:
             Bins of equal width, or of equal weight.
 
         name : str, default=None
-            Title; by default there is none.
+            Title. By default, there is none.
 
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made.
+            Axes to draw on. By default, a new figure is created.
 
         **plot_kwargs : dict
-            Further arguments of :meth:`plot`.
+            Keyword arguments passed to :meth:`plot`.
 
         Returns
         -------
         display : ConfidenceHistogramDisplay
-            The display, already drawn.
+            The display with its artists.
         """
         bins = calibration_bins(
             y_true, y_prob, labels=labels, sample_weight=sample_weight, n_bins=n_bins, strategy=strategy
@@ -195,25 +195,23 @@ class ConfidenceHistogramDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made.
+            Axes to draw on. By default, a new figure is created.
 
         name : str, default=None
-            Title; by default the one given at construction.
+            Title. By default, the one passed to the constructor.
 
         stacked : bool, default=True
-            Whether wrong predictions stand on the correct ones, as shares of all rows. Otherwise the two
-            are laid over each other, each as shares of its own rows: this compares their shapes even where
-            mistakes are few.
+            Whether to stack wrong on correct predictions, as fractions of all rows. Otherwise the two are
+            overlaid, each as fractions of its own rows, which shows the shapes even if there are few errors.
 
         density : bool, default=None
-            Whether to divide shares by the width of the bin. By default only if widths differ, where wide
-            bars would otherwise seem to hold the most.
+            Whether to divide fractions by the width of the bin. By default, only if widths differ.
 
         correct_kwargs, wrong_kwargs : dict, default=None
-            Further arguments for ``Axes.bar``.
+            Keyword arguments passed to ``Axes.bar``.
 
         legend_kwargs : dict, default=None
-            Further arguments for ``Axes.legend``.
+            Keyword arguments passed to ``Axes.legend``.
 
         Returns
         -------
@@ -257,7 +255,7 @@ class ConfidenceHistogramDisplay:
         wrong = weight - correct
         if stacked:
             return correct / weight.sum(), wrong / weight.sum()
-        # A model without mistakes has a flat line of them, not NaN.
+        # Avoid a division by zero if there are no errors.
         return correct / (correct.sum() or 1.0), wrong / (wrong.sum() or 1.0)
 
     def _mark_means(self) -> None:

@@ -1,4 +1,4 @@
-"""How far text features moved apart when a model was tuned."""
+"""Plot of the feature divergence before and after tuning."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from clipcal.plots._style import INK, axes_of, bare_spines, legend_below, series
 
 __all__ = ["FeatureDivergenceDisplay"]
 
-# Names of methods stand beside the axes, and may take so much of their place.
+# Maximum width of method names beside the axes, as a fraction of the width of the axes.
 _NAME_SHARE = 0.6
-# So many points of a new figure are theirs anyway.
+# Width in points that a new figure reserves for them.
 _NAME_MARGIN = 100.0
 
 
 class FeatureDivergenceDisplay:
-    """Feature divergence before and after tuning, one row a method, one line a group of classes.
+    """Feature divergence before and after tuning, with a row per method and a line per group of classes.
 
-    A hollow marker stands at the zero-shot value, a filled one at the tuned value. Overconfidence goes with
-    filled markers far to the right of their hollow ones; underconfidence with the opposite.
+    Hollow markers show zero-shot values, filled markers tuned values. Filled markers to the right of the
+    hollow ones are associated with over-confidence, filled markers to the left with under-confidence.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ class FeatureDivergenceDisplay:
         Zero-shot divergence of each group of classes, such as ``{"base": 0.51, "new": 0.55}``.
 
     after : dict of str to dict of str to float
-        The same for each tuned method, such as ``{"CoOp": {"base": 0.78, "new": 0.83}}``. The groups are
-        those of `before`.
+        Divergence of each tuned method, such as ``{"CoOp": {"base": 0.78, "new": 0.83}}``, with the groups
+        of `before`.
 
     name : str, default=None
         Title.
@@ -44,17 +44,17 @@ class FeatureDivergenceDisplay:
         The axes drawn on.
 
     figure_ : matplotlib.figure.Figure
-        The figure that holds them.
+        The figure of the axes.
 
     lines_ : dict of (str, str) to matplotlib.lines.Line2D
         The line of each method and group, from before to after.
 
     legend_ : matplotlib.legend.Legend
-        Names of the groups, and what hollow and filled mean.
+        Names of the groups, and the meaning of hollow and filled markers.
 
     See Also
     --------
-    clipcal.metrics.feature_divergence : The number in the plot.
+    clipcal.metrics.feature_divergence : The metric in the plot.
 
     References
     ----------
@@ -94,7 +94,7 @@ class FeatureDivergenceDisplay:
         ax: Any = None,
         **plot_kwargs: Any,
     ) -> FeatureDivergenceDisplay:
-        """Compute the divergence of text features, and draw it.
+        """Compute and draw the divergence of text features.
 
         Parameters
         ----------
@@ -103,27 +103,27 @@ class FeatureDivergenceDisplay:
             ``{"base": clf.text_features_, "new": clf.with_classes(new).text_features_}``.
 
         after : dict of str to dict of str to array-like of shape (n_classes, n_features)
-            The same for each tuned method.
+            Text features of each tuned method.
 
         n_neighbors : int, default=5
-            Neighbours a class; see :func:`clipcal.metrics.feature_divergence`.
+            Number of neighbours; see :func:`clipcal.metrics.feature_divergence`.
 
         metric : {"euclidean", "cosine"}, default="euclidean"
             Distance between unit vectors.
 
         name : str, default=None
-            Title; by default there is none.
+            Title. By default, there is none.
 
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made.
+            Axes to draw on. By default, a new figure is created.
 
         **plot_kwargs : dict
-            Further arguments of :meth:`plot`.
+            Keyword arguments passed to :meth:`plot`.
 
         Returns
         -------
         display : FeatureDivergenceDisplay
-            The display, already drawn.
+            The display with its artists.
         """
 
         def divergences(features: Mapping[str, ArrayLike]) -> dict[str, float]:
@@ -148,16 +148,17 @@ class FeatureDivergenceDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made, as high as the methods need.
+            Axes to draw on. By default, a new figure is created, whose height depends on the number of
+            methods.
 
         name : str, default=None
-            Title; by default the one given at construction.
+            Title. By default, the one passed to the constructor.
 
         line_kwargs : dict, default=None
-            Further arguments for ``Axes.plot``.
+            Keyword arguments passed to ``Axes.plot``.
 
         legend_kwargs : dict, default=None
-            Further arguments for ``Axes.legend``.
+            Keyword arguments passed to ``Axes.legend``.
 
         Returns
         -------
@@ -170,7 +171,7 @@ class FeatureDivergenceDisplay:
             If matplotlib is not installed.
 
         ValueError
-            If there is no method, or a method has other groups than `before`.
+            If there is no method, or if the groups of a method differ from those of `before`.
         """
         self._check()
         is_new = ax is None
@@ -183,7 +184,7 @@ class FeatureDivergenceDisplay:
                 self._draw(row, method, position, group, line_kwargs)
         room = self._name_rows(is_new)
         ax.set_ylim(len(self.after) - 0.5, -0.5)
-        # Between rows, so that the two lines of a method are seen as one.
+        # Separators between methods.
         for edge in range(len(self.after) - 1):
             ax.axhline(edge + 0.5, color="0.88", linewidth=0.8, zorder=0.5)
         ax.tick_params(axis="y", length=0)
@@ -201,27 +202,27 @@ class FeatureDivergenceDisplay:
         return 0.22 * len(self.before) + 0.12
 
     def _name_rows(self, is_new: bool) -> float:
-        """Write the methods beside their rows, and return the width that is left.
+        """Label the rows with the methods, and return the remaining width in points.
 
-        A new figure is enlarged for long names.
+        New figures are enlarged for long names.
         """
         width = room_of(self.ax_)[0]
         labels = write_ticks(self.ax_.yaxis, list(self.after), _NAME_SHARE * width)
         names = max(map(width_of, labels))
         wider = max(names - _NAME_MARGIN, 0.0) if is_new else 0.0
         if is_new:
-            # Names of many lines must not meet.
+            # Names of several lines must not overlap.
             most = max(label.get_text().count("\n") for label in labels) + 1.5
             higher = max(1.2 * labels[0].get_size() * most / 72 - self._row_height(), 0.0)
             size = self.figure_.get_size_inches()
             self.figure_.set_size_inches(size[0] + wider / 72, size[1] + higher * len(self.after))
-        # About half of that margin lies outside of the place of the axes.
+        # About half of the margin lies outside the initial position of the axes.
         return min(width, max(width + wider + _NAME_MARGIN / 2 - names, width / 2))
 
     def _check(self) -> None:
         if not self.after or not self.before:
             raise ValueError(
-                "There is nothing to draw: pass before={'base': ...} and after={'a method': {'base': ...}}."
+                "before or after is empty; pass before={'base': ...} and after={'a method': {'base': ...}}."
             )
         for method, values in self.after.items():
             if set(values) != set(self.before):
@@ -239,7 +240,7 @@ class FeatureDivergenceDisplay:
         style = _group_style(position)
         (line,) = self.ax_.plot(values, [height] * 2, **{**style, "markevery": [1], **(kwargs or {})})
         self.lines_[method, group] = line
-        # White on top of the line's end: hollow, and found in grey print.
+        # A white marker on the start of the line, distinguishable in greyscale print.
         self.ax_.plot(values[:1], [height], **{**style, "markerfacecolor": "white", "linestyle": "none"})
 
     def _explain(self, kwargs: Mapping[str, Any] | None, room: float) -> Any:

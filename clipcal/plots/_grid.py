@@ -1,4 +1,4 @@
-"""Several reliability diagrams in one picture."""
+"""Grids of reliability diagrams."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from clipcal.plots._reliability_parts import axis_labels
 __all__ = ["ReliabilityGridDisplay"]
 
 _CALLER = "ReliabilityGridDisplay.plot"
-# The labels of the whole figure may take so much of its width and height.
+# Maximum length of the figure labels, as a fraction of the width or height of the figure.
 _RIM = 0.95
 
 
 class ReliabilityGridDisplay:
-    """Reliability diagrams side by side: of several models, or of each class of one model.
+    """Grid of reliability diagrams of several models, or of each class of one model.
 
-    :meth:`from_estimators` compares models, :meth:`from_predictions` shows every class. Panels that are
-    already at hand, of any kind, go into the constructor.
+    Use :meth:`from_estimators` to compare models, :meth:`from_predictions` to show all classes of one, and
+    the constructor for existing displays.
 
     Parameters
     ----------
     displays : sequence of ReliabilityDisplay
-        The diagrams, row by row; their names are the titles.
+        The diagrams, in row-major order; their names are the titles.
 
     n_columns : int, default=None
-        Panels in a row; by default at most 4, and as even as can be.
+        Number of panels per row. By default, at most 4, such that rows are about equally long.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class ReliabilityGridDisplay:
         The figure drawn on.
 
     axes_ : ndarray of shape (n_rows, n_columns) of matplotlib.axes.Axes
-        The axes of the panels; those that hold no diagram are invisible.
+        The axes of the panels. Axes without a diagram are invisible.
 
     See Also
     --------
@@ -80,21 +80,21 @@ class ReliabilityGridDisplay:
         figure: Any = None,
         **plot_kwargs: Any,
     ) -> ReliabilityGridDisplay:
-        """Draw one diagram a fitted classifier, all on the same data.
+        """Draw one diagram per fitted classifier on the same data.
 
         Parameters
         ----------
         estimators : dict of str to fitted classifier
-            With ``predict_proba`` and ``classes_``; the keys are the titles.
+            Classifiers with ``predict_proba`` and ``classes_``; the keys are the titles.
 
         X : object
-            Whatever they predict for.
+            Input of the classifiers.
 
         y : array-like of shape (n_samples,)
             True labels.
 
         class_label : label, default=None
-            Show the probabilities of this class; by default those of the predicted one.
+            Show the probabilities of this class. By default, those of the predicted class.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, finite and non-negative.
@@ -106,29 +106,29 @@ class ReliabilityGridDisplay:
             Bins of equal width, or of equal weight.
 
         band : float, default=None
-            Coverage, between 0 and 1, of a band around the diagonals, such as 0.95.
+            Coverage in (0, 1) of a band around the diagonals, such as 0.95.
 
         random_state : int, RandomState instance or None, default=None
-            Used only for the band, and where weights are unequal.
+            Random number generator or seed, used for the band with unequal weights.
 
         n_columns : int, default=None
             Panels in a row.
 
         figure : matplotlib.figure.Figure or SubFigure, default=None
-            Where to draw; by default a new figure is made.
+            Figure to draw on. By default, a new figure is created.
 
         **plot_kwargs : dict
-            Further arguments of :meth:`ReliabilityDisplay.plot`.
+            Keyword arguments passed to :meth:`ReliabilityDisplay.plot`.
 
         Returns
         -------
         display : ReliabilityGridDisplay
-            The display, already drawn.
+            The display with its artists.
 
         Raises
         ------
         TypeError
-            If `estimators` is no mapping.
+            If `estimators` is not a mapping.
         """
         if not isinstance(estimators, Mapping):
             raise TypeError(
@@ -168,7 +168,7 @@ class ReliabilityGridDisplay:
         figure: Any = None,
         **plot_kwargs: Any,
     ) -> ReliabilityGridDisplay:
-        """Draw one diagram a class: its column of probabilities against how often it is the true class.
+        """Draw one diagram per class, which compares its probabilities with its frequency.
 
         Parameters
         ----------
@@ -179,11 +179,11 @@ class ReliabilityGridDisplay:
             Predicted probabilities. A 1-D array holds those of the second of two classes.
 
         labels : array-like of shape (n_classes,), default=None
-            The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-            of `y_true`, provided that there are as many as columns.
+            The label of each column, usually ``estimator.classes_``. By default, the sorted unique
+            values of `y_true`, which must match the number of columns.
 
         class_labels : array-like, default=None
-            The classes to show; by default all.
+            The classes to show. By default, all classes.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, finite and non-negative.
@@ -195,24 +195,24 @@ class ReliabilityGridDisplay:
             Bins of equal width, or of equal weight.
 
         band : float, default=None
-            Coverage, between 0 and 1, of a band around the diagonals, such as 0.95.
+            Coverage in (0, 1) of a band around the diagonals, such as 0.95.
 
         random_state : int, RandomState instance or None, default=None
-            Used only for the band, and where weights are unequal.
+            Random number generator or seed, used for the band with unequal weights.
 
         n_columns : int, default=None
             Panels in a row.
 
         figure : matplotlib.figure.Figure or SubFigure, default=None
-            Where to draw; by default a new figure is made.
+            Figure to draw on. By default, a new figure is created.
 
         **plot_kwargs : dict
-            Further arguments of :meth:`ReliabilityDisplay.plot`.
+            Keyword arguments passed to :meth:`ReliabilityDisplay.plot`.
 
         Returns
         -------
         display : ReliabilityGridDisplay
-            The display, already drawn.
+            The display with its artists.
         """
         if labels is None:
             every_label = np.ravel(plain_labels(y_true))
@@ -244,10 +244,11 @@ class ReliabilityGridDisplay:
         Parameters
         ----------
         figure : matplotlib.figure.Figure or SubFigure, default=None
-            Where to draw; by default a new figure is made, large enough for all panels.
+            Figure to draw on. By default, a new figure is created, whose size depends on the number of
+            panels.
 
         **plot_kwargs : dict
-            Further arguments of :meth:`ReliabilityDisplay.plot`, the same for all.
+            Keyword arguments passed to :meth:`ReliabilityDisplay.plot` for each panel.
 
         Returns
         -------
@@ -282,10 +283,10 @@ class ReliabilityGridDisplay:
         return self
 
     def _label_rim(self, panels: Sequence[Any], n_columns: int) -> None:
-        """Give scales to the panels on the rim alone, and labels to the whole figure."""
+        """Show tick labels on the outer panels only, and axis labels for the whole figure."""
         n_panels = len(self.displays)
         if len({str(display.class_label) for display in self.displays}) > 1:
-            # The titles name the classes.
+            # The class names are in the titles.
             labels = ("Probability of the class", "Share of the class")
         else:
             labels = axis_labels(self.displays[0].class_label)
@@ -295,7 +296,7 @@ class ReliabilityGridDisplay:
         for position, ax in enumerate(panels):
             ax.set_visible(position < n_panels)
             ax.set(xlabel="", ylabel="")
-            # The last row may be short, so a panel above a gap is on the rim too.
+            # If the last row is not full, the panels above its empty cells are outer panels as well.
             ax.tick_params(labelbottom=position + n_columns >= n_panels, labelleft=position % n_columns == 0)
 
     def _columns(self) -> int:

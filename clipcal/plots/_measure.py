@@ -1,4 +1,4 @@
-"""What a reliability diagram shows, computed from labels and probabilities."""
+"""Computation of the contents of reliability diagrams from labels and probabilities."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 
 def predictions_of(estimator: Any, X: Any, y: ArrayLike, sample_weight: ArrayLike | None) -> dict[str, Any]:
-    """Return what ``from_predictions`` takes: of the rows of positive weight, which alone are predicted."""
+    """Predict the rows of positive weight, and return the arguments of ``from_predictions``."""
     X, y, weight = rows_to_score(X, y, sample_weight)
     classes, prob = class_probabilities(estimator, X)
     return {"y_true": y, "y_prob": prob, "labels": classes, "sample_weight": weight}
@@ -46,7 +46,7 @@ def measure(
     with_floor: bool = False,
     random_state: Any = None,
 ) -> dict[str, Any]:
-    """Return what the constructor of ReliabilityDisplay stores, its name aside."""
+    """Return the arguments of the constructor of ReliabilityDisplay, except its name."""
     for option, level in (("band", band), ("interval", interval)):
         if level is not None and not 0 < level < 1:
             raise ValueError(f"{option} must lie between 0 and 1, such as {option}=0.95; got {level!r}.")
@@ -54,7 +54,7 @@ def measure(
     table: dict[str, Any] = {"n_bins": n_bins, "strategy": strategy}
     if class_label is not None:
         if interval is not None:
-            raise ValueError("interval is known for top-label confidences only; leave out class_label.")
+            raise ValueError("interval supports top-label confidences only; omit interval or class_label.")
         bins = class_calibration_bins(
             y_true, y_prob, class_label, labels=labels, sample_weight=sample_weight, **table
         )
@@ -73,10 +73,10 @@ def measure(
 
 
 def _binomial_band(bins: CalibrationBins, level: float) -> tuple[Floats, Floats]:
-    """Return the interval of each bin's accuracy by chance, NaN where the bin is empty.
+    """Return the range of the frequency in each bin for a calibrated model, NaN where the bin is empty.
 
-    The rows of a bin are taken to be of the class with its mean probability, which makes the band a little
-    too wide. Rows of unequal weight have a normal approximation, with the effective number of rows.
+    All rows of a bin are assumed to have its mean probability, which makes the band slightly too wide. With
+    unequal weights, a normal approximation with the effective sample size is used.
     """
     low, high = np.full((2, len(bins)), np.nan)
     filled = bins.count > 0

@@ -1,8 +1,8 @@
-"""Names of models, classes and terms of a loss, drawn as they are spelled.
+"""Literal drawing of the names of models, classes and loss terms.
 
-A name is data: matplotlib would take what stands between two dollar signs for a formula, and leave out of a
-legend what begins with an underscore. Text that a user passes to matplotlib himself, such as ``label=``,
-keeps matplotlib's rules, and with ``rcParams["text.usetex"]`` LaTeX reads names like all other text.
+By default, matplotlib parses text between dollar signs as a formula and hides legend entries that begin with
+an underscore. Names are data, so these rules are disabled for them. They still apply to text that users pass
+to matplotlib, such as ``label=``. With ``rcParams["text.usetex"]``, LaTeX parses names like all other text.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from clipcal._optional import import_optional
 
 __all__ = ["as_text", "entitle", "grow", "room_of", "width_of", "write", "write_ticks"]
 
-# A title may reach a little beyond its axes.
+# Maximum width of a title, as a fraction of the width of the axes.
 _TITLE_ROOM = 1.05
-# Height of a line of text, in heights of a letter.
+# Height of a line of text, in units of the font size.
 _LINE = 1.2
-# A line may end behind any of these.
+# Characters after which a line may be broken.
 _BREAKS = frozenset(" -_/.,;:|+")
 
 
 def as_text(name: Any) -> str:
-    """Return a name or a label as text that fonts can draw."""
+    """Return a name or a label as text that can be drawn."""
     text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name)
-    # Names of folders that are not valid text hold lone surrogates.
+    # Folder names that are not valid text contain lone surrogates, which cannot be drawn.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write(text: Any, name: Any, room: float | None = None) -> Any:
-    """Write a name into a matplotlib text: no formula, and in lines that are no wider than the room.
+    """Set a matplotlib text to a literal name, wrapped to the available width.
 
     Parameters
     ----------
     text : matplotlib.text.Text
-        Where to write.
+        The text to set.
 
     name : object
         A name or a label.
 
     room : float, default=None
-        Width for the name, in points; by default any.
+        Available width in points. By default, names are not wrapped.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def write(text: Any, name: Any, room: float | None = None) -> Any:
     """
     spelled = as_text(name)
     if "$" in spelled:
-        # The switch stays, so it is only thrown where it matters: formulas may be written here later.
+        # Only disable formulas if necessary: the setting is permanent, and users may set a formula later.
         text.set_parse_math(False)
     if room is not None and not text.get_usetex():
         spelled = _in_lines(spelled, text.get_fontproperties(), room)
@@ -63,16 +63,16 @@ def write(text: Any, name: Any, room: float | None = None) -> Any:
 
 
 def entitle(ax: Any, name: Any, *, room: float | None = None, **style: Any) -> None:
-    """Write the title of some axes, unless there is no name; by default the room is their width."""
+    """Set the title of axes if there is a name. By default, it may be as wide as the axes."""
     if name is not None:
         write(ax.set_title("", **style), name, _TITLE_ROOM * (room_of(ax)[0] if room is None else room))
 
 
 def write_ticks(axis: Any, names: Sequence[Any], room: float) -> list[Any]:
-    """Write names at 0, 1, 2, ..., and return the texts."""
+    """Label the ticks 0, 1, 2, ... with names, and return the texts."""
     axis.set_ticks(range(len(names)), [as_text(name) for name in names])
     labels = axis.get_ticklabels()
-    # The axis writes its own list whenever it is drawn.
+    # The axis resets the texts from its own list of labels at each draw.
     axis.set_ticklabels(
         [write(label, name, room).get_text() for label, name in zip(labels, names, strict=True)]
     )
@@ -80,9 +80,9 @@ def write_ticks(axis: Any, names: Sequence[Any], room: float) -> list[Any]:
 
 
 def grow(axes: Sequence[Any]) -> None:
-    """Enlarge a new figure by what the further lines of names take, so that the axes in it stay as they are.
+    """Enlarge a new figure for wrapped names, so that its axes keep their size.
 
-    The axes are one below the other, or alone.
+    `axes` holds a single axes, or one for each row of the figure.
     """
     width = height = 0.0
     for ax in axes:
@@ -94,20 +94,20 @@ def grow(axes: Sequence[Any]) -> None:
     if width or height:
         figure = axes[0].figure
         figure.set_size_inches(figure.get_size_inches() + _LINE / 72 * np.array([width, height]))
-        # Axes of equal scales find their place only from where a first layout has put them.
+        # The layout of axes with equal scales only converges in a second pass.
         figure.draw_without_rendering()
 
 
 def room_of(ax: Any) -> tuple[float, float]:
-    """Return width and height of the place that axes have before the layout is made, in points."""
+    """Return width and height, in points, of axes before the layout engine runs."""
     place = ax.get_position(original=True)
-    # A SubFigure's figure is the whole one; a Figure's is itself.
+    # `figure` of a SubFigure is the root figure, and `figure` of a Figure is the figure itself.
     points = 72 / ax.figure.figure.dpi
     return place.width * ax.figure.bbox.width * points, place.height * ax.figure.bbox.height * points
 
 
 def width_of(text: Any) -> float:
-    """Return the width of the longest line of a text, in points; estimated if LaTeX is to write it."""
+    """Return the width of the longest line of a text in points; an estimate if LaTeX is used."""
     lines = text.get_text().split("\n")
     if text.get_usetex():
         return float(0.6 * text.get_size() * max(map(len, lines)))
@@ -120,8 +120,8 @@ def _line_width(line: str, font: Any) -> float:
 
 
 def _in_lines(name: str, font: Any, room: float) -> str:
-    """Break lines that are wider than the room, where there is a space in its place."""
-    # Hardly a letter is wider than high.
+    """Break lines that are wider than the available width; a space at a break is dropped."""
+    # Fast path: letters are rarely wider than the font size.
     if max(map(len, name.split("\n"))) * font.get_size_in_points() <= room:
         return name
     return "\n".join(part for line in name.split("\n") for part in _parts(line, font, room))
@@ -134,7 +134,7 @@ def _parts(line: str, font: Any, room: float) -> list[str]:
         most = max(bisect(ends, room, key=lambda end: _line_width(line[:end], font)), 1)
         while most > 1 and unicodedata.combining(line[most]):
             most -= 1
-        # Between words, unless that leaves half of the line empty.
+        # Break between words unless that leaves more than half of the line empty.
         end = next((end for end in range(most, most // 2, -1) if line[end - 1] in _BREAKS), most)
         parts.append(line[:end].removesuffix(" "))
         line = line[end:]

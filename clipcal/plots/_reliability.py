@@ -1,4 +1,4 @@
-"""The reliability diagram: what the model claimed against how often it was right."""
+"""The reliability diagram: accuracy against confidence."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ __all__ = ["ReliabilityDisplay"]
 class ReliabilityDisplay:
     """Reliability diagram of top-label confidences or of one class, with a histogram below it.
 
-    It is best made by :meth:`from_estimator` or :meth:`from_predictions`. Grey bars show the accuracy of
-    each bin of confidence. Where a model claims more than it delivers, an orange gap stands on the bar up
-    to the mean confidence; where it claims less, a blue gap covers the top of the bar. Dots mark mean
-    confidence and accuracy. Nothing is drawn for empty bins.
+    Create it with :meth:`from_estimator` or :meth:`from_predictions`. Grey bars show the accuracy of
+    each bin of confidence. Gaps between accuracy and mean confidence are orange if the model is
+    over-confident and blue if it is under-confident. Dots mark mean confidence and accuracy. Empty bins are
+    not drawn.
 
     Parameters
     ----------
@@ -43,18 +43,18 @@ class ReliabilityDisplay:
         Title of the diagram.
 
     class_label : label, default=None
-        The class that the table is of, for the axis labels; by default the predicted one.
+        The class of the table, for the axis labels. By default, the predicted class.
 
     band : tuple of two ndarrays of shape (n_bins,), default=None
-        Lowest and highest accuracy of each bin that calibrated predictions would show by chance, from
+        Range of the accuracy of each bin for a calibrated model, from
         :func:`clipcal.metrics.consistency_band`.
 
     interval : tuple of two floats, default=None
-        Interval of the expected calibration error, written below it; from
-        :func:`clipcal.metrics.calibration_interval`.
+        Interval of the expected calibration error, from :func:`clipcal.metrics.calibration_interval`. It
+        is shown below the error.
 
     floor : float, default=None
-        Mean error of calibrated predictions, from :func:`clipcal.metrics.calibration_error_floor`.
+        Mean error of a calibrated model, from :func:`clipcal.metrics.calibration_error_floor`.
 
     Attributes
     ----------
@@ -62,10 +62,10 @@ class ReliabilityDisplay:
         The axes drawn on.
 
     figure_ : matplotlib.figure.Figure
-        The figure that holds them.
+        The figure of the axes.
 
     bars_ : matplotlib.container.BarContainer
-        Accuracy of the bins that are not empty.
+        Accuracy of the non-empty bins.
 
     gap_bars_ : matplotlib.container.BarContainer or None
         Gaps between accuracy and mean confidence.
@@ -74,21 +74,21 @@ class ReliabilityDisplay:
         The diagonal of perfect calibration.
 
     band_ : matplotlib.container.BarContainer or None
-        What calibrated predictions would show by chance.
+        Range of the accuracies for a calibrated model.
 
     errorbar_ : matplotlib.container.ErrorbarContainer or None
         Intervals of the accuracies.
 
     hist_ax_ : matplotlib.axes.Axes or None
-        Inset axes with the share of rows in each bin (the number beside it is that of the fullest bin),
-        or with their density if the bins are not of equal width.
+        Inset axes with the fraction of rows in each bin, labelled with the largest fraction, or with the
+        density if the bins differ in width.
 
     text_ : matplotlib.offsetbox.AnchoredOffsetbox or None
         Box with the expected calibration error and its two parts.
 
     See Also
     --------
-    clipcal.metrics.calibration_bins : The numbers in the diagram.
+    clipcal.metrics.calibration_bins : The values in the diagram.
     sklearn.calibration.CalibrationDisplay : Calibration curves of binary classifiers.
 
     References
@@ -148,17 +148,17 @@ class ReliabilityDisplay:
         Parameters
         ----------
         estimator : fitted classifier
-            With ``predict_proba`` and ``classes_``.
+            A classifier with ``predict_proba`` and ``classes_``.
 
         X : object
-            Whatever `estimator` predicts for.
+            Input of `estimator`.
 
         y : array-like of shape (n_samples,)
             True labels.
 
         class_label : label, default=None
-            Show the probabilities of this class against how often it is the true one; by default those
-            of the predicted class against how often it is right.
+            Compare the probabilities of this class with its frequency. By default, the probabilities of the
+            predicted class are compared with its accuracy.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, finite and non-negative.
@@ -170,29 +170,29 @@ class ReliabilityDisplay:
             Bins of equal width, or of equal weight.
 
         band : float, default=None
-            Coverage, between 0 and 1, of a band around the diagonal, such as 0.95: the accuracies that
-            calibrated predictions would show by chance, bin by bin.
+            Coverage in (0, 1) of a band around the diagonal, such as 0.95: the range of the accuracy of each
+            bin for a calibrated model.
 
         interval : float, default=None
-            Confidence level, between 0 and 1, of an interval written below the expected calibration
-            error. Not for a class.
+            Confidence level in (0, 1) of an interval of the expected calibration error, which is added to the
+            text. Not supported with `class_label`.
 
         random_state : int, RandomState instance or None, default=None
-            For the interval, and where weights are unequal.
+            Random number generator or seed, used for the interval and with unequal weights.
 
         name : str, default=None
-            Title; by default the name of the estimator's class, and `class_label`.
+            Title. By default, the class name of the estimator, and `class_label`.
 
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made.
+            Axes to draw on. By default, a new figure is created.
 
         **plot_kwargs : dict
-            Further arguments of :meth:`plot`.
+            Keyword arguments passed to :meth:`plot`.
 
         Returns
         -------
         display : ReliabilityDisplay
-            The display, already drawn.
+            The display with its artists.
         """
         kind = type(estimator).__name__
         title = kind if class_label is None else f"{kind}, {as_text(class_label)}"
@@ -238,8 +238,8 @@ class ReliabilityDisplay:
             Predicted probabilities. A 1-D array holds those of the second of two classes.
 
         class_label : label, default=None
-            Show the probabilities of this class against how often it is the true one; by default those
-            of the predicted class against how often it is right.
+            Compare the probabilities of this class with its frequency. By default, the probabilities of the
+            predicted class are compared with its accuracy.
 
         labels : array-like of shape (n_classes,), default=None
             The label of each column, usually ``estimator.classes_``.
@@ -254,29 +254,29 @@ class ReliabilityDisplay:
             Bins of equal width, or of equal weight.
 
         band : float, default=None
-            Coverage, between 0 and 1, of a band around the diagonal, such as 0.95: the accuracies that
-            calibrated predictions would show by chance, bin by bin.
+            Coverage in (0, 1) of a band around the diagonal, such as 0.95: the range of the accuracy of each
+            bin for a calibrated model.
 
         interval : float, default=None
-            Confidence level, between 0 and 1, of an interval written below the expected calibration
-            error. Not for a class.
+            Confidence level in (0, 1) of an interval of the expected calibration error, which is added to the
+            text. Not supported with `class_label`.
 
         random_state : int, RandomState instance or None, default=None
-            For the interval, and where weights are unequal.
+            Random number generator or seed, used for the interval and with unequal weights.
 
         name : str, default=None
-            Title; by default `class_label`, if there is one.
+            Title. By default, `class_label`, if given.
 
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made.
+            Axes to draw on. By default, a new figure is created.
 
         **plot_kwargs : dict
-            Further arguments of :meth:`plot`.
+            Keyword arguments passed to :meth:`plot`.
 
         Returns
         -------
         display : ReliabilityDisplay
-            The display, already drawn.
+            The display with its artists.
         """
         found = measure(
             y_true,
@@ -315,10 +315,10 @@ class ReliabilityDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made.
+            Axes to draw on. By default, a new figure is created.
 
         name : str, default=None
-            Title; by default the one given at construction.
+            Title. By default, the one passed to the constructor.
 
         ref_line : bool, default=True
             Whether to draw the diagonal.
@@ -327,21 +327,21 @@ class ReliabilityDisplay:
             Whether to draw the gaps.
 
         show_histogram : bool, default=True
-            Whether to draw the share of rows in each bin, below the diagram.
+            Whether to draw the fraction of rows in each bin below the diagram.
 
         show_text : bool, default=True
-            Whether to write the expected calibration error, and how much of it is over- and
+            Whether to show the expected calibration error and its parts from over- and
             under-confidence.
 
         show_details : bool, default=False
-            Whether to add to the text the number of rows and, where it is known, the error that
-            calibrated predictions with these confidences would show on average ("floor").
+            Whether to add the number of rows and, if available, the mean error of a calibrated model with
+            these confidences ("floor") to the text.
 
         ci : float, default=None
-            Coverage, between 0 and 1, of Wilson intervals drawn around the accuracies, such as 0.95.
+            Coverage in (0, 1) of Wilson intervals of the accuracies, such as 0.95.
 
         bar_kwargs, gap_kwargs, ref_kwargs : dict, default=None
-            Further arguments for ``Axes.bar`` (accuracies, gaps) and ``Axes.plot`` (diagonal).
+            Keyword arguments passed to ``Axes.bar`` (accuracies, gaps) and ``Axes.plot`` (diagonal).
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""The parts of a reliability diagram, each drawn on given axes from a table of bins."""
+"""Functions that draw the parts of a reliability diagram."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ __all__ = [
 Floats = NDArray[np.float64]
 Styles = Mapping[str, Any] | None
 
-# Orange where a model claims too much, blue where it claims too little.
+# Colours of over- and under-confidence.
 _OVER = VERMILLION
 _UNDER = BLUE
-# The histogram lives below 0 on the same axis, so that panels of a grid cannot run into each other.
+# The histogram is below 0 on the same y-axis, so that panels of a grid cannot overlap.
 _HISTOGRAM_TOP = -0.13
 _HISTOGRAM_BOTTOM = -0.42
 # Width of a small panel in inches.
@@ -39,7 +39,7 @@ _SMALL = 1.2
 
 
 def draw_accuracy(ax: Any, bins: CalibrationBins, kwargs: Styles) -> Any:
-    """Draw a bar up to the accuracy of each bin that is not empty."""
+    """Draw the accuracies of non-empty bins as bars."""
     filled, width = bins.count > 0, np.diff(bins.edges)
     style = {"color": PALE, "edgecolor": "white", "linewidth": 0.6, "zorder": 1}
     return ax.bar(
@@ -71,11 +71,11 @@ def draw_gaps(ax: Any, bins: CalibrationBins, kwargs: Styles) -> Any:
 
 
 def draw_band(ax: Any, bins: CalibrationBins, low: ArrayLike, high: ArrayLike) -> Any:
-    """Mark the accuracies that calibrated predictions would show by chance, bin by bin."""
+    """Draw the range of the accuracy of each bin for a calibrated model."""
     low, high = np.asarray(low), np.asarray(high)
     filled = bins.count > 0
     left, right = bins.edges[:-1][filled], bins.edges[1:][filled]
-    # Two lines with a faint shade between them: a full box would be taken for a bar.
+    # Two lines with a light fill, to distinguish the band from bars.
     style = {"color": INK, "linewidth": 1.1, "zorder": 2.6}
     ax.hlines([*low[filled], *high[filled]], [*left] * 2, [*right] * 2, **style)
     return ax.bar(
@@ -103,7 +103,7 @@ def draw_intervals(ax: Any, bins: CalibrationBins, ci: float) -> Any:
 
 
 def axis_labels(class_label: Any) -> tuple[str, str]:
-    """Return what the axes show: confidence and accuracy, or those of a class."""
+    """Return the labels of the axes."""
     if class_label is None:
         return "Confidence", "Accuracy"
     name = as_text(class_label)
@@ -124,10 +124,10 @@ def frame(ax: Any, xlabel: str, ylabel: str, show_histogram: bool) -> None:
 
 
 def draw_histogram(ax: Any, bins: CalibrationBins) -> Any:
-    """Draw the share of rows in each bin below the diagram."""
+    """Draw the fraction of rows in each bin below the diagram."""
     share, width = bins.weight / bins.weight.sum(), np.diff(bins.edges)
     equal_width = np.allclose(width, width[0])
-    # Bars of unequal width must show density, or the wide ones would seem to hold the most.
+    # Bars of unequal width show the density, so that their areas are comparable.
     heights = share if equal_width else share / width
     drop = _HISTOGRAM_TOP - _HISTOGRAM_BOTTOM
     inset = ax.inset_axes([0, _HISTOGRAM_BOTTOM, 1, drop], transform=ax.transData)
@@ -145,7 +145,7 @@ def draw_histogram(ax: Any, bins: CalibrationBins) -> Any:
 def write_text(
     ax: Any, bins: CalibrationBins, interval: tuple[float, float] | None, details: Mapping[str, str]
 ) -> Any:
-    """Write the error, its two parts, and further lines into a free corner."""
+    """Draw the error, its two parts and details in a corner with few gaps."""
     offsetbox = import_optional("matplotlib.offsetbox", extra="plot", caller="ReliabilityDisplay.plot")
     rows: list[tuple[str, dict[str, Any]]] = [(f"ECE {bins.error:.3f}", {"color": INK, "weight": "bold"})]
     if interval is not None:
@@ -169,12 +169,12 @@ def write_text(
 
 
 def _is_small(ax: Any) -> bool:
-    """Whether tick labels for every fifth would run into each other."""
+    """Whether tick labels at each 0.2 would overlap."""
     return bool(room_of(ax)[0] < 72 * _SMALL)
 
 
 def _free_corner(bins: CalibrationBins) -> tuple[str, tuple[int, int]]:
-    """Return the corner where text covers fewer gaps; the lower ends of bars carry no information."""
+    """Return the corner in which the text covers fewer gaps."""
     filled = bins.count > 0
     left, right = bins.edges[:-1][filled], bins.edges[1:][filled]
     top = np.fmax(bins.accuracy, bins.confidence)[filled]
@@ -187,7 +187,7 @@ def _free_corner(bins: CalibrationBins) -> tuple[str, tuple[int, int]]:
 
 
 def _wilson(share: Floats, count: Floats, ci: float) -> tuple[Floats, Floats]:
-    """Return Wilson's interval of a binomial share, which stays inside [0, 1]."""
+    """Return Wilson's interval of a binomial proportion."""
     z = ndtri(0.5 + ci / 2)
     center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))

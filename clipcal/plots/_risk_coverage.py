@@ -1,4 +1,4 @@
-"""How many mistakes remain when a model may pass on the rows that it is least sure of."""
+"""The risk-coverage curve: the error rate of the most confident predictions."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ __all__ = ["RiskCoverageDisplay"]
 _CALLER = "RiskCoverageDisplay.plot"
 _IDEAL = (0, (1, 1.2))
 _RANDOM = (0, (7, 3))
-# Below this coverage a single mistake among few rows would set the scale of the whole plot.
+# The risk below this coverage is ignored for the y-limits: a single error among few rows gives a high risk.
 _SCALE_FROM = 0.1
 
 
 class RiskCoverageDisplay:
-    """Error rate among the most confident rows, against their share.
+    """Error rate of the most confident rows against the fraction of these rows.
 
-    It is best made by :meth:`from_estimator` or :meth:`from_predictions`. Thin lines in the same colour
-    show the best order of the rows, all mistakes last, and a random one. Further models go on the same axes
-    with ``ax=display.ax_``. The scale is set by the risk from a coverage of 0.1 on; spikes before it, which
-    come from few rows, may leave the picture.
+    Create it with :meth:`from_estimator` or :meth:`from_predictions`. Thin lines of the same colour show the
+    optimal order of the rows, with all errors last, and a random order. Use ``ax=display.ax_`` to add other
+    models to the same axes. The y-limits are set by the risk at coverages of at least 0.1; spikes at lower
+    coverages, which come from few rows, may be cut off.
 
     Parameters
     ----------
     coverage : array-like of shape (n_thresholds,)
-        Shares of rows, rising to 1.
+        Fractions of rows, increasing to 1.
 
     risk : array-like of shape (n_thresholds,)
-        Error rate among those rows. The last one is that of all rows.
+        Error rates of these rows. The last one is that of all rows.
 
     area : float, default=None
         Area under the curve, for the label.
@@ -51,20 +51,20 @@ class RiskCoverageDisplay:
         The axes drawn on.
 
     figure_ : matplotlib.figure.Figure
-        The figure that holds them.
+        The figure of the axes.
 
     line_ : matplotlib.lines.Line2D
         The curve.
 
     ideal_line_, random_line_ : matplotlib.lines.Line2D or None
-        The curves of the best and of a random order.
+        The curves of the optimal and of a random order.
 
     legend_ : matplotlib.legend.Legend
         Names and areas of all curves on the axes.
 
     See Also
     --------
-    clipcal.metrics.risk_coverage_curve : The numbers in the plot.
+    clipcal.metrics.risk_coverage_curve : The values in the plot.
     clipcal.metrics.area_under_risk_coverage : The area.
 
     References
@@ -106,10 +106,10 @@ class RiskCoverageDisplay:
         Parameters
         ----------
         estimator : fitted classifier
-            With ``predict_proba`` and ``classes_``.
+            A classifier with ``predict_proba`` and ``classes_``.
 
         X : object
-            Whatever `estimator` predicts for.
+            Input of `estimator`.
 
         y : array-like of shape (n_samples,)
             True labels.
@@ -118,18 +118,18 @@ class RiskCoverageDisplay:
             Weights, finite and non-negative.
 
         name : str, default=None
-            Name of the model; by default that of the estimator's class.
+            Name of the model. By default, the class name of the estimator.
 
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made.
+            Axes to draw on. By default, a new figure is created.
 
         **plot_kwargs : dict
-            Further arguments of :meth:`plot`.
+            Keyword arguments passed to :meth:`plot`.
 
         Returns
         -------
         display : RiskCoverageDisplay
-            The display, already drawn.
+            The display with its artists.
         """
         return cls.from_predictions(
             **predictions_of(estimator, X, y, sample_weight),
@@ -167,18 +167,18 @@ class RiskCoverageDisplay:
             Weights, finite and non-negative.
 
         name : str, default=None
-            Name of the model; by default there is none.
+            Name of the model. By default, there is none.
 
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made.
+            Axes to draw on. By default, a new figure is created.
 
         **plot_kwargs : dict
-            Further arguments of :meth:`plot`.
+            Keyword arguments passed to :meth:`plot`.
 
         Returns
         -------
         display : RiskCoverageDisplay
-            The display, already drawn.
+            The display with its artists.
         """
         curve = risk_coverage_curve(y_true, y_prob, labels=labels, sample_weight=sample_weight)
         area = area_under_risk_coverage(y_true, y_prob, labels=labels, sample_weight=sample_weight)
@@ -199,25 +199,25 @@ class RiskCoverageDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made. On axes that hold curves already, the next
-            colour is taken and the legend is made anew.
+            Axes to draw on. By default, a new figure is created. If the axes have curves, the next unused
+            colour is used and the legend is replaced.
 
         name : str, default=None
-            Name of the model; by default the one given at construction.
+            Name of the model. By default, the one passed to the constructor.
 
         show_ideal : bool, default=True
-            Whether to draw the curve of the best order of the same rows.
+            Whether to draw the curve of the optimal order of the rows.
 
         show_random : bool, default=True
-            Whether to draw the error rate of all rows, which a random order has at any coverage.
+            Whether to draw the error rate of all rows, which is the risk of a random order at any coverage.
 
         curve_kwargs : dict, default=None
-            Further arguments for ``Axes.plot``. A ``label`` among them takes the place of name and area, and
-            follows matplotlib's rules: text between dollar signs is a formula, and a leading underscore hides
-            the curve from the legend.
+            Keyword arguments passed to ``Axes.plot``. A ``label`` replaces name and area, and follows
+            matplotlib's rules: text between dollar signs is a formula, and a leading underscore hides the
+            curve from the legend.
 
         legend_kwargs : dict, default=None
-            Further arguments for ``Axes.legend``.
+            Keyword arguments passed to ``Axes.legend``.
 
         Returns
         -------
@@ -235,7 +235,7 @@ class RiskCoverageDisplay:
         self.ax_ = ax
         coverage, risk = np.asarray(self.coverage), np.asarray(self.risk)
         style = {**_next_style(ax), "linewidth": 1.7, "label": self._label(name), "zorder": 3}
-        # A curve of one threshold is a point.
+        # A line with a single point is invisible.
         style["marker"] = "o" if len(coverage) == 1 else None
         (self.line_,) = ax.plot(coverage, risk, **{**style, **(curve_kwargs or {})})
         self.line_.clipcal_name = style["label"]
@@ -253,7 +253,7 @@ class RiskCoverageDisplay:
         return self
 
     def _reference(self, coverage: ArrayLike, risk: ArrayLike, label: str, dashes: Any) -> Any:
-        # An underscore keeps a label out of the legend, which shows one grey line for all models.
+        # The underscore hides the line from the legend, which has one grey line for all models.
         look = {"color": self.line_.get_color(), "linewidth": 1.0, "linestyle": dashes, "zorder": 2}
         return self.ax_.plot(coverage, risk, label=f"_{label}", **look)[0]
 
@@ -268,7 +268,7 @@ class RiskCoverageDisplay:
     def _explain(self, kwargs: Mapping[str, Any] | None) -> Any:
         lines = import_optional("matplotlib.lines", extra="plot", caller=_CALLER)
         handles, _ = self.ax_.get_legend_handles_labels()
-        # matplotlib hides labels that begin with an underscore; the name of a model may.
+        # matplotlib hides labels that begin with an underscore, but names of models may begin with one.
         handles += [line for line in self.ax_.lines if _is_model(line) and line not in handles]
         order = {artist: place for place, artist in enumerate(self.ax_.lines)}
         handles.sort(key=lambda artist: order.get(artist, len(order)))
@@ -284,12 +284,12 @@ class RiskCoverageDisplay:
 
 
 def _is_model(artist: Any) -> bool:
-    """Whether a curve shows a model under its name; under a label of the user's, it is like his own."""
+    """Whether a curve is labelled with the literal name of a model, and not with a label of the user."""
     return hasattr(artist, "clipcal_name") and artist.clipcal_name == artist.get_label()
 
 
 def _next_style(ax: Any) -> dict[str, Any]:
-    """Return the first style whose colour is not on the axes yet."""
+    """Return the first style whose colour is not used on the axes."""
     used = {line.get_color() for line in ax.lines}
     for position in range(len(used) + 1):
         style = series_style(position)
@@ -299,7 +299,7 @@ def _next_style(ax: Any) -> dict[str, Any]:
 
 
 def _ideal(error: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the curve of rows of which all wrong ones, a share of `error`, come last."""
+    """Return the curve of the optimal order, in which the fraction `error` of wrong rows comes last."""
     rising = np.linspace(1.0 - error, 1.0, 100)
     rising = rising[rising > 0]
     coverage = np.append(0.0, rising) if error < 1.0 else rising

@@ -1,7 +1,7 @@
-"""Colours, lines and legends that all displays share.
+"""Colours, line styles and legends of all displays.
 
-The colours are Okabe and Ito's, which stay apart for every common kind of colour blindness. In grey print
-some of them meet, so curves and points also differ in dashes and markers, and areas in hatches.
+The colours are those of Okabe and Ito, which are distinguishable with all common kinds of colour blindness.
+Some are similar in greyscale, so curves also differ in dashes, points in markers, and areas in hatches.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ QUIET = "#6F7680"
 
 Series = dict[str, Any]
 
-# Widths in a legend, in heights of a letter: a handle with its gaps, and the narrowest column of names.
+# Widths in a legend, in units of the font size: a handle with its margins, and the minimum width of names.
 _HANDLE = 4
 _NARROWEST = 8
 
 _COLORS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", INK)
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
-# With the factor by which each is drawn larger, so that all seem of one size.
+# Markers, with factors that make their sizes look equal.
 _MARKERS = (
     ("o", 1.0),
     ("s", 0.9),
@@ -53,7 +53,7 @@ _MARKERS = (
 
 
 def series_style(position: int, *, markersize: float = 6.0) -> Series:
-    """Return the look of a curve; colours, dashes and markers repeat with different periods."""
+    """Return the style of a curve; colours, dashes and markers repeat with different periods."""
     marker, size = _MARKERS[position % len(_MARKERS)]
     return {
         "color": _COLORS[position % len(_COLORS)],
@@ -64,7 +64,7 @@ def series_style(position: int, *, markersize: float = 6.0) -> Series:
 
 
 def axes_of(ax: Any, figsize: tuple[float, float], caller: str) -> tuple[Any, Any]:
-    """Return the given axes, or those of a new figure, and the figure they are in."""
+    """Return the given axes, or those of a new figure, and their figure."""
     pyplot = import_optional("matplotlib.pyplot", extra="plot", caller=caller)
     if ax is None:
         _, ax = pyplot.subplots(figsize=figsize, layout="constrained")
@@ -72,7 +72,7 @@ def axes_of(ax: Any, figsize: tuple[float, float], caller: str) -> tuple[Any, An
 
 
 def bare_spines(ax: Any) -> None:
-    """Leave only the two spines that carry a scale."""
+    """Hide the top and right spines."""
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -85,28 +85,28 @@ def legend_below(
     spelled: Sequence[bool] | None = None,
     room: float | None = None,
 ) -> Any:
-    """Add a legend that covers no data.
+    """Add a legend outside the axes.
 
-    It stands below the axis label, in as many columns as fit. A figure without a layout engine would cut it
-    off there, so in such a figure matplotlib picks the emptiest corner of the axes.
+    The legend is below the axis label, with as many columns as fit. A figure without a layout engine would
+    cut it off, so in such figures it is placed inside the axes with ``loc="best"``.
 
-    Names are written as they are spelled; `spelled` says which of them, where some are labels that follow
-    matplotlib's rules. By default the room, in points, is the width of the axes before the layout is made.
+    `spelled` says which names are literal; the others are labels that follow matplotlib's rules. By default,
+    all are literal, and the available width `room`, in points, is that of the axes before the layout.
     """
     room = room_of(ax)[0] if room is None else room
     labels = [as_text(name) for name in names]
     spelled = [True] * len(labels) if spelled is None else spelled
     style: dict[str, Any] = {"fontsize": "small", "frameon": False, "handlelength": 2.2}
-    # A SubFigure's figure is the whole one; a Figure's is itself.
+    # `figure` of a SubFigure is the root figure, and `figure` of a Figure is the figure itself.
     if ax.figure.figure.get_layout_engine() is None:
         style.update(loc="best", frameon=True, framealpha=0.85, edgecolor="none")
     else:
         style.update(_below(ax, labels, room))
     style.update(kwargs or {})
-    # Names come later, as some versions of matplotlib skip entries that begin with an underscore.
+    # Names are set later: some versions of matplotlib skip entries that begin with an underscore.
     entries = ["name" if exact else label for label, exact in zip(labels, spelled, strict=True)]
     legend = ax.legend(handles, entries, **style)
-    # Several columns were chosen because they fit.
+    # Names in several columns are known to fit.
     is_single = style.get("ncols", style.get("ncol", 1)) == 1
     for text, label, exact in zip(legend.get_texts(), labels, spelled, strict=True):
         if exact:
@@ -133,11 +133,11 @@ def _below(ax: Any, labels: Sequence[str], room: float) -> dict[str, Any]:
 
 
 def _columns_width(labels: Sequence[str], n_columns: int) -> float:
-    """Estimate the width of a legend, in heights of a letter; infinite where columns would stay uneven."""
+    """Estimate the width of a legend in units of the font size; infinite if a column would be empty."""
     n_rows = -(-len(labels) // n_columns)
     if -(-len(labels) // n_rows) != n_columns:
         return float("inf")
     columns = [labels[start : start + n_rows] for start in range(0, len(labels), n_rows)]
-    # A letter is about half as wide as it is high.
+    # The mean width of a letter is about half of the font size.
     longest = [max(len(line) for label in column for line in label.split("\n")) for column in columns]
     return sum(0.5 * n_letters + _HANDLE for n_letters in longest)

@@ -1,4 +1,4 @@
-"""What went on while a model was tuned."""
+"""Plot of the training history."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["TrainingHistoryDisplay"]
 
 _NO_TERMS = {"epoch", "learning_rate", "accuracy"}
 _TOTAL = "loss"
-# The learning rate runs in a strip at the top of the same axes, so that one axes is enough and no second
-# scale is laid over the losses.
+# Height of the inset for the learning rate, as a fraction of the axes. An inset works on given axes and needs
+# no second scale over the losses.
 _STRIP = 0.17
 
 
 class TrainingHistoryDisplay:
-    """Terms of the training loss and the learning rate, epoch by epoch.
+    """Terms of the training loss and the learning rate of each epoch.
 
     Parameters
     ----------
     history : sequence of dict
-        One record an epoch, such as ``history_`` of a fitted
-        :class:`~clipcal.classifiers.PromptTunedCLIPClassifier`. Every entry except ``epoch``,
-        ``learning_rate`` and ``accuracy`` is a term of the loss, and ``loss`` is their sum.
+        One record per epoch, such as ``history_`` of a fitted
+        :class:`~clipcal.classifiers.PromptTunedCLIPClassifier`. ``loss`` is the sum of all other entries
+        except ``epoch``, ``learning_rate`` and ``accuracy``.
 
     name : str, default=None
         Title.
@@ -39,10 +39,10 @@ class TrainingHistoryDisplay:
         The axes drawn on.
 
     figure_ : matplotlib.figure.Figure
-        The figure that holds them.
+        The figure of the axes.
 
     lines_ : dict of str to matplotlib.lines.Line2D
-        One curve a term.
+        The curve of each term.
 
     rate_ax_ : matplotlib.axes.Axes or None
         Inset axes at the top with the learning rate.
@@ -77,21 +77,21 @@ class TrainingHistoryDisplay:
         Parameters
         ----------
         estimator : fitted classifier
-            With ``history_``.
+            A classifier with ``history_``.
 
         name : str, default=None
-            Title; by default the name of the estimator's class.
+            Title. By default, the class name of the estimator.
 
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made.
+            Axes to draw on. By default, a new figure is created.
 
         **plot_kwargs : dict
-            Further arguments of :meth:`plot`.
+            Keyword arguments passed to :meth:`plot`.
 
         Returns
         -------
         display : TrainingHistoryDisplay
-            The display, already drawn.
+            The display with its artists.
 
         Raises
         ------
@@ -102,8 +102,8 @@ class TrainingHistoryDisplay:
         history = getattr(estimator, "history_", None)
         if history is None:
             raise ValueError(
-                f"This {kind} has no history_: it is not fitted yet, or its fit does not train. "
-                "Call fit of a PromptTunedCLIPClassifier first."
+                f"This {kind} has no history_: it is not fitted, or its fit has no training loop. "
+                "Pass a fitted PromptTunedCLIPClassifier."
             )
         return cls(history, name=kind if name is None else name).plot(ax, **plot_kwargs)
 
@@ -123,22 +123,22 @@ class TrainingHistoryDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Axes to draw on; by default a new figure is made.
+            Axes to draw on. By default, a new figure is created.
 
         name : str, default=None
-            Title; by default the one given at construction.
+            Title. By default, the one passed to the constructor.
 
         terms : sequence of str, default=None
-            Entries of the records to draw; by default all terms of the loss.
+            Entries of the records to draw. By default, all terms of the loss.
 
         show_learning_rate : bool, default=True
-            Whether to draw the learning rate in a strip at the top.
+            Whether to draw the learning rate in an inset at the top.
 
         line_kwargs, rate_kwargs : dict, default=None
-            Further arguments for ``Axes.plot`` (terms, learning rate).
+            Keyword arguments passed to ``Axes.plot`` (terms, learning rate).
 
         legend_kwargs : dict, default=None
-            Further arguments for ``Axes.legend``.
+            Keyword arguments passed to ``Axes.legend``.
 
         Returns
         -------
@@ -151,7 +151,7 @@ class TrainingHistoryDisplay:
             If matplotlib is not installed.
 
         ValueError
-            If there are no records, or none of the terms is in them.
+            If there are no records, or if a term is missing in one.
         """
         is_new, terms = ax is None, self._terms(terms)
         ax, self.figure_ = axes_of(ax, (4.5, 3.6), "TrainingHistoryDisplay.plot")
@@ -183,17 +183,17 @@ class TrainingHistoryDisplay:
 
     def _terms(self, terms: Sequence[str] | None) -> list[str]:
         if not self.history:
-            raise ValueError("history holds no records; train for at least one epoch.")
+            raise ValueError("history is empty; train for at least one epoch.")
         there = [key for key in self.history[0] if key not in _NO_TERMS]
         wanted = there if terms is None else list(terms)
         if not wanted or not all(term in record for record in self.history for term in wanted):
-            raise ValueError(f"terms={terms!r} are not in the records, which hold {there}.")
+            raise ValueError(f"terms={terms!r} are not in all records of history; pass some of {there}.")
         return wanted
 
     def _draw(
         self, term: str, epochs: Sequence[float], style: dict[str, Any], kwargs: Mapping[str, Any] | None
     ) -> None:
-        # A curve of one epoch is a point, which only a marker shows.
+        # A line with a single point is invisible without a marker.
         style = {"linewidth": 1.5, **style, "marker": "o" if len(epochs) == 1 else None}
         values = [record[term] for record in self.history]
         (self.lines_[term],) = self.ax_.plot(epochs, values, **{**style, **(kwargs or {})})

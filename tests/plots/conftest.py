@@ -1,4 +1,4 @@
-"""Every test of a plot runs without a display, closes its figures, and finds the settings as they were."""
+"""Tests of plots use the Agg backend, close their figures, and must not change rcParams."""
 
 import matplotlib
 import pytest
@@ -8,7 +8,7 @@ pyplot = pytest.importorskip("matplotlib.pyplot")
 
 
 @pytest.fixture(autouse=True)
-def settings_stay():
+def close_figures_and_check_settings():
     before = dict(matplotlib.rcParams)
     yield
     pyplot.close("all")

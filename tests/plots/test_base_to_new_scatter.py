@@ -1,4 +1,4 @@
-"""Runs and their means, base to the right and new upwards."""
+"""Scatter plot of runs and their means on base and new classes."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ RECORDS = [
 ]
 
 
-def test_markers_are_means_and_small_ones_are_runs():
+def test_large_markers_are_means_and_small_ones_are_runs():
     display = BaseToNewDisplay.from_records(RECORDS, metric_name="Accuracy")
     assert list(display.points_) == ["CoOp", "zero-shot"]
     assert_allclose(display.points_["CoOp"].get_xydata(), [[0.85, 0.6]])
@@ -34,7 +34,7 @@ def test_the_diagonal_runs_from_corner_to_corner():
     assert free.ax_.get_xlim() != free.ax_.get_ylim()
 
 
-def test_arrays_will_do_and_zero_is_the_end_of_errors():
+def test_arrays_are_accepted_and_limits_are_non_negative():
     display = BaseToNewDisplay(np.array(["a", "b"]), [0.0, 0.1], np.array([0.01, 0.2])).plot()
     assert display.ax_.get_xlim()[0] == 0
     assert BaseToNewDisplay(["a"], [0.3], [0.3]).plot().ax_.get_xlim() == pytest.approx((0.27, 0.33))
@@ -44,14 +44,14 @@ def test_arrays_will_do_and_zero_is_the_end_of_errors():
     ("kind", "mean"),
     [("harmonic", lambda a, b: 2 * a * b / (a + b)), ("arithmetic", lambda a, b: (a + b) / 2)],
 )
-def test_mean_lines_join_equal_means(kind, mean):
+def test_mean_lines_connect_equal_means(kind, mean):
     display = BaseToNewDisplay.from_records(RECORDS, mean_lines=kind)
     for level, path in zip(display.mean_lines_.levels, display.mean_lines_.get_paths(), strict=True):
         assert_allclose(mean(*path.vertices.T), level, rtol=1e-4)
     assert len(display.mean_lines_.labelTexts) == len(display.mean_lines_.levels) > 2
 
 
-def test_errors_teach():
+def test_invalid_input_raises():
     with pytest.raises(ValueError, match=r"Record 1 lacks \['new'\].*'base' and 'new'"):
         BaseToNewDisplay.from_records([RECORDS[0], {"method": "a", "base": 1.0}])
     with pytest.raises(ValueError, match="same length"):

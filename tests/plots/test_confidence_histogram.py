@@ -1,4 +1,4 @@
-"""The histogram splits the rows of each bin into correct and wrong ones."""
+"""Histogram of the confidences of correct and wrong predictions."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def heights(bars):
     return [bar.get_height() for bar in bars]
 
 
-def test_stacked_bars_share_all_rows():
+def test_stacked_bars_are_fractions_of_all_rows():
     display = ConfidenceHistogramDisplay.from_predictions(Y, PROB, n_bins=4)
     assert_allclose(heights(display.correct_bars_), [0, 0, 1 / 5, 2 / 5])
     assert_allclose(heights(display.wrong_bars_), [0, 0, 1 / 5, 1 / 5])
@@ -24,7 +24,7 @@ def test_stacked_bars_share_all_rows():
     assert display.ax_.get_ylabel() == "Share of rows"
 
 
-def test_overlaid_bars_share_the_rows_of_their_outcome():
+def test_overlaid_bars_are_fractions_of_their_outcome():
     display = ConfidenceHistogramDisplay.from_predictions(Y, PROB, n_bins=4, stacked=False)
     assert_allclose(heights(display.correct_bars_), [0, 0, 1 / 3, 2 / 3])
     assert_allclose(heights(display.wrong_bars_), [0, 0, 1 / 2, 1 / 2])
@@ -32,7 +32,7 @@ def test_overlaid_bars_share_the_rows_of_their_outcome():
 
 
 @pytest.mark.parametrize("stacked", [True, False])
-def test_bars_of_unequal_width_have_area(stacked):
+def test_bars_of_unequal_width_show_the_density(stacked):
     display = ConfidenceHistogramDisplay.from_predictions(
         Y, PROB, n_bins=3, strategy="quantile", stacked=stacked
     )
@@ -44,7 +44,7 @@ def test_bars_of_unequal_width_have_area(stacked):
     assert display.ax_.get_ylabel() == "Density"
 
 
-def test_lines_stand_at_the_means():
+def test_lines_mark_the_means():
     weight = [1, 2, 0, 1, 1]
     display = ConfidenceHistogramDisplay.from_predictions(Y, PROB, sample_weight=weight)
     assert_allclose(display.confidence_line_.get_xdata(), (0.9 + 2 * 0.7 + 0.8 + 0.95) / 5)
@@ -54,13 +54,13 @@ def test_lines_stand_at_the_means():
     assert labels == ["correct", "wrong", "mean confidence 0.810", "accuracy 0.800"]
 
 
-def test_a_model_without_mistakes_has_empty_bars():
+def test_model_without_errors():
     display = ConfidenceHistogramDisplay.from_predictions([1, 1, 0], [1.0, 1.0, 0.0], stacked=False)
     assert heights(display.wrong_bars_) == [0] * 20
     assert heights(display.correct_bars_) == [0] * 19 + [1]
 
 
-def test_from_estimator_reads_classes_and_name():
+def test_from_estimator():
     X, y = load_iris(return_X_y=True)
     names = np.array(["a", "b", "c"])[y]
     model = GaussianNB().fit(X, names)

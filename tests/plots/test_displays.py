@@ -1,4 +1,4 @@
-"""What all displays have in common: the axes are the user's, and text does not collide."""
+"""Common behaviour of all displays: given axes are used, and texts do not overlap."""
 
 import warnings
 
@@ -48,7 +48,7 @@ every_display = pytest.mark.parametrize("make", DISPLAYS.values(), ids=DISPLAYS)
 
 
 @every_display
-def test_the_axes_are_the_users(make):
+def test_given_axes_are_used(make):
     figure, axes = pyplot.subplots(1, 2)
     display = make()
     assert not [name for name in vars(display) if name.endswith("_")]
@@ -60,7 +60,7 @@ def test_the_axes_are_the_users(make):
 
 
 @every_display
-def test_a_subfigure_will_do(make):
+def test_axes_of_a_subfigure_are_accepted(make):
     figure = pyplot.figure(layout="constrained")
     left, _ = figure.subfigures(1, 2)
     assert make().plot(left.subplots()).figure_ is left
@@ -71,7 +71,7 @@ def test_a_subfigure_will_do(make):
 
 @every_display
 @pytest.mark.parametrize("width", [3.3, 5, 8])
-def test_no_text_meets_another(make, width):
+def test_texts_do_not_overlap(make, width):
     figure, ax = pyplot.subplots(figsize=(width, width), layout="constrained")
     make().plot(ax)
     figure.canvas.draw()
@@ -79,7 +79,7 @@ def test_no_text_meets_another(make, width):
     texts = [*ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label, ax.title]
     texts += [text for legend in legends for text in legend.get_texts()]
     texts += [text for child in ax.child_axes for text in child.get_yticklabels()]
-    # Locators also make labels for ticks outside of the limits, which are not drawn.
+    # Locators also create labels for ticks outside the limits, which are not drawn.
     whole = figure.bbox.padded(1)
     shown = [text for text in texts if text.get_text() and text.get_visible() and in_limits(text, ax)]
     boxes = [(text.get_text(), text.get_window_extent()) for text in shown]
@@ -100,7 +100,7 @@ def in_limits(text, ax):
 
 
 @every_display
-def test_a_name_at_plot_time_wins(make):
+def test_name_passed_to_plot_takes_precedence(make):
     display = make()
     if isinstance(display, RiskCoverageDisplay):
         assert display.plot(name="other").line_.get_label() == "other (AURC 0.150)"
@@ -135,7 +135,7 @@ FROM_ESTIMATOR = [
 
 @pytest.mark.parametrize("kind", ["pandas", "text", "table"])
 @pytest.mark.parametrize("display", FROM_ESTIMATOR)
-def test_columns_of_a_frame_are_taken_by_name(display, kind):
+def test_columns_of_data_frames_are_selected_by_name(display, kind):
     plain = LogisticRegression().fit(MODEL_ROWS, KINDS)
     framed = Framed(kind).fit(MODEL_ROWS, KINDS)
     np.testing.assert_allclose(shown(by_estimator(display, framed)), shown(by_estimator(display, plain)))
@@ -159,11 +159,11 @@ def test_rows_of_weight_zero_are_not_predicted(display):
     np.testing.assert_allclose(shown(by_estimator(display, plain, wide)), shown(by_estimator(display, plain)))
 
 
-def test_a_grid_shows_the_classes_of_the_rows_that_count():
+def test_grid_shows_the_classes_of_rows_of_positive_weight():
     labels = np.array(["ant", "bee", None, "ant"], dtype=object)
     prob = [[0.9, 0.1], [0.2, 0.8], [np.nan, 7.0], [0.6, 0.4]]
     grid = ReliabilityGridDisplay.from_predictions(labels, prob, sample_weight=[1, 1, 0, 1], n_bins=2)
     assert [display.name for display in grid.displays] == ["ant", "bee"]
-    # A row without weight may still name a column.
+    # Labels of rows of weight zero define columns if there are as many labels as columns.
     grid = ReliabilityGridDisplay.from_predictions([0, 1, 2], np.eye(3), sample_weight=[1, 1, 0], n_bins=2)
     assert [display.name for display in grid.displays] == ["0", "1", "2"]

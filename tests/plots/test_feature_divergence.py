@@ -1,4 +1,4 @@
-"""A line leads from the zero-shot to the tuned value of each method and group of classes."""
+"""Plot of the feature divergence before and after tuning."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ BEFORE = {"base": 0.5, "new": 0.6}
 AFTER = {"CoOp": {"new": 0.9, "base": 0.8}, "KgCoOp": {"base": 0.4, "new": 0.55}}
 
 
-def test_lines_lead_from_before_to_after():
+def test_lines_connect_before_and_after():
     display = FeatureDivergenceDisplay(BEFORE, AFTER).plot()
     assert set(display.lines_) == {(method, group) for method in AFTER for group in BEFORE}
     for (method, group), line in display.lines_.items():
@@ -22,7 +22,7 @@ def test_lines_lead_from_before_to_after():
     assert labels == ["base", "new", "zero-shot", "tuned"]
 
 
-def test_the_first_method_is_on_top_and_base_above_new():
+def test_order_of_methods_and_groups():
     display = FeatureDivergenceDisplay(BEFORE, AFTER).plot()
     height = {
         key: display.ax_.transData.transform((0, line.get_ydata()[0]))[1]
@@ -32,7 +32,7 @@ def test_the_first_method_is_on_top_and_base_above_new():
     assert order == [("CoOp", "base"), ("CoOp", "new"), ("KgCoOp", "base"), ("KgCoOp", "new")]
 
 
-def test_hollow_is_before_and_filled_is_after():
+def test_hollow_markers_are_before_and_filled_ones_after():
     display = FeatureDivergenceDisplay({"base": 0.5}, {"CoOp": {"base": 0.8}}).plot()
     line, hollow = display.ax_.lines
     assert line is display.lines_["CoOp", "base"] and line.get_markevery() == [1]
@@ -40,7 +40,7 @@ def test_hollow_is_before_and_filled_is_after():
     assert hollow.get_markerfacecolor() == "white" != line.get_markerfacecolor()
 
 
-def test_features_become_the_metric():
+def test_values_agree_with_the_metric():
     rng = np.random.default_rng(0)
     features = {name: rng.normal(size=(6, 8)) for name in "abcd"}
     display = FeatureDivergenceDisplay.from_text_features(
@@ -53,8 +53,8 @@ def test_features_become_the_metric():
     assert_allclose(display.lines_["CoOp", "new"].get_xdata()[1], display.after["CoOp"]["new"])
 
 
-def test_errors_teach():
+def test_invalid_input_raises():
     with pytest.raises(ValueError, match=r"after\['CoOp'\].*\['base'\].*\['base', 'new'\]"):
         FeatureDivergenceDisplay(BEFORE, {"CoOp": {"base": 0.8}}).plot()
-    with pytest.raises(ValueError, match="nothing to draw"):
+    with pytest.raises(ValueError, match="before or after is empty"):
         FeatureDivergenceDisplay(BEFORE, {}).plot()

@@ -1,4 +1,4 @@
-"""Several diagrams in one figure: of models, or of classes."""
+"""Grids of reliability diagrams of models or classes."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def titles(grid):
     return [ax.get_title() for ax in grid.axes_.flat if ax.get_visible()]
 
 
-def test_one_panel_a_class():
+def test_one_panel_per_class():
     grid = ReliabilityGridDisplay.from_predictions(Y, PROB, labels=LABELS, n_bins=4, strategy="quantile")
     assert titles(grid) == LABELS and grid.axes_.shape == (1, 3)
     for display, label in zip(grid.displays, LABELS, strict=True):
@@ -36,7 +36,7 @@ def test_one_panel_a_class():
     assert titles(some) == ["dog"]
 
 
-def test_one_panel_a_model():
+def test_one_panel_per_model():
     X, y = load_iris(return_X_y=True)
     models = {"bayes": GaussianNB().fit(X, y), "logistic": LogisticRegression(max_iter=500).fit(X, y)}
     grid = ReliabilityGridDisplay.from_estimators(models, X, y, n_columns=1, show_text=False)
@@ -60,7 +60,7 @@ def test_panels_fill_rows(n_panels, n_columns, shape):
     assert all(ax.get_xlabel() == ax.get_ylabel() == "" for ax in grid.axes_.flat)
 
 
-def test_a_figure_of_the_user_is_drawn_on_and_else_one_that_pyplot_shows():
+def test_given_figure_is_used_and_new_figures_are_created_by_pyplot():
     figure = pyplot.figure(layout="constrained")
     top, _ = figure.subfigures(2, 1)
     assert ReliabilityGridDisplay([ReliabilityDisplay(BINS)] * 2).plot(top).figure_ is top
@@ -69,13 +69,13 @@ def test_a_figure_of_the_user_is_drawn_on_and_else_one_that_pyplot_shows():
     assert pyplot.gcf() is own
 
 
-def test_several_models_need_names():
+def test_estimators_must_be_a_mapping():
     with pytest.raises(TypeError, match="must map names to classifiers"):
         ReliabilityGridDisplay.from_estimators([None], [[0]], [0])
 
 
 @pytest.mark.parametrize("width", [3.3, 8])
-def test_panels_and_their_scales_do_not_meet(width):
+def test_panels_and_tick_labels_do_not_overlap(width):
     figure = Figure(figsize=(width, width), layout="constrained")
     displays = [ReliabilityDisplay(BINS, name="a class") for _ in range(5)]
     grid = ReliabilityGridDisplay(displays, n_columns=3).plot(figure, show_text=False)
@@ -87,7 +87,7 @@ def test_panels_and_their_scales_do_not_meet(width):
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(labels))
 
 
-def test_errors_teach():
+def test_invalid_input_raises():
     with pytest.raises(ValueError, match="displays is empty"):
         ReliabilityGridDisplay([]).plot()
     with pytest.raises(ValueError, match="n_columns must be at least 1; got 0"):

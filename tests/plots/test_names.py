@@ -1,4 +1,4 @@
-"""Names of models, classes, methods, metrics and terms are drawn as they are spelled, whatever they hold."""
+"""Names of models, classes, methods, metrics and loss terms are drawn literally."""
 
 import io
 import itertools
@@ -54,13 +54,13 @@ def title_of(display):
 
 
 def labelled(name):
-    """Return true labels of which one is the name, and the label of each column."""
+    """Return true labels, one of which is the name, and the label of each column."""
     labels = sorted([name, "another"])
     return np.array(labels)[Y], labels
 
 
 def estimator(name, labels=("a", "b", "c")):
-    """Return a fitted classifier whose class has this name."""
+    """Return a fitted classifier of a class with this name."""
     return type(name, (GaussianNB,), {})().fit(X_IRIS, np.array(labels)[Y_IRIS])
 
 
@@ -143,12 +143,12 @@ every_display = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__
 
 @every_display
 @pytest.mark.parametrize("name", NAMES)
-def test_names_are_drawn_as_they_are_spelled(make, name):
+def test_names_are_drawn_literally(make, name):
     display, file = make(name), io.BytesIO()
     with rc_context({"svg.fonttype": "none"}):
         display.figure_.savefig(file, format="svg")
     file.seek(0)
-    # A formula is drawn from pieces; a multi-line text line by line, without white space at the ends.
+    # A formula is split into several elements, and a multi-line text into stripped lines.
     drawn = [
         "".join(element.itertext()).strip() for element in ElementTree.parse(file).iter() if is_text(element)
     ]
@@ -162,7 +162,7 @@ def is_text(element):
 
 @every_display
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
-def test_figures_with_such_names_are_saved(make, kind):
+def test_figures_with_special_names_can_be_saved(make, kind):
     for name in (r"$\undefined{$", "_a_b^c$ and $d"):
         file = io.BytesIO()
         make(name).figure_.savefig(file, format=kind)
@@ -170,7 +170,7 @@ def test_figures_with_such_names_are_saved(make, kind):
 
 
 @pytest.mark.parametrize("name", ["$a$", "_Hidden", "_"])
-def test_the_class_of_an_estimator_is_a_name_too(name):
+def test_class_names_of_estimators_are_drawn_literally(name):
     model = estimator(name)
     y = np.array(["a", "b", "c"])[Y_IRIS]
     assert title_of(ConfidenceHistogramDisplay.from_estimator(model, X_IRIS, y)) == name
@@ -198,7 +198,7 @@ def test_the_class_of_an_estimator_is_a_name_too(name):
         (True, "True"),
         (("a", 1), "('a', 1)"),
         ("", ""),
-        # What a folder is called whose name is no valid text.
+        # A folder name that is not valid UTF-8.
         (os.fsdecode(b"b\xff") if os.name == "posix" else "b\udcff", r"b\udcff"),
     ],
     ids=repr,
@@ -219,7 +219,7 @@ def test_labels_of_any_kind(label, text):
         drawn.figure_.savefig(io.BytesIO())
 
 
-def test_labels_of_columns_may_be_bytes():
+def test_column_labels_may_be_bytes():
     labels = [b"ant", b"bee"]
     grid = ReliabilityGridDisplay.from_predictions(np.array(labels)[Y], PROB, labels=labels)
     assert [ax.get_title() for ax in grid.axes_.flat] == ["ant", "bee"]
@@ -227,14 +227,14 @@ def test_labels_of_columns_may_be_bytes():
     assert legend_of(runs) == ["ant", "bee"]
 
 
-def test_a_term_may_be_called_like_the_learning_rate():
+def test_loss_term_may_be_called_learning_rate():
     records = [{**record, "learning rate": 0.3} for record in HISTORY]
     display = TrainingHistoryDisplay(records).plot()
     assert legend_of(display) == ["loss", "learning rate", "learning rate"]
     assert legend_of(display.plot(terms=["loss", "loss"])) == ["loss", "learning rate"]
 
 
-def test_a_label_for_matplotlib_keeps_its_rules():
+def test_label_keyword_follows_the_rules_of_matplotlib():
     options = {"show_ideal": False, "show_random": False}
     first = RiskCoverageDisplay([0.5, 1.0], [0.1, 0.3], name="$a$").plot(**options)
     formula = RiskCoverageDisplay([0.5, 1.0], [0.1, 0.2], name="b").plot(
@@ -253,13 +253,13 @@ def test_a_label_for_matplotlib_keeps_its_rules():
     assert formula.line_.get_label() == r"$\beta$" and hidden.line_.get_label() == "_nolegend_"
 
 
-def test_a_formula_may_be_written_over_a_plain_name():
+def test_formula_can_replace_a_name():
     display = ReliabilityDisplay(BINS, name="a model").plot()
     assert display.ax_.set_title(r"$\alpha$").get_parse_math()
 
 
-def test_latex_reads_names_itself():
-    # LaTeX is not at hand here: nothing may ask it before the figure is drawn.
+def test_names_are_passed_to_latex():
+    # LaTeX is not installed, so it must not be used before the figure is drawn.
     with rc_context({"text.usetex": True}):
         display = BaseToNewDisplay([r"$\alpha$ " * 30, "b"], [0.1, 0.2], [0.2, 0.3], name="long " * 50)
         display.plot(pyplot.figure().add_subplot())
@@ -279,7 +279,7 @@ AXES = pytest.mark.parametrize("axes", new_figure, ids=["a new figure", "the use
 
 @pytest.mark.parametrize("name", LONG, ids=range(len(LONG)))
 @AXES
-def test_long_names_are_broken_so_that_they_stay_inside(name, axes):
+def test_long_names_are_wrapped_to_fit_the_figure(name, axes):
     area = {"base": 0.5, "new": 0.6}
     displays = [
         ReliabilityDisplay(BINS, name=name, class_label=name).plot(axes()),
@@ -292,7 +292,7 @@ def test_long_names_are_broken_so_that_they_stay_inside(name, axes):
     for display in displays:
         figure, ax = display.figure_, display.ax_
         figure.draw_without_rendering()
-        # Axes of equal scales settle at the second try.
+        # The layout of axes with equal scales converges in the second pass.
         figure.draw_without_rendering()
         texts = [ax.title, ax.xaxis.label, ax.yaxis.label]
         texts += ax.get_legend().get_texts() if ax.get_legend() else []
@@ -312,7 +312,7 @@ def without_breaks(text):
 
 
 @pytest.mark.parametrize("name", LONG, ids=range(len(LONG)))
-def test_long_titles_of_neighbours_do_not_meet(name):
+def test_long_titles_of_neighbouring_panels_do_not_overlap(name):
     grid = ReliabilityGridDisplay([ReliabilityDisplay(BINS, name=name) for _ in range(6)]).plot()
     grid.figure_.draw_without_rendering()
     titles = [ax.title.get_window_extent() for ax in grid.axes_.flat]
@@ -322,7 +322,7 @@ def test_long_titles_of_neighbours_do_not_meet(name):
     assert_allclose([panel.width for panel in panels], panels[0].width)
 
 
-def test_short_names_change_nothing_about_the_figure():
+def test_short_names_do_not_change_the_figure_size():
     sizes = [
         ReliabilityDisplay(BINS, name="$a$").plot().figure_.get_size_inches(),
         FeatureDivergenceDisplay({"base": 0.5}, {"CoOp + DOR": {"base": 0.6}})
@@ -332,7 +332,7 @@ def test_short_names_change_nothing_about_the_figure():
     assert_allclose(sizes, [[4.2, 5.0], [4.5, 1.84]])
 
 
-def test_the_title_is_found_where_the_settings_put_it():
+def test_title_location_of_rcparams_is_used():
     with rc_context({"axes.titlelocation": "left"}):
         grid = ReliabilityGridDisplay([ReliabilityDisplay(BINS, name=name) for name in "ab"]).plot()
     assert [ax.get_title("left") for ax in grid.axes_.flat] == ["a", "b"]

@@ -1,4 +1,4 @@
-"""The reliability diagram shows the numbers of the table, and leaves the user's figure alone."""
+"""The reliability diagram."""
 
 import sys
 
@@ -21,7 +21,7 @@ from clipcal.metrics import (
 )
 from clipcal.plots import ReliabilityDisplay
 
-# With four bins: the third is over-confident, the fourth under-confident, and heavier by one row.
+# With four bins, the third is over-confident, and the fourth is under-confident and has one more row.
 Y = np.array([1, 0, 0, 1, 0, 0, 1, 0, 1])
 PROB = np.array([0.9, 0.3, 0.6, 0.8, 0.7, 0.1, 0.95, 0.55, 0.98])
 
@@ -38,7 +38,7 @@ def test_bars_show_the_table(strategy):
     assert_allclose(tops, bins.confidence[filled])
 
 
-def test_signs_of_gaps_differ_in_colour_and_hatch():
+def test_over_and_under_confidence_differ_in_colour_and_hatch():
     display = ReliabilityDisplay.from_predictions(Y, PROB, n_bins=4)
     over, under = (
         {
@@ -58,7 +58,7 @@ def test_text_shows_the_metric():
     assert lines[0] == f"ECE {expected_calibration_error(Y, PROB):.3f}"
 
 
-def test_from_estimator_reads_classes_and_name():
+def test_from_estimator():
     X, y = load_iris(return_X_y=True)
     names = np.array(["a", "b", "c"])[y]
     model = GaussianNB().fit(X, names)
@@ -67,7 +67,7 @@ def test_from_estimator_reads_classes_and_name():
     assert len(display.bins) == 7 and display.bins.n_samples == 60
 
 
-def test_parts_can_be_switched_off():
+def test_parts_can_be_disabled():
     figure, ax = pyplot.subplots()
     display = ReliabilityDisplay.from_predictions(
         Y, PROB, ax=ax, ref_line=False, show_gap=False, show_histogram=False, show_text=False
@@ -79,14 +79,14 @@ def test_parts_can_be_switched_off():
     assert ax.get_ylim() == (0, 1) and not ax.child_axes
 
 
-def test_histogram_shows_shares_inside_the_given_axes():
+def test_histogram_shows_fractions_inside_the_given_axes():
     display = ReliabilityDisplay.from_predictions(Y, PROB, n_bins=4, name="first")
     assert_allclose([bar.get_height() for bar in display.hist_ax_.patches], [0, 0, 4 / 9, 5 / 9])
     assert display.figure_.axes == [display.ax_]
     assert display.plot(name="second").ax_.get_title() == "second"
 
 
-def test_intervals_are_wilsons():
+def test_error_bars_are_wilson_intervals():
     display = ReliabilityDisplay.from_predictions([1] * 9 + [0], [0.95] * 10, n_bins=2, ci=0.95)
     ((low, high),) = [segment[:, 1] for segment in display.errorbar_.lines[2][0].get_segments()]
     assert_allclose([low, high], [0.5958, 0.9821], atol=5e-4)
@@ -94,7 +94,7 @@ def test_intervals_are_wilsons():
         display.plot(ci=95)
 
 
-def test_styles_reach_the_artists():
+def test_keyword_arguments_reach_the_artists():
     display = ReliabilityDisplay.from_predictions(
         Y, PROB, bar_kwargs={"color": "k"}, gap_kwargs={"alpha": 0.5}, ref_kwargs={"linewidth": 3}
     )
@@ -103,7 +103,7 @@ def test_styles_reach_the_artists():
     assert display.line_.get_linewidth() == 3
 
 
-def test_settings_stay_and_nothing_overlaps_in_a_small_grid():
+def test_small_panels_do_not_overlap_and_settings_are_unchanged():
     before = dict(matplotlib.rcParams)
     figure, axes = pyplot.subplots(2, 4, figsize=(8, 5.2), layout="constrained")
     displays = [ReliabilityDisplay.from_predictions(Y, PROB, name="panel", ax=ax) for ax in axes.flat]
@@ -117,7 +117,7 @@ def test_settings_stay_and_nothing_overlaps_in_a_small_grid():
         assert area.x0 <= text.x0 and text.x1 <= area.x1 and text.y0 > display.hist_ax_.get_window_extent().y1
 
 
-def test_missing_matplotlib_is_named_only_when_drawing(monkeypatch):
+def test_missing_matplotlib_raises_only_when_drawing(monkeypatch):
     display = ReliabilityDisplay(calibration_bins(Y, PROB))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
@@ -125,7 +125,7 @@ def test_missing_matplotlib_is_named_only_when_drawing(monkeypatch):
         display.plot()
 
 
-def test_a_class_is_shown_by_its_column():
+def test_diagram_of_a_class():
     labels, y_true = ["a", "b", "c"], np.array(["a", "c", "b", "a"])
     y_prob = [[0.7, 0.1, 0.2], [0.3, 0.1, 0.6], [0.2, 0.6, 0.2], [0.45, 0.5, 0.05]]
     display = ReliabilityDisplay.from_predictions(y_true, y_prob, class_label="a", labels=labels, n_bins=2)
@@ -137,7 +137,7 @@ def test_a_class_is_shown_by_its_column():
     assert display.ax_.get_xlabel() == "Probability of a" and display.ax_.get_ylabel() == "Share of a"
 
 
-def test_details_are_the_number_of_rows_and_the_floor():
+def test_details_show_the_number_of_rows_and_the_floor():
     display = ReliabilityDisplay.from_predictions(Y, PROB, show_details=True)
     lines = [area.get_text() for area in display.text_.get_child().get_children()]
     assert lines[-2:] == ["n 9", f"floor {calibration_error_floor(PROB):.3f}"]
@@ -145,20 +145,20 @@ def test_details_are_the_number_of_rows_and_the_floor():
     assert bare.text_.get_child().get_children()[-1].get_text() == "n 9"
 
 
-def test_the_interval_is_the_metric():
+def test_interval_agrees_with_the_metric():
     display = ReliabilityDisplay.from_predictions(Y, PROB, n_bins=4, interval=0.8, random_state=0)
     expected = calibration_interval(Y, PROB, n_bins=4, confidence_level=0.8, random_state=0)
     assert display.interval == (expected.low, expected.high)
-    with pytest.raises(ValueError, match="leave out class_label"):
+    with pytest.raises(ValueError, match="omit interval or class_label"):
         ReliabilityDisplay.from_predictions(Y, PROB, interval=0.8, class_label=1)
 
 
-def test_the_interval_is_written_below_the_error():
+def test_interval_is_shown_below_the_error():
     display = ReliabilityDisplay(calibration_bins(Y, PROB), interval=(0.01234, 0.2)).plot()
     assert display.text_.get_child().get_children()[1].get_text() == "0.012 to 0.200"
 
 
-def test_text_stands_where_it_covers_no_gap():
+def test_text_is_placed_in_a_corner_without_gaps():
     under = ReliabilityDisplay.from_predictions([1] * 10 + [0], [0.7] * 10 + [0.1]).text_
     over = ReliabilityDisplay.from_predictions([0] * 5 + [1], [0.9] * 6).text_
     assert under.loc == over.loc == 2  # upper left
@@ -167,7 +167,7 @@ def test_text_stands_where_it_covers_no_gap():
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
-def test_the_band_is_the_metric(strategy):
+def test_band_agrees_with_the_metric(strategy):
     display = ReliabilityDisplay.from_predictions(Y, PROB, n_bins=4, strategy=strategy, band=0.9)
     band = consistency_band(display.bins, PROB, confidence_level=0.9)
     filled = display.bins.count > 0
@@ -179,7 +179,7 @@ def test_the_band_is_the_metric(strategy):
         ReliabilityDisplay.from_predictions(Y, PROB, band=1)
 
 
-def test_the_band_of_a_class_holds_binomial_quantiles():
+def test_band_of_a_class_agrees_with_binomial_quantiles():
     y_prob = [0.9] * 100 + [0.3] * 50
     display = ReliabilityDisplay.from_predictions(
         [1] * 150, y_prob, n_bins=5, labels=[0, 1], class_label=1, band=0.95
@@ -190,7 +190,7 @@ def test_the_band_of_a_class_holds_binomial_quantiles():
     assert_allclose(high, [binom.ppf(0.975, 50, 0.3) / 50, 0.95])
 
 
-def test_the_band_of_a_class_of_weighted_rows_is_as_wide_as_their_effective_number_says():
+def test_band_of_a_class_with_weights_uses_the_effective_sample_size():
     weight = np.repeat([1.0, 3.0], 50)
     display = ReliabilityDisplay.from_predictions(
         [1] * 100, [0.9] * 100, labels=[0, 1], class_label=1, sample_weight=weight, band=0.95
@@ -200,7 +200,7 @@ def test_the_band_of_a_class_of_weighted_rows_is_as_wide_as_their_effective_numb
     assert_allclose(bar.get_height(), 2 * 1.959964 * np.sqrt(0.09 / 80), rtol=1e-6)
 
 
-def test_bands_of_certain_rows_have_no_width():
+def test_bands_of_certain_rows_have_zero_width():
     display = ReliabilityDisplay.from_predictions([1, 0, 1], [1.0, 0.0, 1.0], band=0.95, show_details=True)
     assert [bar.get_height() for bar in display.band_] == [0]
     assert display.text_.get_child().get_children()[-1].get_text() == "floor 0.000"

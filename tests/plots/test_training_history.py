@@ -1,4 +1,4 @@
-"""Each term of the loss is a curve, and the learning rate has its own strip."""
+"""Plot of the training history."""
 
 import pytest
 from numpy.testing import assert_allclose
@@ -13,7 +13,7 @@ HISTORY = [
 ]
 
 
-def test_curves_are_the_records():
+def test_curves_agree_with_the_records():
     display = TrainingHistoryDisplay(HISTORY).plot()
     assert set(display.lines_) == {"loss", "cross_entropy", "dor"}
     for term, line in display.lines_.items():
@@ -21,13 +21,13 @@ def test_curves_are_the_records():
     assert_allclose(display.rate_line_.get_ydata(), [1e-5, 2e-3, 1e-3])
     labels = [text.get_text() for text in display.legend_.get_texts()]
     assert labels == ["loss", "cross-entropy", "dor", "learning rate"]
-    looks = {
+    styles = {
         (line.get_color(), str(line._dash_pattern), line.get_linewidth()) for line in display.lines_.values()
     }
-    assert len(looks) == 3
+    assert len(styles) == 3
 
 
-def test_the_strip_stays_above_the_curves():
+def test_inset_of_the_learning_rate_is_above_the_curves():
     display = TrainingHistoryDisplay(HISTORY).plot()
     display.figure_.canvas.draw()
     top_of_curves = display.ax_.transData.transform((0, 1.9))[1]
@@ -41,13 +41,13 @@ def test_parts_can_be_chosen():
     assert display.rate_ax_ is display.rate_line_ is None and not display.ax_.child_axes
 
 
-def test_one_epoch_is_a_point():
+def test_single_epoch_is_drawn_with_markers():
     display = TrainingHistoryDisplay(HISTORY[:1]).plot()
     markers = {line.get_marker() for line in [*display.lines_.values(), display.rate_line_]}
     assert markers == {"o"}
 
 
-def test_errors_teach():
+def test_invalid_input_raises():
     with pytest.raises(ValueError, match="at least one epoch"):
         TrainingHistoryDisplay([]).plot()
     with pytest.raises(ValueError, match=r"terms=\['kg'\].*'cross_entropy', 'dor'"):
@@ -56,7 +56,7 @@ def test_errors_teach():
         TrainingHistoryDisplay.from_estimator(PromptTunedCLIPClassifier("mini"))
 
 
-def test_from_estimator_reads_history_and_name():
+def test_from_estimator():
     X, y = make_shapes("textures", n_per_class=2, random_state=0, return_X_y=True)
     model = PromptTunedCLIPClassifier("mini", max_epochs=2, regularizer="kg", random_state=0).fit(X, y)
     display = TrainingHistoryDisplay.from_estimator(model)
