@@ -1,4 +1,4 @@
-"""Hyper-parameters and estimates for classes that come later, from the pictures at hand."""
+"""Model selection and evaluation on unseen classes."""
 
 from clipcal.model_selection._leave_classes_out import LeaveClassesOut
 from clipcal.model_selection._open_vocabulary import open_vocabulary

@@ -1,4 +1,4 @@
-"""Splits that hold out whole classes."""
+"""Cross-validation splits that hold out whole classes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from clipcal._arrays import plain_labels
 
 __all__ = ["LeaveClassesOut"]
 
-# A classifier needs two classes to tell apart, on either side.
+# Minimum number of classes in the training and in the test part.
 _MIN_CLASSES = 2
 
 
 class LeaveClassesOut(BaseShuffleSplit):
-    """Split rows so that the classes of the test part are not trained on.
+    """Cross-validator that holds out whole classes.
 
-    A classifier that can be asked about classes without pictures (``with_classes``) will meet such
-    classes later, and ordinary cross-validation says nothing about them. Here some classes play that
-    part: all of their rows are in the test part of a split. Score with
+    A classifier with ``with_classes`` can predict classes without training images. Ordinary
+    cross-validation does not estimate its performance on such unseen classes. In each split of this
+    cross-validator, all rows of some classes are in the test part. Score with
     :func:`~clipcal.model_selection.open_vocabulary`.
 
-    Classes are held out equally often: they are shuffled and taken in turn, and shuffled anew when all
-    have had their turn, so the numbers of times differ by at most one.
+    Classes are held out in a shuffled order, which is shuffled again when all classes have been held out.
+    The numbers of times that classes are held out therefore differ by at most one.
 
     Parameters
     ----------
@@ -37,28 +37,28 @@ class LeaveClassesOut(BaseShuffleSplit):
         Number of splits, at least 1.
 
     test_size : float or int, default=0.5
-        What is held out in each split: a share of the classes, between 0 and 1, or their number. A share
-        is rounded to the nearest number, and down from the middle. Two classes at least are held out,
-        and two at least are trained on.
+        Classes held out in each split: a fraction in (0, 1), or a number of classes. A fraction of the
+        classes is rounded to the nearest integer, with ties rounded down. At least two classes must be held
+        out, and at least two must remain for training.
 
     seen_size : float or int, default=0.0
-        Rows of the classes that are trained on which go to the test part instead: a share of each
-        class, in [0, 1), or their number. A share gives one row at least, and each class keeps one row
-        at least for training; so a class with a single row gives none.
+        Rows of each training class that are moved to the test part: a fraction in [0, 1), or a number of
+        rows. A positive fraction moves at least one row. Each class keeps at least one row for training, so
+        no row is moved from classes with a single row.
 
     random_state : int, RandomState instance or None, default=None
-        The order of the classes, and the choice of rows where `seen_size` is not 0. Pass an int for the
-        same splits in each call.
+        Random number generator or seed for the order of the classes and the choice of rows for
+        `seen_size`. Pass an int for reproducible splits.
 
     See Also
     --------
     open_vocabulary : Make a scorer that predicts among the classes of the fold.
-    sklearn.model_selection.StratifiedKFold : Splits in which each class is on both sides.
+    sklearn.model_selection.StratifiedKFold : Splits in which each class is in both parts.
 
     Notes
     -----
-    A model that is fitted in a split knows fewer classes than the final one, and its test parts hold
-    fewer than there will be. With many classes and a small `test_size` the first difference shrinks.
+    The models of the splits are fitted on fewer classes than the final model, and their test parts have
+    fewer classes than in later use. The first difference is small with many classes and a small `test_size`.
 
     Examples
     --------
@@ -92,26 +92,26 @@ class LeaveClassesOut(BaseShuffleSplit):
         Parameters
         ----------
         X : sequence of length n_samples
-            Only its length counts: an array, a list of pictures or of paths.
+            Only its length is used: an array, a list of images or of paths.
 
         y : array-like of shape (n_samples,)
             Labels.
 
         groups : object
-            Ignored; here because scikit-learn hands it on.
+            Ignored; present for API consistency.
 
         Yields
         ------
         train : ndarray of int
-            Sorted rows of the classes to train on.
+            Sorted indices of the rows of the training classes.
 
         test : ndarray of int
-            Sorted rows of the classes that are held out and, with `seen_size`, of the other classes.
+            Sorted indices of the rows of the held-out classes and, with `seen_size`, of training classes.
 
         Raises
         ------
         ValueError
-            If the labels make too few classes for `test_size`, or no class has a row for `seen_size`.
+            If there are too few classes for `test_size`, or if no class has a row for `seen_size`.
         """
         n_splits = self.get_n_splits()
         if y is None:
@@ -128,7 +128,7 @@ class LeaveClassesOut(BaseShuffleSplit):
             if n_seen.any():
                 for code in np.setdiff1d(np.arange(len(classes)), held_out):
                     in_test[rng.permutation(members[code])[: n_seen[code]]] = True
-                # Possible where the only classes with a row to spare are held out.
+                # All classes with more than one row may be held out in this split.
                 if in_test.sum() == counts[held_out].sum():
                     raise ValueError(_no_row_to_spare(self.seen_size))
             yield np.flatnonzero(~in_test), np.flatnonzero(in_test)
@@ -139,7 +139,7 @@ class LeaveClassesOut(BaseShuffleSplit):
         Parameters
         ----------
         X, y, groups : object
-            Ignored; here because scikit-learn hands them on.
+            Ignored; present for API consistency.
 
         Returns
         -------
@@ -160,16 +160,16 @@ class LeaveClassesOut(BaseShuffleSplit):
             remedy = (
                 f"Pass test_size as a number of classes from {_MIN_CLASSES} to {most}."
                 if most >= _MIN_CLASSES
-                else f"That takes at least {2 * _MIN_CLASSES} classes in y."
+                else f"Pass y with at least {2 * _MIN_CLASSES} classes."
             )
             raise ValueError(
                 f"test_size={size} holds out {n_out} of {n_classes} classes and leaves {n_classes - n_out} "
-                f"to train on, but at least {_MIN_CLASSES} are needed on either side. {remedy}"
+                f"for training, but at least {_MIN_CLASSES} are needed in each part. {remedy}"
             )
         return n_out
 
     def _n_seen(self, counts: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return how many rows of each class go to the test part where it is trained on."""
+        """Return the number of rows of each class that move to the test part if it is a training class."""
         size = self.seen_size
         if _is_number(size):
             check_scalar(size, "seen_size", Integral, min_val=0)
@@ -185,27 +185,27 @@ class LeaveClassesOut(BaseShuffleSplit):
 
 
 def _is_number(size: float | int) -> bool:
-    # True counts as 1 for Python, but nobody means a class by it.
+    # A bool is an Integral in Python, but not a number of classes.
     return isinstance(size, Integral) and not isinstance(size, bool)
 
 
 def _no_row_to_spare(seen_size: float | int) -> str:
     return (
-        f"seen_size={seen_size} moves rows of classes that are trained on to the test part, but each of "
-        "these classes has a single row, which training needs. Pass seen_size=0, or give more rows."
+        f"seen_size={seen_size} moves rows of training classes to the test part, but each of these classes "
+        "has a single row, which is needed for training. Pass seen_size=0 or more rows."
     )
 
 
 def _take_turns(
     n_classes: int, n_out: int, n_splits: int, rng: np.random.RandomState
 ) -> Iterator[NDArray[np.intp]]:
-    """Yield `n_out` different classes a split, out of one shuffled order after another."""
+    """Yield `n_out` distinct classes per split, from consecutive shuffled orders of the classes."""
     waiting = rng.permutation(n_classes)
     for _ in range(n_splits):
         taken, waiting = waiting[:n_out], waiting[n_out:]
         if len(taken) < n_out:
             fresh = rng.permutation(n_classes)
-            # A class that ended the old order waits if the new one begins with it.
+            # Skip classes that were already taken from the end of the old order; they keep their turn.
             added = fresh[~np.isin(fresh, taken)][: n_out - len(taken)]
             taken, waiting = np.concatenate([taken, added]), fresh[~np.isin(fresh, added)]
         yield taken

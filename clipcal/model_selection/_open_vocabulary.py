@@ -1,4 +1,4 @@
-"""Scores of classifiers on classes that they were not fitted on."""
+"""Scorers for classifiers on unseen classes."""
 
 from __future__ import annotations
 
@@ -36,53 +36,53 @@ CLASSES = StrOptions({"fold", "unseen", "seen"})
 
 @validate_params({"scorer": [str, callable, Mapping, list, tuple], "classes": [CLASSES]})
 def open_vocabulary(scorer: Scoring, *, classes: Classes = "fold") -> _OpenVocabularyScorer:
-    """Make a scorer that lets a classifier choose among the classes of the fold.
+    """Make a scorer that evaluates a classifier on the classes of the fold.
 
-    Before it is scored, the classifier is asked for a copy that knows these classes
-    (``with_classes``), so rows of classes that it was not fitted on count like others.
+    The scorer calls ``with_classes`` of the classifier to get a copy for these classes, and scores the copy.
+    Rows of unseen classes can therefore be predicted.
 
     Parameters
     ----------
-    scorer : str, callable, or several of these
-        What to compute: a name that scikit-learn knows, such as ``"neg_log_loss"``, or a callable
-        ``scorer(estimator, X, y)`` such as :data:`clipcal.metrics.ece_scorer`. A dict of these, or a
-        list of names, gives a scorer that returns a dict; the copy and its predictions are then
-        computed once for all.
+    scorer : str, callable, list or dict
+        The score to compute: a scorer name of scikit-learn, such as ``"neg_log_loss"``, or a callable
+        ``scorer(estimator, X, y)``, such as :data:`clipcal.metrics.ece_scorer`. With a list of names or a
+        dict of names and callables, the scorer returns a dict, and the copy and its predictions are
+        computed once for all scores.
 
     classes : {"fold", "unseen", "seen"}, default="fold"
-        The classes to choose among, and the rows to score.
+        The candidate classes and the rows to score.
 
-        - "fold": all classes in `y`, all rows.
-        - "unseen": those that the classifier was not fitted on, and their rows.
-        - "seen": those that it was fitted on and that occur in `y`, and their rows.
+        - "fold": all classes in `y`, and all rows.
+        - "unseen": the classes in `y` on which the classifier was not fitted, and their rows.
+        - "seen": the classes in `y` on which the classifier was fitted, and their rows.
 
     Returns
     -------
     scorer : callable
         ``scorer(estimator, X, y, **params)``, for ``scoring=`` of scikit-learn's cross-validation and
-        searches. The estimator has ``with_classes``, or is a :class:`~sklearn.pipeline.Pipeline` that
-        ends with one that has, or a search over one of these. It is not changed.
+        search. The estimator must have ``with_classes``, be a :class:`~sklearn.pipeline.Pipeline` whose last
+        step has it, or a search over one of these. It is not modified.
 
-        Metadata such as `sample_weight` goes to those scorers inside that requested it;
-        ``set_score_request`` sets requests for all of them.
+        Metadata such as `sample_weight` is routed to the inner scorers that request it;
+        ``set_score_request`` sets the requests of all inner scorers.
 
     Raises
     ------
     ValueError
-        If `scorer` is a metric or no known name; in scoring, if fewer than two classes are left.
+        If `scorer` is a metric or an unknown name; in scoring, if there are fewer than two classes.
 
     TypeError
-        In scoring, if the estimator cannot be asked about other classes.
+        In scoring, if the estimator does not support ``with_classes``.
 
     See Also
     --------
-    LeaveClassesOut : Splits whose test parts hold unseen classes.
-    open_vocabulary_predictions : What the classifiers of all splits said, in one table.
+    LeaveClassesOut : Splits whose test parts have unseen classes.
+    open_vocabulary_predictions : Pooled predictions of the classifiers of all splits.
 
     Notes
     -----
-    Where the classes to choose among are those of the estimator, it is scored as it is. In several
-    entries of one ``scoring`` dict each scorer of this kind makes its own copy; wrap the dict instead.
+    If the candidate classes are the classes of the estimator, the estimator itself is scored. Each of
+    several such scorers in a ``scoring`` dict makes its own copy; pass the dict to this function instead.
 
     Examples
     --------
@@ -93,13 +93,13 @@ def open_vocabulary(scorer: Scoring, *, classes: Classes = "fold") -> _OpenVocab
     >>> X = CLIPImageEncoder("mini").transform(images)
     >>> search = GridSearchCV(
     ...     ZeroShotCLIPClassifier("mini"),
-    ...     {"templates": ["a photo of a {}.", "a {} texture."]},
+    ...     {"template": ["a photo of a {}.", "a {} texture."]},
     ...     cv=LeaveClassesOut(n_splits=2, random_state=0),
     ...     scoring=open_vocabulary({"ece": ece_scorer, "nll": "neg_log_loss"}),
     ...     refit="nll",
     ... )
     >>> sorted(search.fit(X, y).best_params_)
-    ['templates']
+    ['template']
     """
     if isinstance(scorer, Mapping):
         scorer = dict(scorer)
@@ -107,13 +107,13 @@ def open_vocabulary(scorer: Scoring, *, classes: Classes = "fold") -> _OpenVocab
         module = str(getattr(one, "__module__", ""))
         if inspect.isfunction(one) and module.startswith("clipcal.metrics"):
             raise ValueError(
-                f"{one.__name__} is a metric, not a scorer; pass make_calibration_scorer({one.__name__})."
+                f"{one.__name__} is a metric, not a scorer. Pass make_calibration_scorer({one.__name__})."
             )
     return _OpenVocabularyScorer(scorer, classes)
 
 
 class _OpenVocabularyScorer:
-    """A scorer around scorers, to which it hands another estimator and some of the rows."""
+    """A scorer that passes a copy of the estimator for other classes, and some rows, to inner scorers."""
 
     def __init__(self, scorer: Scoring, classes: Classes) -> None:
         self._given = scorer
@@ -121,14 +121,14 @@ class _OpenVocabularyScorer:
         self._scorer = check_scoring(scoring=scorer)
 
     def __call__(self, estimator: Any, X: Any, y_true: ArrayLike, **params: Any) -> Any:
-        """Score a copy of a fitted estimator that knows the classes of the fold."""
+        """Score a copy of a fitted estimator for the classes of the fold."""
         params = {name: plain_labels(value) for name, value in params.items() if value is not None}
         if _routing_enabled():
             params = process_routing(self, "score", **params)["scorer"]["score"]
         y_true = plain_labels(y_true)
         counted = rows_that_count(params.get("sample_weight"), _num_samples(y_true))
         if counted is not None:
-            # Before classes are counted, and labels looked at.
+            # Drop rows of weight zero first: their labels may be invalid.
             params = _check_method_params(X, params=params, indices=counted)
             X, y_true = take_rows(counted, X, y_true)
         y = column_or_1d(y_true)
@@ -142,32 +142,32 @@ class _OpenVocabularyScorer:
         return f"open_vocabulary({self._given!r}, classes={self._classes!r})"
 
     def set_score_request(self, **requests: bool | str | None) -> Self:
-        """Set the metadata requests of the scorers inside.
+        """Set the metadata requests of the inner scorers.
 
         Parameters
         ----------
         **requests : bool, None or str
-            See :ref:`scikit-learn's user guide <metadata_routing>`; ``sample_weight=True`` is usual.
+            Requests such as ``sample_weight=True``; see :ref:`scikit-learn's user guide <metadata_routing>`.
 
         Returns
         -------
         self : object
         """
-        # Others may use the same scorers, and their requests stay as they are.
+        # The inner scorers may be used elsewhere, so their own requests must not change.
         self._scorer = copy.deepcopy(self._scorer)
-        # scikit-learn's scorer of several keeps them in this attribute, and no public way leads there.
+        # scikit-learn's multi-metric scorer has no public attribute for its scorers.
         inside = getattr(self._scorer, "_scorers", {"": self._scorer}).values()
         for scorer in inside:
             if not hasattr(scorer, "set_score_request"):
                 raise TypeError(
-                    f"The scorer {scorer!r} has no set_score_request, so it cannot request metadata; make "
+                    f"The scorer {scorer!r} has no set_score_request, so it cannot request metadata. Create "
                     "it with sklearn.metrics.make_scorer or make_calibration_scorer."
                 )
             scorer.set_score_request(**requests)
         return self
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """Return which metadata the scorers inside requested.
+        """Return the metadata requests of the inner scorers.
 
         Returns
         -------
@@ -178,7 +178,7 @@ class _OpenVocabularyScorer:
         )
 
     def _accept_sample_weight(self) -> bool:
-        # scikit-learn asks each scorer of a dict this, where metadata routing is off.
+        # scikit-learn calls this for each scorer of a dict if metadata routing is disabled.
         ask = getattr(self._scorer, "_accept_sample_weight", None)
         return ask() if ask else "sample_weight" in inspect.signature(self._scorer).parameters
 
@@ -186,7 +186,7 @@ class _OpenVocabularyScorer:
 def rows_and_classes(
     estimator: Any, y: NDArray[Any], wanted: Classes
 ) -> tuple[NDArray[np.intp], NDArray[Any]]:
-    """Return the rows to score and the sorted classes to choose among."""
+    """Return the rows to score and the sorted candidate classes."""
     rows = np.arange(len(y))
     if wanted != "fold":
         check_is_fitted(estimator)
@@ -196,24 +196,24 @@ def rows_and_classes(
     if len(classes) < 2:
         which = {
             "fold": "",
-            "seen": " that the estimator was fitted on",
-            "unseen": " that the estimator was not fitted on",
+            "seen": " on which the estimator was fitted",
+            "unseen": " on which the estimator was not fitted",
         }[wanted]
         only = f", {classes.tolist()[0]!r}" if len(classes) else ""
         raise ValueError(
-            f"classes={wanted!r} needs rows of at least 2 classes{which} to choose among; {len(rows)} of the "
+            f"classes={wanted!r} needs rows of at least 2 classes{which}; {len(rows)} of the "
             f"{len(y)} rows in y qualify, of {len(classes)} class{'' if len(classes) == 1 else 'es'}{only}. "
-            "Take splits from LeaveClassesOut, which holds out 2 classes at least, or give more rows."
+            "Use splits of LeaveClassesOut, which holds out at least 2 classes, or pass more rows."
         )
     return rows, classes
 
 
 def estimator_for(estimator: Any, classes: NDArray[Any]) -> Any:
-    """Return a fitted copy of an estimator, or of what wraps it, for other classes."""
+    """Return a fitted copy of an estimator, pipeline or search for other classes."""
     if np.array_equal(plain_labels(getattr(estimator, "classes_", ())), classes):
         return estimator
     if hasattr(estimator, "with_classes"):
-        # Plain Python values, which mappings of labels to names are sure to hold.
+        # Convert to Python values: these are the keys of mappings from labels to class names.
         return estimator.with_classes(classes.tolist())
     if isinstance(estimator, Pipeline):
         other = copy.copy(estimator)
@@ -226,7 +226,7 @@ def estimator_for(estimator: Any, classes: NDArray[Any]) -> Any:
         return other
     kind = type(estimator).__name__
     raise TypeError(
-        f"{kind} has no with_classes, so it cannot choose among classes other than those it was fitted on. "
+        f"{kind} has no with_classes, so it cannot predict classes on which it was not fitted. "
         "Use a classifier that has it, such as PromptTunedCLIPClassifier or ZeroShotCLIPClassifier, alone, "
         "as the last step of a Pipeline, or in a fitted search with refit."
     )

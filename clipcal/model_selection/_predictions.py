@@ -1,4 +1,4 @@
-"""Pooled predictions of classifiers on classes that they were not fitted on."""
+"""Pooled predictions of classifiers on unseen classes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ __all__ = ["OpenVocabularyPredictions", "open_vocabulary_predictions"]
 
 @dataclass(frozen=True, eq=False)
 class OpenVocabularyPredictions:
-    """What classifiers of several splits said about the rows of their test parts.
+    """Concatenated predictions of the classifiers of several splits on their test parts.
 
-    The arrays of all splits stand below one another, so that a metric can be computed once, from all of
-    them. A row of `y_prob` is 0 for classes that its split did not offer. Errors that rest on the
-    predicted class, log loss and Brier score come out as they should from that; errors that
-    look at each class by itself also count the rows where the class was not offered.
+    A metric can be computed once from the rows of all splits. In `y_prob`, classes that are not candidates
+    in the split of a row have probability 0. This has no effect on metrics of the predicted class, log loss
+    and Brier score; metrics of each class also include rows for which the class was not a candidate.
 
     Parameters
     ----------
@@ -43,10 +42,10 @@ class OpenVocabularyPredictions:
         The label of each column: the sorted labels of the data.
 
     row : ndarray of int, shape (n_rows,)
-        The row of the data. A row that was tested in several splits occurs as often.
+        Index of the row in the data. Rows in the test parts of several splits occur several times.
 
     fold : ndarray of int, shape (n_rows,)
-        The number of the split, from 0.
+        Index of the split.
     """
 
     y_true: NDArray[Any]
@@ -89,52 +88,52 @@ def open_vocabulary_predictions(
     classes: Classes = "unseen",
     n_jobs: int | None = None,
 ) -> OpenVocabularyPredictions:
-    """Collect what clones of a classifier say about classes that they were not fitted on.
+    """Pool the predictions of clones of a classifier on unseen classes.
 
-    Binned calibration errors are biased upwards when rows are few, so they are better computed once
-    from the rows of all splits than averaged over splits.
+    Binned calibration errors are biased upwards if there are few rows. Compute them once from the rows of
+    all splits instead of averaging them over splits.
 
     Parameters
     ----------
     estimator : classifier with ``with_classes``
-        Clones of it are fitted. A :class:`~sklearn.pipeline.Pipeline` that ends with one, or a search
-        over one, will do.
+        The classifier, whose clones are fitted. A :class:`~sklearn.pipeline.Pipeline` with such a last step,
+        or a search over one, is accepted.
 
     X : indexable of length n_samples
-        Whatever `estimator` accepts: an array, a list of images or of paths.
+        Input of `estimator`: an array, a list of images or of paths.
 
     y : array-like of shape (n_samples,)
         True labels.
 
     cv : cross-validation generator, iterable or int, default=None
-        The splits; None is ``LeaveClassesOut()``.
+        The splits. None means ``LeaveClassesOut()``.
 
     groups : array-like of shape (n_samples,), default=None
         Group labels, for splitters that use them.
 
     classes : {"unseen", "fold", "seen"}, default="unseen"
-        The classes to choose among, and the rows to predict; see :func:`open_vocabulary`.
+        The candidate classes and the rows to predict; see :func:`open_vocabulary`.
 
     n_jobs : int, default=None
-        Number of splits that are fitted at once; None is 1, and -1 all processors.
+        Number of splits that are fitted in parallel. None means 1, and -1 means all processors.
 
     Returns
     -------
     predictions : OpenVocabularyPredictions
-        True labels, probabilities and their labels, as metrics take them, with rows and splits.
+        True labels, probabilities and labels of the columns, for use in metrics, and rows and splits.
 
     Raises
     ------
     ValueError
-        If a split leaves fewer than two classes to choose among.
+        If a split has fewer than two candidate classes.
 
     TypeError
-        If the estimator cannot be asked about other classes.
+        If the estimator does not support ``with_classes``.
 
     See Also
     --------
-    open_vocabulary : The same as a scorer, one number a split.
-    clipcal.metrics.cross_val_calibration_error : The same for classes that are trained on.
+    open_vocabulary : Make a scorer, which gives one number per split.
+    clipcal.metrics.cross_val_calibration_error : Pooled calibration error for seen classes.
 
     Examples
     --------
@@ -144,10 +143,10 @@ def open_vocabulary_predictions(
     >>> images, y = make_shapes("textures", n_per_class=4, random_state=0, return_X_y=True)
     >>> X = CLIPImageEncoder("mini").transform(images)
     >>> cv = LeaveClassesOut(n_splits=2, random_state=0)
-    >>> said = open_vocabulary_predictions(ZeroShotCLIPClassifier("mini"), X, y, cv=cv)
-    >>> said.y_prob.shape
+    >>> pooled = open_vocabulary_predictions(ZeroShotCLIPClassifier("mini"), X, y, cv=cv)
+    >>> pooled.y_prob.shape
     (56, 14)
-    >>> error = expected_calibration_error(said.y_true, said.y_prob, labels=said.labels)
+    >>> error = expected_calibration_error(pooled.y_true, pooled.y_prob, labels=pooled.labels)
     >>> 0 < error < 0.5
     True
     """
@@ -156,7 +155,7 @@ def open_vocabulary_predictions(
     labels = np.unique(truth)
     splitter = LeaveClassesOut() if cv is None else check_cv(cv, truth, classifier=True)
     every_row = np.arange(len(truth))
-    # An iterable of splits may hold masks.
+    # Splits given as an iterable may be masks.
     parts = Parallel(n_jobs=n_jobs)(
         delayed(_predict_split)(
             clone(estimator), X, truth, every_row[train], every_row[test], classes, labels
@@ -182,7 +181,7 @@ def _predict_split(
     classes: Classes,
     labels: NDArray[Any],
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Fit on one part; return the rows of the other that qualify, and their probabilities."""
+    """Fit on the training part; return the selected rows of the test part and their probabilities."""
     estimator.fit(_safe_indexing(X, train), y[train])
     rows, offered = rows_and_classes(estimator, y[test], classes)
     known, answers = class_probabilities(estimator_for(estimator, offered), _safe_indexing(X, test[rows]))

@@ -1,4 +1,4 @@
-"""Splits that hold out classes: who is where, how often, and what is refused."""
+"""Splits that hold out classes: rows, frequencies, and invalid input."""
 
 import pickle
 from collections import Counter
@@ -28,7 +28,7 @@ def held_out(cv, y=Y):
     out=st.integers(2, 7),
     seed=st.integers(0, 99),
 )
-def test_classes_take_turns(counts, n_splits, out, seed):
+def test_classes_are_held_out_equally_often(counts, n_splits, out, seed):
     n_out = min(out, len(counts) - 2)
     y = np.random.RandomState(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     splits = list(LeaveClassesOut(n_splits, test_size=n_out, random_state=seed).split(y, y))
@@ -42,7 +42,7 @@ def test_classes_take_turns(counts, n_splits, out, seed):
     assert max(times.values()) - min(times.values()) <= 1
 
 
-def test_halves_come_in_pairs():
+def test_consecutive_halves_are_complementary():
     first, second, third, fourth = held_out(LeaveClassesOut(4, random_state=0))
     assert sorted(first + second) == sorted(third + fourth) == sorted(set(Y))
     assert {tuple(first), tuple(second)} != {tuple(third), tuple(fourth)}
@@ -57,9 +57,9 @@ def test_sizes(n_classes, size, expected):
     assert {len(out) for out in held_out(LeaveClassesOut(3, test_size=size, random_state=0), y)} == {expected}
 
 
-def test_some_rows_of_trained_classes_are_tested_too():
+def test_seen_size_moves_rows_of_training_classes():
     cv = LeaveClassesOut(6, test_size=2, seen_size=0.3, random_state=0)
-    # A third of each class rounded, one at least, and none of the class with a single row.
+    # 30 % of each class, rounded, at least one, and none of the class with a single row.
     expected = {"ant": 1, "bee": 0, "cat": 1, "dog": 1, "eel": 1, "fox": 2}
     parts = []
     for (train, test), out in zip(cv.split(Y, Y), held_out(cv), strict=True):
@@ -78,8 +78,8 @@ def test_some_rows_of_trained_classes_are_tested_too():
 
 def test_the_same_seed_gives_the_same_splits():
     cv = LeaveClassesOut(5, seen_size=1, random_state=3)
-    for mine, other in zip(cv.split(Y, Y), pickle.loads(pickle.dumps(cv)).split(Y, Y), strict=True):
-        assert_array_equal(np.concatenate(mine), np.concatenate(other))
+    for split, other in zip(cv.split(Y, Y), pickle.loads(pickle.dumps(cv)).split(Y, Y), strict=True):
+        assert_array_equal(np.concatenate(split), np.concatenate(other))
     assert held_out(cv) != held_out(LeaveClassesOut(5, seen_size=1, random_state=4))
     state = np.random.RandomState(0)
     assert held_out(LeaveClassesOut(5, random_state=state)) != held_out(
@@ -87,14 +87,14 @@ def test_the_same_seed_gives_the_same_splits():
     )
 
 
-def test_the_global_generator_is_left_alone():
+def test_global_random_state_is_not_changed():
     np.random.seed(5)
     before = np.random.get_state()[1].copy()
     held_out(LeaveClassesOut(random_state=0))
     assert_array_equal(np.random.get_state()[1], before)
 
 
-def test_labels_and_pictures_of_any_kind():
+def test_kinds_of_labels_and_input():
     expected = [test.tolist() for _, test in LeaveClassesOut(random_state=0).split(Y, Y)]
     codes = np.unique(Y, return_inverse=True)[1]
     paths = [f"{number}.jpg" for number in range(len(Y))]
@@ -108,7 +108,7 @@ def test_labels_and_pictures_of_any_kind():
         assert [test.tolist() for _, test in LeaveClassesOut(random_state=0).split(X, y)] == expected
 
 
-def test_inside_scikit_learn():
+def test_scikit_learn_api():
     cv = LeaveClassesOut(3, random_state=0)
     assert check_cv(cv, Y, classifier=True) is cv
     assert cv.get_n_splits(Y, Y) == 3
@@ -118,7 +118,7 @@ def test_inside_scikit_learn():
         assert not cv.get_metadata_routing().split.requests
 
 
-def test_routing_next_to_a_splitter_with_groups():
+def test_groups_are_not_requested_in_metadata_routing():
     from sklearn.dummy import DummyClassifier
 
     with config_context(enable_metadata_routing=True):
@@ -134,10 +134,10 @@ def test_routing_next_to_a_splitter_with_groups():
         ({"test_size": 1}, Y, r"test_size=1 holds out 1 of 6 classes and leaves 5 .* from 2 to 4"),
         ({"test_size": 5}, Y, r"holds out 5 of 6 classes and leaves 1"),
         ({"test_size": 0.1}, Y, r"test_size=0.1 holds out 1 of 6"),
-        ({}, Y[:10], r"holds out 1 of 3 classes .* takes at least 4 classes in y"),
+        ({}, Y[:10], r"holds out 1 of 3 classes .* Pass y with at least 4 classes"),
         ({}, Y == "ant", r"holds out 1 of 2 classes"),
         ({"seen_size": 1}, np.arange(6), r"seen_size=1 .* a single row"),
-        # The two classes with rows to spare are held out in one of the splits.
+        # The two classes with two rows are both held out in one of the splits.
         ({"seen_size": 0.5, "n_splits": 20}, [0, 0, 1, 1, 2, 3], r"seen_size=0.5 .* a single row"),
         ({"test_size": 0.0}, Y, "test_size == 0.0, must be > 0"),
         ({"test_size": 1.0}, Y, "test_size == 1.0, must be < 1"),
@@ -149,13 +149,13 @@ def test_routing_next_to_a_splitter_with_groups():
         ({}, np.tile(Y, (2, 1)).T, "should be a 1d array"),
     ],
 )
-def test_what_is_refused(parameters, y, message):
+def test_invalid_input_raises(parameters, y, message):
     X = np.zeros(len(Y) if y is None else len(y))
     with pytest.raises(ValueError, match=message):
         list(LeaveClassesOut(**{"random_state": 0, **parameters}).split(X, y))
 
 
-def test_wrong_kinds_and_lengths_are_refused():
+def test_invalid_types_and_lengths_raise():
     with pytest.raises(TypeError, match="test_size"):
         list(LeaveClassesOut(test_size="half").split(Y, Y))
     with pytest.raises(TypeError, match="n_splits"):
@@ -167,9 +167,9 @@ def test_wrong_kinds_and_lengths_are_refused():
 @pytest.mark.parametrize(
     ("n_classes", "share", "expected"), [(50, 0.07, 3), (50, 0.55, 27), (5, 0.5, 2), (6, 0.6, 4)]
 )
-def test_shares_are_rounded_down_from_the_middle_whatever_binary_makes_of_them(n_classes, share, expected):
+def test_fractions_are_rounded_half_down_despite_floating_point_errors(n_classes, share, expected):
     y = np.repeat(np.arange(n_classes), 20)
     (classes,) = held_out(LeaveClassesOut(1, test_size=share, random_state=0), y)
     assert len(classes) == expected
     train, _ = next(LeaveClassesOut(1, test_size=2, seen_size=0.075, random_state=0).split(y, y))
-    assert np.bincount(y[train]).max() == 19  # 1.5 of 20 rows are rounded to 1
+    assert np.bincount(y[train]).max() == 19  # 0.075 * 20 = 1.5 rows are rounded to 1

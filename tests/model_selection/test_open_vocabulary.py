@@ -1,4 +1,4 @@
-"""Scorers that offer the classes of the fold, on a stand-in whose texts are points in the plane."""
+"""Scorers on the classes of the fold, with a test classifier whose text features are points in the plane."""
 
 import copy
 import pickle
@@ -47,7 +47,7 @@ def expected(rows, names, metric=expected_calibration_error, clf=FITTED, **kwarg
         ("seen", KNOWN, ["ant", "cat", "dog"]),
     ],
 )
-def test_is_the_score_of_a_copy_for_these_classes(classes, rows, names):
+def test_score_agrees_with_that_of_a_copy_for_these_classes(classes, rows, names):
     before = copy.deepcopy(vars(FITTED))
     for target in (Y, list(Y), Y.astype(object)):
         assert open_vocabulary(ece_scorer, classes=classes)(FITTED, X, target) == -expected(rows, names)
@@ -57,7 +57,7 @@ def test_is_the_score_of_a_copy_for_these_classes(classes, rows, names):
     assert_array_equal(FITTED.classes_, before["classes_"])
 
 
-def test_only_classes_that_occur_are_offered():
+def test_only_classes_in_y_are_candidates():
     rows = np.isin(Y, ["ant", "bee", "cat"])
     assert open_vocabulary(ece_scorer)(FITTED, X[rows], Y[rows]) == -expected(rows, ["ant", "bee", "cat"])
     seen = np.isin(Y, ["ant", "cat"])
@@ -65,12 +65,12 @@ def test_only_classes_that_occur_are_offered():
     assert_allclose(score, -expected(seen, ["ant", "cat"]))
 
 
-def test_without_it_unseen_classes_are_all_wrong():
+def test_unseen_classes_are_wrong_without_open_vocabulary():
     assert open_vocabulary("accuracy", classes="unseen")(FITTED, X, Y) > 0.5
     assert make_scorer(accuracy_score)(FITTED, X[~KNOWN], Y[~KNOWN]) == 0
 
 
-def test_the_estimators_own_classes_need_no_copy(calls):
+def test_no_copy_is_made_for_the_classes_of_the_estimator(calls):
     y = Y[KNOWN]
     model = GaussianNB().fit(X[KNOWN], y)
     assert open_vocabulary(ece_scorer)(model, X[KNOWN], y) == ece_scorer(model, X[KNOWN], y)
@@ -78,7 +78,7 @@ def test_the_estimators_own_classes_need_no_copy(calls):
     assert calls["with_classes"] == 0
 
 
-def test_numbers_keep_their_names():
+def test_class_names_of_numeric_labels():
     numbers = np.array([NAMES.index(name) * 10 for name in Y])
     names = {10 * number: name for number, name in enumerate(NAMES)}
     clf = NearestText(class_names=names).fit(X[KNOWN], numbers[KNOWN])
@@ -116,7 +116,7 @@ def test_cross_validation_and_search():
     )
     assert_allclose(validated["test_ece"], by_hand, rtol=1e-12)
     assert "train_nll" in validated
-    # In scikit-learn's own dict, next to a scorer that sees the estimator as it is.
+    # In a dict of scikit-learn, beside a scorer of the unchanged estimator.
     mixed = {"open": scorer, "closed": "accuracy", "nll": "neg_log_loss", "ece": ece_scorer}
     validated = cross_validate(
         NearestText(), X, Y, cv=CV, scoring=mixed, error_score=np.nan, return_train_score=True
@@ -132,7 +132,7 @@ def test_cross_validation_and_search():
     assert search.score(X, Y) == several(search.best_estimator_, X, Y)["nll"]
 
 
-def test_two_processes():
+def test_n_jobs():
     scorer = open_vocabulary({"ece": ece_scorer})
     one, two = (
         cross_validate(NearestText(), X, Y, cv=CV, scoring=scorer, n_jobs=n_jobs, error_score="raise")
@@ -152,10 +152,10 @@ def test_repr_pickle_and_clone():
         assert other(FITTED, X, Y) == scorer(FITTED, X, Y)
 
 
-# What wraps a classifier
+# Pipelines and searches
 
 
-def test_pipelines_and_searches_around_the_classifier():
+def test_pipelines_and_searches():
     scorer = open_vocabulary("neg_log_loss", classes="unseen")
     pipeline = make_pipeline(StandardScaler(with_std=False), NearestText()).fit(X[KNOWN], Y[KNOWN])
     assert_allclose(scorer(pipeline, X, Y), scorer(FITTED, X, Y))
@@ -173,24 +173,24 @@ def test_pipelines_and_searches_around_the_classifier():
 # Metadata
 
 
-def test_weights_given_directly():
+def test_sample_weight_without_routing():
     weight = np.arange(1.0, len(Y) + 1)
     names = ["bee", "eel", "fox"]
     weighted = -expected(~KNOWN, names, sample_weight=weight[~KNOWN])
     for given in (weight, list(weight)):
         score = open_vocabulary(ece_scorer, classes="unseen")(FITTED, X, Y, sample_weight=given)
         assert score == weighted != -expected(~KNOWN, names)
-    # A scorer that takes no weights does without, as among scikit-learn's scorers.
-    several = open_vocabulary({"ece": ece_scorer, "none": make_scorer(_share_right)}, classes="unseen")
+    # Scorers without sample_weight ignore it, as in multi-metric scoring of scikit-learn.
+    several = open_vocabulary({"ece": ece_scorer, "none": make_scorer(_accuracy_metric)}, classes="unseen")
     assert several(FITTED, X, Y, sample_weight=weight)["ece"] == weighted
     assert several(FITTED, X, Y, sample_weight=None)["ece"] == -expected(~KNOWN, names)
 
 
-def _share_right(y_true, y_pred):
+def _accuracy_metric(y_true, y_pred):
     return np.mean(y_true == y_pred)
 
 
-def test_weights_through_routing():
+def test_sample_weight_with_routing():
     weight = np.arange(1.0, len(Y) + 1)
     by_hand = []
     for train, test in CV.split(X, Y):
@@ -230,10 +230,10 @@ def _accuracy(estimator, X, y):
     return estimator.score(X, y)
 
 
-# What is refused
+# Invalid input
 
 
-def test_any_callable_is_a_scorer():
+def test_callables_are_accepted():
     assert open_vocabulary(_accuracy)(FITTED, X, Y) == open_vocabulary("accuracy")(FITTED, X, Y)
     assert open_vocabulary(open_vocabulary(_accuracy))(FITTED, X, Y) == open_vocabulary(_accuracy)(
         FITTED, X, Y
@@ -246,19 +246,19 @@ def test_any_callable_is_a_scorer():
         (
             "unseen",
             KNOWN,
-            r"classes='unseen' .* not fitted on .* 0 of the 36 rows in y qualify, of 0 classes\.",
+            r"classes='unseen' .* was not fitted.* 0 of the 36 rows in y qualify, of 0 classes\.",
         ),
-        ("unseen", KNOWN | (Y == "bee"), r"12 of the 48 rows in y qualify, of 1 class, 'bee'. Take splits"),
-        ("seen", ~KNOWN, r"classes='seen' .* that the estimator was fitted on"),
-        ("fold", Y == "bee", r"classes='fold' needs rows of at least 2 classes to choose among"),
+        ("unseen", KNOWN | (Y == "bee"), r"12 of the 48 rows in y qualify, of 1 class, 'bee'. Use splits"),
+        ("seen", ~KNOWN, r"classes='seen' .* on which the estimator was fitted"),
+        ("fold", Y == "bee", r"classes='fold' needs rows of at least 2 classes; 12"),
     ],
 )
-def test_fewer_than_two_classes(classes, rows, message):
+def test_fewer_than_two_classes_raise(classes, rows, message):
     with pytest.raises(ValueError, match=message):
         open_vocabulary(ece_scorer, classes=classes)(FITTED, X[rows], Y[rows])
 
 
-def test_estimators_that_know_only_their_own_classes():
+def test_estimators_without_with_classes_raise():
     scorer = open_vocabulary(ece_scorer)
     for model in (GaussianNB(), make_pipeline(StandardScaler(), GaussianNB())):
         with pytest.raises(TypeError, match=r"GaussianNB has no with_classes.*PromptTunedCLIPClassifier"):
@@ -270,7 +270,7 @@ def test_estimators_that_know_only_their_own_classes():
         open_vocabulary(ece_scorer, classes="seen")(NearestText(), X, Y)
 
 
-def test_what_is_no_scorer():
+def test_invalid_scorers_raise():
     with pytest.raises(ValueError, match=r"make_calibration_scorer\(expected_calibration_error\)"):
         open_vocabulary(expected_calibration_error)
     with pytest.raises(ValueError, match=r"make_calibration_scorer\(maximum_calibration_error\)"):
@@ -286,7 +286,7 @@ def test_what_is_no_scorer():
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, "gnu"])
-def test_rows_of_weight_zero_are_not_there(missing):
+def test_rows_of_weight_zero_are_ignored(missing):
     weight = np.where(np.arange(len(Y)) % 5 == 2, 0.0, 1.0 + np.arange(len(Y)) % 2)
     left = weight > 0
     rows, labels = X.copy(), Y.astype(object)

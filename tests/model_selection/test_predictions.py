@@ -1,4 +1,4 @@
-"""Pooled predictions on classes that were left out, and the same machinery around the embedded CLIP."""
+"""Pooled predictions on held-out classes, also with the embedded CLIP."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ CV = LeaveClassesOut(3, random_state=0)
 @pytest.mark.parametrize("classes", ["unseen", "fold", "seen"])
 def test_against_a_loop(classes):
     cv = LeaveClassesOut(3, seen_size=0.25, random_state=0)
-    said = open_vocabulary_predictions(NearestText(), X, Y, cv=cv, classes=classes)
+    pooled = open_vocabulary_predictions(NearestText(), X, Y, cv=cv, classes=classes)
     position = 0
     for number, (train, test) in enumerate(cv.split(X, Y)):
         known = np.isin(Y[test], Y[train])
@@ -43,41 +43,41 @@ def test_against_a_loop(classes):
         clf = NearestText().fit(X[train], Y[train]).with_classes(np.unique(Y[rows]).tolist())
         prob = clf.predict_proba(X[rows])
         here = slice(position, position + len(rows))
-        assert_array_equal(said.row[here], rows)
-        assert_array_equal(said.fold[here], number)
-        assert_array_equal(said.y_true[here], Y[rows])
-        assert_array_equal(said.y_prob[here][:, np.isin(NAMES, clf.classes_)], prob)
-        assert_array_equal(said.y_pred[here], clf.predict(X[rows]))
-        assert_array_equal(said.confidence[here], prob.max(axis=1))
-        assert_array_equal(said.correct[here], clf.predict(X[rows]) == Y[rows])
+        assert_array_equal(pooled.row[here], rows)
+        assert_array_equal(pooled.fold[here], number)
+        assert_array_equal(pooled.y_true[here], Y[rows])
+        assert_array_equal(pooled.y_prob[here][:, np.isin(NAMES, clf.classes_)], prob)
+        assert_array_equal(pooled.y_pred[here], clf.predict(X[rows]))
+        assert_array_equal(pooled.confidence[here], prob.max(axis=1))
+        assert_array_equal(pooled.correct[here], clf.predict(X[rows]) == Y[rows])
         position += len(rows)
-    assert len(said.row) == position
-    assert said.labels.tolist() == NAMES
-    assert_allclose(said.y_prob.sum(axis=1), 1)
+    assert len(pooled.row) == position
+    assert pooled.labels.tolist() == NAMES
+    assert_allclose(pooled.y_prob.sum(axis=1), 1)
 
 
-def test_metrics_of_the_pool():
-    # Confidences below one half, which a pair of probabilities could not express.
-    said = open_vocabulary_predictions(NearestText(sharpness=0.05), X, Y, cv=CV)
-    assert (said.confidence < 0.5).all()
-    # All confidences lie in two of the bins.
+def test_metrics_of_pooled_predictions():
+    # Confidences below one half, which are impossible with two classes.
+    pooled = open_vocabulary_predictions(NearestText(sharpness=0.05), X, Y, cv=CV)
+    assert (pooled.confidence < 0.5).all()
+    # All confidences are in two bins.
     edge = 6 / 15
-    parts = [said.confidence <= edge, said.confidence > edge]
-    by_hand = sum(abs((said.confidence - said.correct)[part].sum()) for part in parts) / len(said.row)
-    assert said.confidence.min() > 5 / 15 and said.confidence.max() <= 7 / 15
-    error = expected_calibration_error(said.y_true, said.y_prob, labels=said.labels)
+    parts = [pooled.confidence <= edge, pooled.confidence > edge]
+    by_hand = sum(abs((pooled.confidence - pooled.correct)[part].sum()) for part in parts) / len(pooled.row)
+    assert pooled.confidence.min() > 5 / 15 and pooled.confidence.max() <= 7 / 15
+    error = expected_calibration_error(pooled.y_true, pooled.y_prob, labels=pooled.labels)
     assert_allclose(error, by_hand)
-    # Classes that were not offered leave the proper scores as they are.
+    # Classes that are not candidates have no effect on the log loss.
     folds = []
     for train, test in CV.split(X, Y):
         clf = NearestText(sharpness=0.05).fit(X[train], Y[train])
         clf = clf.with_classes(np.unique(Y[test]).tolist())
         folds.append(log_loss(Y[test], clf.predict_proba(X[test]), labels=clf.classes_))
-    assert_allclose(log_loss(said.y_true, said.y_prob, labels=said.labels), np.mean(folds))
+    assert_allclose(log_loss(pooled.y_true, pooled.y_prob, labels=pooled.labels), np.mean(folds))
 
 
-def test_processes_pipelines_masks_and_numbers():
-    said = open_vocabulary_predictions(NearestText(), X, Y, cv=CV, n_jobs=2)
+def test_n_jobs_pipelines_masks_and_numeric_labels():
+    pooled = open_vocabulary_predictions(NearestText(), X, Y, cv=CV, n_jobs=2)
     masks = []
     for _, test in CV.split(X, Y):
         mask = np.zeros(len(Y), bool)
@@ -92,25 +92,25 @@ def test_processes_pipelines_masks_and_numbers():
         (pipeline, X, Y, CV),
     ]:
         other = open_vocabulary_predictions(clf, data, y, cv=cv)
-        assert_allclose(other.y_prob, said.y_prob, rtol=1e-12)
-        assert_array_equal(other.row, said.row)
+        assert_allclose(other.y_prob, pooled.y_prob, rtol=1e-12)
+        assert_array_equal(other.row, pooled.row)
         assert not hasattr(clf, "classes_")
     assert other.labels.tolist() == NAMES
 
 
-def test_the_default_splits_leave_half_of_the_classes_out():
-    said = open_vocabulary_predictions(NearestText(), X, Y)
-    assert np.unique(said.fold).tolist() == [0, 1, 2, 3, 4]
-    assert (np.bincount(said.fold) == 36).all()
+def test_default_splits_hold_out_half_of_the_classes():
+    pooled = open_vocabulary_predictions(NearestText(), X, Y)
+    assert np.unique(pooled.fold).tolist() == [0, 1, 2, 3, 4]
+    assert (np.bincount(pooled.fold) == 36).all()
 
 
-def test_the_result_is_frozen():
-    said = open_vocabulary_predictions(NearestText(), X, Y, cv=CV)
+def test_result_is_read_only():
+    pooled = open_vocabulary_predictions(NearestText(), X, Y, cv=CV)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        said.labels = said.labels[:2]
+        pooled.labels = pooled.labels[:2]
 
 
-def test_what_is_refused():
+def test_invalid_input_raises():
     with pytest.raises(ValueError, match=r"classes='unseen' .* 0 of the 24 rows .* LeaveClassesOut"):
         open_vocabulary_predictions(NearestText(), X, Y, cv=3)
     with pytest.raises(TypeError, match="GaussianNB has no with_classes"):
@@ -123,7 +123,7 @@ def test_what_is_refused():
         open_vocabulary_predictions(NearestText(), X[:5], Y)
 
 
-def test_search_for_a_weight_on_the_embedded_clip():
+def test_grid_search_with_the_embedded_clip():
     images, names = make_shapes("textures", n_per_class=3, random_state=0, return_X_y=True)
     chosen = np.unique(names)[:6]
     rows = np.isin(names, chosen)
@@ -151,11 +151,11 @@ def test_search_for_a_weight_on_the_embedded_clip():
         assert_allclose(
             search.cv_results_[f"split{number}_test_score"][search.best_index_], -by_hand, rtol=1e-9
         )
-    # Names, not numbers, stand in the prompts of the fold's classes.
+    # The prompts of the classes of the fold have names, not numbers.
     assert set(fitted.class_names_.values()) <= set(chosen)
     assert scorer(search, embeddings, y) == ece_scorer(search, embeddings, y)
-    said = open_vocabulary_predictions(search.best_estimator_, embeddings, y, cv=cv)
-    assert len(said.row) == len(y)
+    pooled = open_vocabulary_predictions(search.best_estimator_, embeddings, y, cv=cv)
+    assert len(pooled.row) == len(y)
 
 
 class InFrames(NearestText):
@@ -164,7 +164,7 @@ class InFrames(NearestText):
         return pd.DataFrame(prob[:, ::-1], columns=self.classes_[::-1])
 
 
-def test_columns_of_a_frame_are_taken_by_name():
+def test_columns_of_data_frames_are_selected_by_name():
     plain = open_vocabulary_predictions(NearestText(), X, Y, cv=CV)
     for target in (Y, Y.astype(np.dtypes.StringDType())):
         framed = open_vocabulary_predictions(InFrames(), X, target, cv=CV)
