@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import open_clip
@@ -21,6 +22,7 @@ from clipcal.backbones._augment import random_view
 from clipcal.backbones._copies import Uncopied, reopen_backbone
 from clipcal.backbones._device import autocast, resolve_device, resolve_precision
 from clipcal.backbones._fingerprint import fingerprint_of
+from clipcal.backbones._image_tower import ImageTower
 from clipcal.backbones._packing import Packing
 from clipcal.backbones._prefix import bytes_per_token
 from clipcal.backbones._text_tower import TextTower
@@ -153,9 +155,28 @@ class OpenClipBackbone(Uncopied):
             with torch.no_grad(), autocast(self.device, self.precision):
                 return self.model.encode_image(pixels[rows].to(self.device), normalize=False).float()
 
-        if self.device.type != "cpu":
-            return encode(slice(None))
-        return join_parts(encode, [1] * len(pixels), image_product(self.model.visual, len(pixels)))
+        return self._over_images(encode, len(pixels))
+
+    @cached_property
+    def image_tower(self) -> ImageTower:
+        """The image half, entered between its blocks; BackboneError if it cannot take prompts."""
+        return ImageTower(self.model.visual)
+
+    def encode_pixels(
+        self, pixels: torch.Tensor, prompts: Mapping[int, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Embed images with prompts in the image tower, differentiable in them; see :class:`Backbone`."""
+        tower, with_graph = self.image_tower, torch.is_grad_enabled()
+        prompts = {} if prompts is None else prompts
+        # Before prompts are cut into parts, which would hide that there are too many.
+        tower.check_prompts(prompts, len(pixels))
+
+        def encode(rows: slice) -> torch.Tensor:
+            part = {number: p if p.ndim == 2 else p[rows] for number, p in prompts.items()}
+            with torch.set_grad_enabled(with_graph), autocast(self.device, self.precision):
+                return tower.encode(pixels[rows].to(self.device), part).float()
+
+        return self._over_images(encode, len(pixels), in_parts=not with_graph)
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         """Turn texts into token ids (n, length) on the device; ClassNameError for one that does not fit."""
@@ -200,6 +221,18 @@ class OpenClipBackbone(Uncopied):
         with self._threads(n_rows), autocast(self.device, "fp32"):
             return encoder(prefix, suffixes, packing, deep)
 
+    def _over_images(
+        self, encode: Callable[[slice], torch.Tensor], n_images: int, in_parts: bool = True
+    ) -> torch.Tensor:
+        """Encode images with the threads that they are worth, in parts if there is no graph."""
+        if self.device.type != "cpu":
+            return encode(slice(None))
+        work = image_product(self.model.visual, n_images)
+        if in_parts:
+            return join_parts(encode, [1] * n_images, work)
+        with threads_for(work):
+            return encode(slice(None))
+
     def _threads(self, n_rows: int) -> AbstractContextManager[None]:
         """Choose the threads for so many rows in the text tower."""
         return threads_for(product_size(n_rows, self.token_dim) if self.device.type == "cpu" else math.inf)
@@ -214,8 +247,9 @@ class OpenClipBackbone(Uncopied):
         return reopen_backbone, (self.name, str(self.device), self.precision)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What use leaves behind, a hash and a cache of words, is no part of the object.
+        # What use leaves behind, a hash, the image tower and a cache of words, is no part of the object.
         state = self.__dict__ | {"_fingerprint": None}
+        state.pop("image_tower", None)
         tokenizer = state["_tokenizer"].tokenizer
         if isinstance(tokenizer, SimpleTokenizer):
             state["_tokenizer"] = copy.copy(state["_tokenizer"])

@@ -37,6 +37,19 @@ class Backbone(Protocol):
     (n_prompts, n_names, embedding_dim). ``text_bytes_per_token``, if there, is what such a token leaves in
     memory for the backward pass, and decides how many prompts are encoded at once.
 
+    A backbone whose image tower is a transformer may offer ``image_tower``, an object whose ``width`` and
+    ``n_blocks`` are the width of the tower's tokens and the number of its blocks, and ::
+
+        encode_pixels(pixels, prompts=None) -> features
+
+    which embeds pixels (n, 3, height, width) as (n, embedding_dim) with prompts as additional tokens, and is
+    differentiable in `prompts` and `pixels`. ``prompts[0]``, shape (n_prompts, width) or
+    (n, n_prompts, width) for prompts that differ between the images, is appended after the patches, without
+    position and before the norm that precedes the blocks; ``prompts[k]`` of the same shape replaces these
+    tokens at the input of block k. Without prompts the features are those of :meth:`encode_images`. Only
+    methods that prompt the image tower need the two. If the tower cannot take prompts, they raise
+    BackboneError or are not there.
+
     Attributes
     ----------
     name : str
