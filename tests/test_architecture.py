@@ -57,7 +57,7 @@ ARROWS: dict[str, set[str]] = {
     "caching": set(),
     "metrics": set(),
     "model_selection": set(),
-    "calibration": {"metrics", "model_selection"},
+    "calibration": {"metrics", "model_selection", "text"},
     "plots": {"metrics"},
     "text": set(),
     "backbones": set(),

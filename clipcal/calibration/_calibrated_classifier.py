@@ -362,7 +362,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         other.estimator_ = self.estimator_.with_classes(plain_labels(labels))
         other.classes_ = np.unique(plain_labels(other.estimator_.classes_))
         about_texts = "text_features" in self.calibrator_.side_inputs
-        side = text_side_inputs(other.estimator_) if about_texts else {}
+        side = text_side_inputs(self.calibrator_, other.estimator_) if about_texts else {}
         other.calibrator_ = self.calibrator_.for_classes(other.classes_, **side)
         if self.unseen_calibrator_ is not None:
             other.unseen_calibrator_ = self.unseen_calibrator_.for_classes(other.classes_)

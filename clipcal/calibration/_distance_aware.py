@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -16,6 +17,7 @@ from clipcal._caller import without_advice
 from clipcal._compat import Interval, _fit_context
 from clipcal._fitting import all_or_nothing
 from clipcal.calibration._base import CalibrationRows, Calibrator, probabilities
+from clipcal.text import find_templates
 
 __all__ = ["DistanceAwareCalibration"]
 
@@ -42,6 +44,13 @@ class DistanceAwareCalibration(Calibrator):
 
     seen_tolerance : float, default=0.05
         A class this close to a base class after tuning counts as one of them, and its logits are not scaled.
+
+    template : str or sequence of str, default=None
+        Template of the features before tuning where
+        :class:`~clipcal.calibration.CalibratedCLIPClassifier` gets them from a classifier: a template with
+        one ``{}``, the name of a known one, or a sequence of these (see
+        :func:`clipcal.text.find_templates`). None is the default of the classifier's ``zero_shot``. Features
+        that are passed to ``fit`` and ``for_classes`` are taken as they are.
 
     Attributes
     ----------
@@ -103,6 +112,7 @@ class DistanceAwareCalibration(Calibrator):
         "calibrator": [Calibrator, None],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "seen_tolerance": [Interval(Real, 0, None, closed="left")],
+        "template": [str, "array-like", None],
     }
 
     scales_: Floats
@@ -111,11 +121,17 @@ class DistanceAwareCalibration(Calibrator):
     calibrator_: Calibrator | None
 
     def __init__(
-        self, calibrator: Calibrator | None = None, *, n_neighbors: int = 5, seen_tolerance: float = 0.05
+        self,
+        calibrator: Calibrator | None = None,
+        *,
+        n_neighbors: int = 5,
+        seen_tolerance: float = 0.05,
+        template: str | Sequence[str] | None = None,
     ) -> None:
         self.calibrator = calibrator
         self.n_neighbors = n_neighbors
         self.seen_tolerance = seen_tolerance
+        self.template = template
 
     @property
     def preserves_argmax(self) -> bool:
@@ -173,13 +189,15 @@ class DistanceAwareCalibration(Calibrator):
         ------
         ValueError
             If the input is empty, holds NaN or plus infinity, or does not fit together, or if features are
-            missing or of length zero.
+            missing or of length zero, or if `template` is invalid.
 
         Warns
         -----
         UserWarning
             If `logits` look like probabilities.
         """
+        if self.template is not None:
+            find_templates(self.template)
         rows = self._read_rows(logits, y, sample_weight, classes)
         tuned, zero_shot = self._read_features(text_features, zero_shot_features, self.classes_, "fit")
         fitted = self._fit_calibrator(rows)

@@ -14,6 +14,7 @@ from clipcal._columns import column_names, column_order
 from clipcal._compat import _safe_indexing
 from clipcal.calibration._base import Calibrator
 from clipcal.metrics import proximity
+from clipcal.text import find_templates
 
 __all__ = ["check_side_inputs", "encoded_once", "image_features", "side_inputs", "text_side_inputs"]
 
@@ -66,20 +67,34 @@ def encoded_once(calibrator: Calibrator, estimator: Any, X: Any) -> Any:
 
 
 def check_side_inputs(calibrator: Calibrator, estimator: Any) -> None:
-    """Raise a TypeError if the calibrator asks for text features that the classifier does not have."""
-    if "text_features" in calibrator.side_inputs and not hasattr(estimator, "zero_shot"):
+    """Refuse a calibrator that asks for text features which the classifier cannot give, before any fit.
+
+    Raises
+    ------
+    TypeError
+        If the classifier has no text features.
+    ClassNameError
+        If the calibrator's template is invalid.
+    """
+    if "text_features" not in calibrator.side_inputs:
+        return
+    if not hasattr(estimator, "zero_shot"):
         raise TypeError(
             f"{type(calibrator).__name__} compares text features before and after tuning, but "
             f"{type(estimator).__name__} has none. Use it around a CLIP classifier such as "
             "PromptTunedCLIPClassifier."
         )
+    if (template := getattr(calibrator, "template", None)) is not None:
+        find_templates(template)
 
 
-def text_side_inputs(estimator: Any) -> dict[str, NDArray[np.floating]]:
+def text_side_inputs(calibrator: Calibrator, estimator: Any) -> dict[str, NDArray[np.floating]]:
     """Return the class texts' features as tuned, and as they were before tuning.
 
     Parameters
     ----------
+    calibrator : Calibrator
+        Its ``template``, if it has one that is not None, is that of the features before tuning.
     estimator : fitted classifier
         With ``text_features_`` and ``zero_shot``.
 
@@ -89,7 +104,8 @@ def text_side_inputs(estimator: Any) -> dict[str, NDArray[np.floating]]:
         ``text_features`` and ``zero_shot_features``, both of shape (n_classes, n_features), in the order of
         the sorted labels.
     """
-    zero_shot = estimator.zero_shot()
+    template = getattr(calibrator, "template", None)
+    zero_shot = estimator.zero_shot() if template is None else estimator.zero_shot(template=template)
     return {
         name: np.asarray(to_numpy(source.text_features_))[np.argsort(plain_labels(source.classes_))]
         for name, source in (("text_features", estimator), ("zero_shot_features", zero_shot))
@@ -101,7 +117,7 @@ def side_inputs(
 ) -> tuple[NDArray[np.floating] | None, dict[str, Any]]:
     """Return features to which later rows are compared, and what ``calibrator.fit`` asks for by name."""
     if "text_features" in calibrator.side_inputs:
-        return None, text_side_inputs(estimator)
+        return None, text_side_inputs(calibrator, estimator)
     if "proximity" not in calibrator.side_inputs:
         return None, {}
     # A row that several splits held out would be its own nearest neighbour.
