@@ -1,4 +1,4 @@
-"""Few-shot tuned CLIP classifiers that know how sure they are."""
+"""Few-shot tuning of CLIP classifiers, and calibration of their probabilities."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 try:
     __version__ = version("clipcal")
-except PackageNotFoundError:  # a source tree that is not installed
+except PackageNotFoundError:  # run from a source tree without installation
     __version__ = "0.0.0"
 
 _HOMES = {
@@ -42,7 +42,7 @@ __all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # Importing clipcal loads neither torch nor open_clip; the first use of a name does, where needed.
+    # Names are imported on first use, so that importing clipcal does not load torch or open_clip.
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     if name in _PACKAGES:

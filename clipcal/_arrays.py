@@ -1,4 +1,4 @@
-"""From torch tensors and NumPy's newer strings to the arrays that scikit-learn knows, without torch."""
+"""Convert torch tensors and NumPy's variable-width strings to ordinary arrays, without importing torch."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ __all__ = ["plain_labels", "to_numpy"]
 
 
 def to_numpy(values: Any) -> Any:
-    """Return a torch tensor as an array, and anything else as it is.
+    """Convert a torch tensor to an array; return anything else unchanged.
 
-    NumPy by itself refuses tensors that carry a graph, live on another device or hold bfloat16. torch
-    need not be imported to convert them: whoever has a tensor has imported it.
+    NumPy cannot convert tensors that require gradients, are on another device or have dtype bfloat16.
 
     Parameters
     ----------
     values : object
-        A tensor, or whatever else a caller passed on.
+        A tensor or any other object.
 
     Returns
     -------
     values : object
-        For a tensor an ndarray on the CPU, detached from its graph; float32 where NumPy lacks the type,
-        as it lacks bfloat16 and the 8-bit floats, and else of the tensor's own type. Memory is shared
-        where possible.
+        For a tensor, a detached ndarray on the CPU, of the same dtype, or float32 if NumPy does not have
+        the dtype (bfloat16 and 8-bit floats). Memory is shared if possible.
 
     Examples
     --------
@@ -40,25 +38,25 @@ def to_numpy(values: Any) -> Any:
         return values
     tensor = values.detach().cpu()
     try:
-        # Lazily conjugated and negated tensors are resolved.
+        # force=True also resolves lazily conjugated and negated tensors.
         return tensor.numpy(force=True)
     except TypeError:
         return tensor.float().numpy(force=True)
 
 
 def plain_labels(labels: Any) -> Any:
-    """Return labels of a type that scikit-learn knows: tensors and ``StringDType`` as ordinary arrays.
+    """Convert labels in tensors and ``StringDType`` arrays to arrays that scikit-learn supports.
 
     Parameters
     ----------
     labels : object
-        Labels as a caller passed them on.
+        Labels.
 
     Returns
     -------
     labels : object
-        For a tensor what :func:`to_numpy` returns; for an array of ``numpy.dtypes.StringDType`` one of
-        fixed-width strings, or of objects if some are missing. Anything else as it is.
+        For a tensor, the result of :func:`to_numpy`; for an array of ``numpy.dtypes.StringDType``, an array
+        of fixed-width strings, or of objects if some are missing. Anything else is returned unchanged.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Warnings that point at the user's line."""
+"""Warnings attributed to the line of user code."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from contextvars import ContextVar
 
 __all__ = ["advise_caller", "warn_caller", "without_advice"]
 
-# A scorer is called by scikit-learn, which may leave the calls to joblib.
+# scikit-learn calls scorers, possibly through joblib.
 _PASSED_OVER = {"clipcal", "joblib", "sklearn"}
 _ADVICE_IS_WANTED: ContextVar[bool] = ContextVar("_ADVICE_IS_WANTED", default=True)
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the innermost line that is neither in this package nor in what it is called through.
+    """Issue a warning at the innermost frame outside of clipcal, scikit-learn and joblib.
 
-    Python shows a message once for each line, so one that is attributed to the user's line comes once,
-    however many metrics or folds give rise to it.
+    Python shows a message once per line, so a warning that several metrics or folds issue appears once.
 
     Parameters
     ----------
     message : str
-        The text.
+        The message.
 
     category : type of warning, default=UserWarning
-        What kind of warning it is.
+        The warning category.
     """
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _PASSED_OVER:
@@ -36,12 +35,12 @@ def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def advise_caller(message: str) -> None:
-    """Warn of a choice that the caller can make better, unless within :func:`without_advice`.
+    """Warn about a questionable choice of the caller, unless within :func:`without_advice`.
 
     Parameters
     ----------
     message : str
-        The text.
+        The message.
     """
     if _ADVICE_IS_WANTED.get():
         warn_caller(message)
@@ -49,7 +48,7 @@ def advise_caller(message: str) -> None:
 
 @contextmanager
 def without_advice() -> Iterator[None]:
-    """Keep advice back, such as in scorers, where it would come once for each fold and candidate."""
+    """Suppress :func:`advise_caller`, for example in scorers, which run for each fold and candidate."""
     token = _ADVICE_IS_WANTED.set(False)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which column is whose: data frames name their columns, arrays do not."""
+"""Match the columns of data frames to classes by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["check_names", "class_probabilities", "column_names", "column_order",
 
 
 def in_class_order(values: Any, classes: ArrayLike, source: str) -> NDArray[Any]:
-    """Return what a classifier answered as an array whose columns follow its classes.
+    """Convert the output of a classifier to an array whose columns are in the order of its classes.
 
     Parameters
     ----------
@@ -25,12 +25,13 @@ def in_class_order(values: Any, classes: ArrayLike, source: str) -> NDArray[Any]
         The classifier's ``classes_``.
 
     source : str
-        Where `values` come from, for the error: ``"SVC.predict_proba"``.
+        Source of `values` for the error message, such as ``"SVC.predict_proba"``.
 
     Returns
     -------
     array : ndarray of the same shape
-        In the order of `classes` if the columns of a data frame bear their names, and else as it came.
+        If the columns of a data frame are named after the classes, in the order of `classes`; otherwise in
+        the original order.
 
     Raises
     ------
@@ -52,23 +53,23 @@ def in_class_order(values: Any, classes: ArrayLike, source: str) -> NDArray[Any]
 
 
 def class_probabilities(estimator: Any, X: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the classes of a fitted classifier, and its probabilities with a column for each.
+    """Return the classes of a fitted classifier and its predicted probabilities.
 
     Parameters
     ----------
     estimator : fitted classifier
-        With ``predict_proba`` and ``classes_``.
+        Classifier with ``predict_proba`` and ``classes_``.
 
     X : object
-        Whatever it predicts for.
+        Input samples.
 
     Returns
     -------
     classes : ndarray of shape (n_classes,)
-        As the classifier orders them.
+        Classes in the order of ``classes_``.
 
     prob : ndarray of shape (n_samples, n_classes)
-        Its columns follow `classes`, whatever their order in a data frame.
+        Probabilities with columns in the order of `classes`, whatever their order in a data frame.
 
     Raises
     ------
@@ -82,20 +83,20 @@ def class_probabilities(estimator: Any, X: Any) -> tuple[NDArray[Any], NDArray[A
 
 
 def column_names(values: Any) -> list[Any] | None:
-    """Return the names that a data frame gives to its columns; None for all else.
+    """Return the column names of a data frame; None for other objects.
 
     Parameters
     ----------
     values : object
-        A data frame of pandas, polars, pyarrow or their like, or something else.
+        A data frame of pandas, polars, pyarrow or a similar library, or another object.
 
     Returns
     -------
     names : list or None
-        One for each column.
+        The name of each column.
     """
     columns = getattr(values, "columns", None)
-    if hasattr(type(values), "column_names"):  # of a pyarrow table, whose columns are its data
+    if hasattr(type(values), "column_names"):  # a pyarrow table, whose attribute `columns` holds the data
         columns = values.column_names
     if columns is None or callable(columns):
         return None
@@ -108,8 +109,8 @@ def column_order(names: Sequence[Any], labels: Sequence[Any]) -> list[int] | Non
     Parameters
     ----------
     names : sequence of length n_columns
-        Names of columns. Those that are text also name labels that are written in the same way, since
-        some kinds of data frames know no other names.
+        Column names. If all are strings, they are also compared with ``str(label)``, since some data frames
+        support string names only.
 
     labels : sequence of length n_classes
         Distinct labels.
@@ -117,7 +118,7 @@ def column_order(names: Sequence[Any], labels: Sequence[Any]) -> list[int] | Non
     Returns
     -------
     order : list of int or None
-        The position of each label's column; None if the names are not exactly the labels.
+        Position of the column of each label; None if the names and the labels differ.
     """
     all_text = all(isinstance(name, str) for name in names)
     for known in (list(labels), list(map(str, labels))) if all_text else (list(labels),):
@@ -136,27 +137,27 @@ def check_names(
     option: str | None = "labels",
     partly: bool = True,
 ) -> None:
-    """Refuse a data frame whose columns are named after labels, in another order or not all of them.
+    """Raise if the columns of a data frame are named after labels in another order, or after only some.
 
     Parameters
     ----------
     values : array-like of shape (n_samples, n_classes)
-        Probabilities or logits, as the caller passed them.
+        Probabilities or logits, as passed by the caller.
 
     labels : array-like of shape (n_classes,)
-        The labels that the columns are taken for.
+        The assumed label of each column.
 
     name : str
-        What the caller calls the values.
+        Name of the values in the caller's signature, for the error message.
 
     assumption : str
-        Where the labels come from, for the error: ``"labels says"``.
+        Source of the labels, for the error message, such as ``"labels says"``.
 
     option : str or None, default="labels"
-        The argument that can say what the labels are; None if there is none.
+        Argument with which the caller can pass the labels; None if there is none.
 
     partly : bool, default=True
-        Whether to refuse columns as well of which only some are named after labels.
+        Whether to raise if only some columns are named after labels.
 
     Raises
     ------
@@ -171,7 +172,7 @@ def check_names(
     if order == sorted(order) if order else not (partly and _contradict(names, assumed)):
         return
     cure = f"{option}=list({name}.columns)"
-    # Text in place of other labels would not be taken for them.
+    # Column names that are strings cannot be passed for labels of another type.
     if order and (option is None or set(names) != set(assumed)):
         cure = f"{name}[{_shorten([names[position] for position in order])}]"
     right = f"{cure} if the names are right, or " if order or option else ""
@@ -182,19 +183,19 @@ def check_names(
 
 
 def _contradict(names: Sequence[Any], labels: Sequence[Any]) -> bool:
-    """Tell whether some columns are named after labels; numbers counted from 0 name nothing."""
+    """Whether some columns are named after labels; default names 0, 1, 2, ... do not count."""
     if list(names) == list(range(len(names))):
         return False
     return bool(set(map(str, names)) & set(map(str, labels)))
 
 
 def _shorten(values: Sequence[Any]) -> str:
-    """Write a list, the first five entries of a long one."""
+    """Return the repr of a list, shortened to five entries."""
     values = list(values)
     return repr(values) if len(values) <= 5 else f"[{', '.join(map(repr, values[:5]))}, ...]"
 
 
 def _listed(labels: Any) -> list[Any]:
-    """Return Python values, which compare equal whatever the type of the array; dates as points in time."""
+    """Return Python values, which compare equal across dtypes; dates of any unit become datetimes."""
     array = np.asarray(labels)
     return (array.astype("M8[us]") if array.dtype.kind == "M" else array).tolist()

@@ -1,7 +1,6 @@
-"""The one door to scikit-learn's private helpers.
+"""Imports of private names of scikit-learn.
 
-Everything that scikit-learn does not promise to keep is imported here and nowhere else, so that a
-release which moves one of these names breaks a single file.
+They are imported in this module only, so that a scikit-learn release that changes one affects a single file.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Function], _Function]:
-    """Decorate a ``fit`` so that it checks ``_parameter_constraints`` first; types are kept."""
+    """Decorate ``fit`` to validate ``_parameter_constraints`` first; typed."""
     return _sklearn_fit_context(prefer_skip_nested_validation=prefer_skip_nested_validation)
 
 
 def validate_params(constraints: Mapping[str, list[Any]]) -> Callable[[_Function], _Function]:
-    """Decorate a function so that it checks its parameters first; types are kept."""
+    """Decorate a function to validate its parameters first; typed."""
     return _sklearn_validate_params(dict(constraints), prefer_skip_nested_validation=True)
 
 
 def validate_parameters(component: BaseEstimator) -> None:
-    """Check a component's parameters against its ``_parameter_constraints``, as ``fit`` would."""
+    """Validate the parameters of an estimator against its ``_parameter_constraints``, as ``fit`` does."""
     component._validate_params()

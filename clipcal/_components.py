@@ -1,4 +1,4 @@
-"""Parts of an estimator that may be given by name."""
+"""Components of an estimator that can be given by name."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _Component = TypeVar("_Component")
 def named_component(
     parameter: str, value: str | _Component, known: Mapping[str, Callable[[], _Component]], *, example: str
 ) -> _Component:
-    """Return the component that a parameter's value names or is.
+    """Return the component for a parameter that takes a name or an instance.
 
     Parameters
     ----------
     parameter : str
-        The name of the parameter, for errors.
+        Name of the parameter, for error messages.
     value : str or object
         A name, or the component itself.
     known : mapping of str to callable
-        What makes each component.
+        Function that creates the component, for each name.
     example : str
-        An instance as one would type it, for errors.
+        Code of an example instance, for error messages.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def named_component(
     Raises
     ------
     ValueError
-        If the name is not known.
+        If the name is unknown.
     TypeError
         If the value is a class.
     """
@@ -52,27 +52,27 @@ def named_component(
 
 
 class NamedComponents(BaseEstimator):
-    """Base of estimators some of whose parameters are components, which may be given by name.
+    """Base class for estimators with components that can be given by name.
 
-    A subclass lists these parameters in ``_components`` and writes ``_named_component``.
+    A subclass lists these parameters in ``_components`` and implements ``_named_component``.
     """
 
     _components: ClassVar[tuple[str, ...]] = ()
 
     def _named_component(self, parameter: str, name: str) -> Any:
-        """Return a new component for the name that was given for the parameter."""
+        """Return a new component for the given name of a parameter."""
         raise NotImplementedError
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters of this estimator, or of its components.
+        """Set the parameters of this estimator and its components.
 
-        A component that is given by name becomes an object when one of its own parameters is set, so that a
-        search over ``regularizer__weight`` needs nothing but ``regularizer="dor"``.
+        If a component is given by name, setting one of its parameters replaces the name by an instance. A
+        search over ``regularizer__weight`` therefore works with ``regularizer="dor"``.
 
         Parameters
         ----------
         **params : dict
-            Values by name; ``component__parameter`` sets a parameter of a component.
+            Parameter values by name; ``component__parameter`` sets a parameter of a component.
 
         Returns
         -------
@@ -81,7 +81,7 @@ class NamedComponents(BaseEstimator):
         Raises
         ------
         ValueError
-            If there is no such parameter, or the component is absent or a list.
+            If a parameter does not exist, or the component is None or a list.
         """
         before = {parameter: getattr(self, parameter) for parameter in self._components}
         for key in sorted(params):
@@ -94,13 +94,13 @@ class NamedComponents(BaseEstimator):
             elif not hasattr(value, "set_params"):
                 raise ValueError(
                     f"{key} cannot be set, as {parameter}={value!r} has no parameter {inner!r}. Set "
-                    f"{parameter} to a name or an object first; in a search, list whole objects: "
+                    f"{parameter} to a name or an object first; in a search, search over whole objects: "
                     f"{{{parameter!r}: [...]}}."
                 )
         try:
             return super().set_params(**params)
         except ValueError:
-            # A name that was replaced for the sake of a parameter that does not exist.
+            # Restore the names, which were replaced although a parameter does not exist.
             for parameter, value in before.items():
                 setattr(self, parameter, value)
             raise

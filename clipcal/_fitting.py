@@ -1,4 +1,4 @@
-"""A fit that fails changes nothing."""
+"""Restore the fitted attributes of an estimator if ``fit`` fails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Fit = TypeVar("_Fit", bound=Callable[..., Any])
 
 
 def all_or_nothing(fit: _Fit) -> _Fit:
-    """Decorate a ``fit`` so that a failure leaves the fitted attributes as they were."""
+    """Decorate ``fit`` to restore the previous fitted attributes if it raises."""
 
     @wraps(fit)
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What may stand for logits: log-odds of two classes, but hardly probabilities."""
+"""Convert binary log-odds to logits, and warn if logits look like probabilities."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from clipcal._caller import advise_caller
 
 __all__ = ["advise_of_probabilities", "holds_log_odds", "two_columns"]
 
-# The rows of a bfloat16 softmax miss a sum of 1 by 0.004.
+# The sums of the rows of a bfloat16 softmax deviate from 1 by up to 0.004.
 _ROW_SUM_TOLERANCE = 1e-2
 
 
 def two_columns(logits: Any) -> Any:
-    """Return log-odds of two classes, as binary ``decision_function`` gives them, as one column a class.
+    """Convert binary log-odds, as returned by a binary ``decision_function``, to one column per class.
 
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes) or (n_samples,)
-        A 1-D array holds log-odds of the second of two classes.
+        Logits. A 1-D array holds the log-odds of the second of two classes.
 
     Returns
     -------
     logits : array-like of shape (n_samples, n_classes)
-        For log-odds an array with zeros in front of them; a tensor as an array; all else as it came.
+        For log-odds, an array with a first column of zeros; for a tensor, an array; otherwise unchanged.
     """
     values = to_numpy(logits)
     if not holds_log_odds(values):
@@ -37,7 +37,7 @@ def two_columns(logits: Any) -> Any:
 
 
 def holds_log_odds(logits: Any) -> bool:
-    """Tell whether what a caller passed has one dimension.
+    """Whether the input is one-dimensional.
 
     Parameters
     ----------
@@ -50,34 +50,34 @@ def holds_log_odds(logits: Any) -> bool:
         True for an array of shape (n_samples,).
     """
     shape = getattr(logits, "shape", None)
-    # What is no array need not let NumPy ask it for its dimensions.
+    # Objects with a shape are not converted, as that may be expensive.
     return len(np.asarray(logits).shape if shape is None else shape) == 1
 
 
 def advise_of_probabilities(
     logits: NDArray[np.floating], what: str, taker: str, cure: str, *, log_odds: bool = False
 ) -> None:
-    """Warn if what is taken for logits looks like probabilities.
+    """Warn if logits look like probabilities.
 
     Parameters
     ----------
     logits : ndarray of shape (n_samples, n_classes)
-        One column a class.
+        Logits, one column per class.
 
     what : str
-        What the caller calls them: ``"logits"``.
+        Name of the logits in the message, such as ``"logits"``.
 
     taker : str
-        Who takes them for logits: ``"fit_temperature"``.
+        Function or estimator that expects logits, such as ``"fit_temperature"``.
 
     cure : str
-        What to do instead, for probabilities ``p``: ``"Pass np.log(p)"``.
+        What to do for probabilities ``p``, such as ``"Pass np.log(p)"``.
 
     log_odds : bool, default=False
         Whether the caller passed log-odds of the second class, which are the second column.
     """
     if len(logits) < 2:
-        return  # a single row may look so by chance
+        return  # a single row may look like probabilities by chance
     if log_odds:
         p = logits[:, 1]
         if p.min() >= 0 and p.max() <= 1:

@@ -1,4 +1,4 @@
-"""One wording for every missing optional package."""
+"""Import optional packages with a common error message."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ __all__ = ["import_optional"]
 
 
 def import_optional(module: str, *, extra: str, caller: str) -> ModuleType:
-    """Import a module of an optional package, or say how to install it.
+    """Import a module of an optional package.
 
     Parameters
     ----------
     module : str
-        Name of the module, dots included, such as ``"matplotlib.pyplot"``.
+        Dotted name of the module, such as ``"matplotlib.pyplot"``.
 
     extra : str
-        Name of the optional dependency group of clipcal which brings the package.
+        Extra of clipcal that installs the package.
 
     caller : str
-        What the user asked for; the error message starts with it.
+        Name of the feature that requires the package; the error message starts with it.
 
     Returns
     -------
@@ -30,8 +30,7 @@ def import_optional(module: str, *, extra: str, caller: str) -> ModuleType:
     Raises
     ------
     ImportError
-        If the package is not installed. An installed package that fails while it is imported raises
-        its own error, because installing it again would not help.
+        If the package is not installed. If it is installed and its import fails, its own error is raised.
 
     Examples
     --------
@@ -46,7 +45,7 @@ def import_optional(module: str, *, extra: str, caller: str) -> ModuleType:
         if error.name is None or error.name.partition(".")[0] != package:
             raise
         raise ImportError(
-            f"{caller} needs the package {package!r}, which is not installed. "
+            f"{caller} requires the package {package!r}, which is not installed. "
             f'Install it with: pip install "clipcal[{extra}]"',
             name=error.name,
         ) from error

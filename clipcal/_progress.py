@@ -1,12 +1,12 @@
-"""Progress bars, in terminals and in notebooks."""
+"""Progress bars for terminals and notebooks."""
 
 from __future__ import annotations
 
 import warnings
 from typing import Any
 
-# In a notebook without ipywidgets the first import of tqdm.auto, by whomever, warns of that and then gives
-# the plain bar. open_clip's dependencies import it too, so `backbones` imports this file first.
+# In a notebook without ipywidgets the first import of tqdm.auto warns and falls back to the text bar.
+# Dependencies of open_clip import it too, so `backbones` imports this module first.
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="IProgress not found")
     from tqdm.auto import tqdm
@@ -15,20 +15,20 @@ __all__ = ["progress_bar"]
 
 
 def progress_bar(iterable: Any = None, *, shown: bool, description: str, unit: str, total: Any = None) -> Any:
-    """Return a bar of tqdm; without `shown` it does nothing.
+    """Return a tqdm progress bar.
 
     Parameters
     ----------
     iterable : iterable, default=None
-        What is walked through; without one, the bar is moved by ``update``.
+        Iterable to wrap. If None, the bar advances with ``update``.
     shown : bool
-        Whether anything is written.
+        Whether to display the bar.
     description : str
-        What stands before the bar.
+        Text before the bar.
     unit : str
-        What is counted.
+        Unit of the items.
     total : int, default=None
-        How many there are, where `iterable` does not tell.
+        Number of items, if `iterable` has no length.
 
     Returns
     -------

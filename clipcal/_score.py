@@ -1,4 +1,4 @@
-"""Accuracy, for rows as the rest of the package reads them."""
+"""Accuracy score that supports all label types of the package and ignores rows of weight zero."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ScoredClassifier"]
 
 
 class ScoredClassifier(ClassifierMixin):
-    """scikit-learn's mixin, for labels in any type of array; rows of weight zero are not looked at."""
+    """Classifier mixin whose ``score`` takes labels in any array type and ignores rows of weight zero."""
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the accuracy of the predictions.
@@ -21,17 +21,17 @@ class ScoredClassifier(ClassifierMixin):
         Parameters
         ----------
         X : indexable of length n_samples
-            What to predict for; see ``fit``.
+            Input samples; see ``fit``.
 
         y : array-like of shape (n_samples,)
             True labels.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, finite and non-negative. Rows of weight 0 are not looked at.
+            Sample weights, finite and non-negative. Rows of weight 0 are ignored.
 
         Returns
         -------
         accuracy : float
-            A fraction in [0, 1].
+            Mean accuracy, in [0, 1].
         """
         return float(super().score(*rows_to_score(X, y, sample_weight)))

@@ -1,4 +1,4 @@
-"""A row of weight zero is as good as absent: what is wrong with it, or only in it, must not matter."""
+"""Sample weights. Rows of weight zero are dropped before validation, so their values are ignored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def check_weight(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.float64]:
-    """Return one weight for each row.
+    """Validate sample weights.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ def check_weight(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.
     Returns
     -------
     weight : ndarray of shape (n_samples,)
-        Finite and non-negative.
+        Finite, non-negative weights.
 
     Raises
     ------
     ValueError
-        If weights are negative, not finite, of another number, or all zero.
+        If weights are negative, not finite, all zero, or of another number than the rows.
     """
     if sample_weight is None:
         return np.ones(n_samples)
@@ -51,7 +51,7 @@ def check_weight(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.
 
 
 def rows_that_count(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.intp] | None:
-    """Return the positions of the rows of positive weight; None if that is all of them.
+    """Return the indices of the rows of positive weight; None if all weights are positive.
 
     Parameters
     ----------
@@ -64,12 +64,12 @@ def rows_that_count(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[
     Returns
     -------
     rows : ndarray of shape (n_kept,) or None
-        In rising order.
+        Indices in increasing order.
 
     Raises
     ------
     ValueError
-        If weights are negative, not finite, of another number, or all zero.
+        If weights are negative, not finite, all zero, or of another number than the rows.
     """
     if sample_weight is None:
         return None
@@ -78,20 +78,20 @@ def rows_that_count(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[
 
 
 def take_rows(rows: NDArray[np.intp] | None, *arrays: Any) -> tuple[Any, ...]:
-    """Return some rows of whatever has an entry for each row; images need not be read for this.
+    """Select rows of several arrays, without reading images.
 
     Parameters
     ----------
     rows : ndarray of shape (n_kept,) or None
-        Positions; None for all rows.
+        Indices; None for all rows.
 
     *arrays : indexable of length n_samples, or None
-        What to take from; None stays None.
+        The arrays; None stays None.
 
     Returns
     -------
     taken : tuple
-        One entry for each of `arrays`.
+        The selected rows of each array.
     """
     if rows is None:
         return arrays
@@ -99,12 +99,12 @@ def take_rows(rows: NDArray[np.intp] | None, *arrays: Any) -> tuple[Any, ...]:
 
 
 def rows_to_score(X: Any, y: ArrayLike, sample_weight: ArrayLike | None) -> tuple[Any, Any, Any]:
-    """Return what a fitted classifier is to be scored on: the rows of positive weight.
+    """Return the rows of positive weight, on which a fitted classifier is scored.
 
     Parameters
     ----------
     X : indexable of length n_samples
-        What it predicts for.
+        Input samples.
 
     y : array-like of shape (n_samples,)
         True labels, in any type of array.
@@ -115,55 +115,55 @@ def rows_to_score(X: Any, y: ArrayLike, sample_weight: ArrayLike | None) -> tupl
     Returns
     -------
     X, y, sample_weight : indexable
-        Of the rows that count.
+        Rows of positive weight.
 
     Raises
     ------
     ValueError
-        If weights are negative, not finite, of another number, or all zero.
+        If weights are negative, not finite, all zero, or of another number than the rows.
     """
     y, weight = plain_labels(y), to_numpy(sample_weight)
     return take_rows(rows_that_count(weight, _num_samples(y)), X, y, weight)  # type: ignore[return-value]
 
 
 def splits_among(cv: Any, rows: NDArray[np.intp] | None, n_samples: int) -> Any:
-    """Turn given splits of all rows into splits of those that are left.
+    """Restrict precomputed splits to the kept rows.
 
     Parameters
     ----------
     cv : object
-        What ``sklearn.model_selection.check_cv`` takes. Only an iterable of splits holds numbers of rows.
+        Argument of ``sklearn.model_selection.check_cv``. Only an iterable of splits is changed.
 
     rows : ndarray of shape (n_kept,) or None
-        The rows that are left, in rising order; None if that is all of them.
+        Indices of the kept rows, in increasing order; None if all rows are kept.
 
     n_samples : int
-        Number of rows that splits speak of.
+        Number of rows before the selection.
 
     Returns
     -------
     cv : object
-        The same for the rows that are left. Splits without any of them to test are left out.
+        Splits with indices of kept rows. Splits with an empty test set are dropped.
     """
     if rows is None or cv is None or isinstance(cv, (int, str)) or hasattr(cv, "split"):
         return cv
     place = np.full(n_samples, -1)
     place[rows] = np.arange(len(rows))
-    # Parts may be masks.
+    # Train and test sets may be boolean masks.
     splits = [tuple(place[part][place[part] >= 0] for part in split) for split in cv]
     return [(train, test) for train, test in splits if len(test)]
 
 
 def distinct_labels(y: NDArray[Any], every_label: NDArray[Any], n_columns: int) -> NDArray[Any]:
-    """Return the sorted labels of the rows that count.
+    """Return the sorted distinct labels of the columns.
 
     Parameters
     ----------
     y : ndarray of shape (n_kept,)
-        Their labels.
+        Labels of the rows of positive weight.
 
     every_label : ndarray of shape (n_samples,)
-        Labels of all rows. If these alone are as many as columns, rows without weight name columns too.
+        Labels of all rows. Used if their distinct labels are as many as the columns and those of `y` are not.
 
     n_columns : int
         Number of columns.
@@ -178,6 +178,6 @@ def distinct_labels(y: NDArray[Any], every_label: NDArray[Any], n_columns: int) 
         return labels
     try:
         all_labels = np.unique(every_label)
-    except TypeError:  # labels of several kinds, or missing ones, which do not matter there
+    except TypeError:  # rows of weight zero may have labels of mixed types, or missing labels
         return labels
     return all_labels if len(all_labels) == n_columns else labels

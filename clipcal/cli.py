@@ -1,4 +1,4 @@
-"""The command line: arguments only."""
+"""Command line interface."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from clipcal import __version__
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="clipcal", description="Few-shot tuned CLIP classifiers that know how sure they are."
+        prog="clipcal",
+        description="Few-shot tuning of CLIP classifiers, and calibration of their probabilities.",
     )
     parser.add_argument("--version", action="version", version=f"clipcal {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser(
         "demo",
-        help="run all methods on generated images, offline, in minutes",
+        help="compare all methods on generated images, offline, in minutes",
         description="Tune each method on half of the classes of generated tasks, and measure accuracy and "
         "calibration on test images of both halves.",
     )
     demo.add_argument("--out", type=Path, default=Path("clipcal-demo"), help="folder for the results")
     demo.add_argument(
-        "--n-jobs", type=_n_jobs, default=-1, help="processes; -1, the default, is one for each core"
+        "--n-jobs", type=_n_jobs, default=-1, help="number of processes; -1, the default, uses all cores"
     )
-    demo.add_argument("--quick", action="store_true", help="one task and one seed, in less than a minute")
+    demo.add_argument("--quick", action="store_true", help="run one task and one seed, in less than a minute")
     options = parser.parse_args(arguments)
 
     from clipcal.demo import run_demo
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit(
             1,
             f"clipcal: results cannot be written to {str(options.out)!r} ({error.strerror}). "
-            "Name another folder: clipcal demo --out FOLDER\n",
+            "Use another folder: clipcal demo --out FOLDER\n",
         )
     return 0
 
@@ -50,5 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _n_jobs(text: str) -> int:
     number = int(text) if text.lstrip("-").isdigit() else 0
     if number < 1 and number != -1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes: 1, 2, ..., or -1 for all")
+        raise argparse.ArgumentTypeError(
+            f"expected a number of processes, 1, 2, ..., or -1 for all cores; got {text!r}"
+        )
     return number

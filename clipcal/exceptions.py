@@ -1,6 +1,6 @@
-"""Errors and warnings that a user may want to catch.
+"""Exceptions of clipcal.
 
-Each one is also the built-in kind that it refines, so ``except ValueError`` keeps working.
+Each is a subclass of a built-in exception, so ``except ValueError`` also catches it.
 """
 
 __all__ = [
@@ -12,16 +12,16 @@ __all__ = [
 
 
 class BackboneError(ValueError):
-    """A backbone was named or built in a way that clipcal cannot use."""
+    """A backbone is invalid or not supported."""
 
 
 class WeightsUnavailableError(BackboneError, OSError):
-    """Pretrained weights could not be loaded from disk or from a hub."""
+    """Pretrained weights could not be loaded from disk or a hub."""
 
 
 class ClassNameError(ValueError):
-    """The class names cannot be turned into prompts."""
+    """Class names cannot be converted to prompts."""
 
 
 class ImageReadError(ValueError, OSError):
-    """An image could not be read; the message names it and its position."""
+    """An image could not be read; the message gives its position and its path or type."""

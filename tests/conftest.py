@@ -1,9 +1,9 @@
-"""Fixtures that several test files share."""
+"""Shared fixtures."""
 
 import os
 
-# The models of the tests are small, and on a busy machine threads that share small operations wait for each
-# other far longer than they compute. Set before torch is imported, and for the processes that tests start.
+# The models in the tests are small, and on a busy machine threads that share small operations spend most of
+# the time waiting. Set before torch is imported, and inherited by subprocesses.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -11,8 +11,8 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny_backbone():
-    """Return a real CLIP with random weights on the CPU."""
-    # Tests of NumPy code should not wait for open_clip to be imported.
+    """Return a CLIP model of open_clip with random weights on the CPU."""
+    # Imported here, as importing open_clip is slow and not all tests need it.
     import open_clip
     from tiny_clip import make_tiny_model
 

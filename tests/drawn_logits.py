@@ -1,10 +1,10 @@
-"""Random logits, and labels for which they are the truth."""
+"""Random logits, and labels sampled from them."""
 
 import numpy as np
 
 
 def drawn_from(logits, seed=0):
-    """Labels for which `logits` are the truth."""
+    """Sample labels from the softmax of `logits`."""
     noise = np.random.default_rng(seed).gumbel(size=logits.shape)
     return (logits + noise).argmax(axis=1)
 

@@ -1,4 +1,4 @@
-"""Classifiers that answer with data frames, as users' own wrappers do."""
+"""Classifiers whose predictions are data frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 
 class TextTable:
-    """What all tables whose column names can only be text look like from outside, such as those of polars."""
+    """Minimal table whose column names must be strings, as in polars."""
 
     def __init__(self, values, columns):
         self.values, self.columns = np.asarray(values), [str(name) for name in columns]
@@ -28,7 +28,7 @@ class TextTable:
 
 
 class TextSeries(TextTable):
-    """One of its columns."""
+    """A column of :class:`TextTable`."""
 
     def __init__(self, values):
         self.values = values
@@ -42,7 +42,7 @@ FRAMES = {
 
 
 class Framed(ClassifierMixin, BaseEstimator):
-    """A logistic regression whose answers are frames with columns in falling order of their labels."""
+    """Logistic regression that returns data frames with columns in decreasing order of the labels."""
 
     def __init__(self, frame="pandas", logits=False, names=None):
         self.frame = frame

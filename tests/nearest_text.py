@@ -1,4 +1,4 @@
-"""A classifier that can be asked about other classes, for tests: its texts are points in the plane."""
+"""An open-vocabulary classifier for tests, whose text features are points in the plane."""
 
 import copy
 
@@ -12,7 +12,7 @@ TEXTS = {name: np.array([np.cos(angle), np.sin(angle)]) for angle, name in enume
 
 
 class NearestText(ClassifierMixin, BaseEstimator):
-    """Learns how far images lie from texts on average; any name has a text."""
+    """Nearest text feature, after subtracting the mean offset between images and texts."""
 
     calls = {"with_classes": 0, "predict_proba": 0}  # noqa: RUF012
 

@@ -1,23 +1,21 @@
-"""A tensor that NumPy cannot read where it is, on machines without a GPU."""
+"""A tensor that behaves like a tensor on a GPU, for machines without one."""
 
 import torch
 
 
 class TensorElsewhere(torch.Tensor):
-    """Like a tensor on a GPU: it has to be brought to the CPU first."""
+    """Tensor that NumPy cannot convert unless it is moved to the CPU first."""
 
     def cpu(self):
-        """Return the same as a tensor like any other."""
         return self.as_subclass(torch.Tensor)
 
     def __array__(self, *args):
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
 
     def numpy(self, *args, **kwargs):
-        """Fail as tensors on a GPU do."""
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
 
 
 def elsewhere(tensor):
-    """Return a tensor as one that is not on the CPU."""
+    """Return a view of a tensor that behaves as if it were not on the CPU."""
     return tensor.as_subclass(TensorElsewhere)

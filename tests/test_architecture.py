@@ -1,4 +1,4 @@
-"""Who may import whom, and how long things may be: rules that are run, not promised."""
+"""Rules on imports between packages, and on the length of modules and functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "clipcal"
 MODULES = sorted(ROOT.rglob("*.py"))
 REPOSITORY = ROOT.parent
-OUTSIDE = sorted(
+SCRIPTS_AND_PAGES = sorted(
     path
     for place in ("README.md", "benchmarks", "docs", "examples")
     for path in [REPOSITORY / place, *(REPOSITORY / place).rglob("*")]
@@ -24,8 +24,8 @@ OUTSIDE = sorted(
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50
 
-# An arrow from a package to those that it may import. Everyone may import these.
-EVERYONE = {
+# Modules and packages that all others may import.
+SHARED = {
     "_arrays",
     "_caller",
     "_columns",
@@ -40,7 +40,8 @@ EVERYONE = {
     "caching",
     "exceptions",
 }
-ARROWS: dict[str, set[str]] = {
+# The other packages that each package may import.
+ALLOWED_IMPORTS: dict[str, set[str]] = {
     "clipcal": set(),
     "_arrays": set(),
     "_caller": set(),
@@ -81,8 +82,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "cli": {"clipcal"},
 }
-# Allowed only where nothing is loaded at import: inside functions and under TYPE_CHECKING.
-DEFERRED_ARROWS: dict[str, set[str]] = {
+# Packages that may be imported only inside functions and under TYPE_CHECKING.
+DEFERRED_IMPORTS: dict[str, set[str]] = {
     "images": {"backbones"},
     "classifiers": {"backbones", "methods", "regularizers", "training"},
     "persistence": {"backbones", "methods", "regularizers"},
@@ -93,7 +94,7 @@ DEFERRED_ARROWS: dict[str, set[str]] = {
 TORCH_PACKAGES = {"backbones", "methods", "regularizers", "training"}
 TORCH_FREE_PACKAGES = {"calibration", "datasets", "metrics", "model_selection", "plots", "scenes", "text"}
 TORCH = {"torch", "torchvision"}
-# The only place of each foreign package.
+# The only modules that may import a third-party package.
 OWNERS = {
     "open_clip": {"clipcal/backbones/_open_clip.py", "clipcal/backbones/_loading.py"},
     "huggingface_hub": {"clipcal/backbones/_hub.py"},
@@ -110,7 +111,7 @@ class Import:
     path: Path
     line: int
     target: str  # "torch.nn", or "clipcal.metrics.expected_calibration_error"
-    module: str  # what stands after "from", or after "import"
+    module: str  # the module after "from" or "import"
     deferred: bool  # not executed when the module is imported
     for_types: bool = False  # never executed
 
@@ -124,7 +125,7 @@ class Import:
 
 
 def package_of(path: Path) -> str:
-    """``clipcal/text/_lexicon.py`` is in ``text``, ``clipcal/cli.py`` is ``cli`` itself."""
+    """Return the package of a module, such as ``text`` for ``clipcal/text/_lexicon.py``."""
     first = path.relative_to(ROOT).parts[0]
     return "clipcal" if first == "__init__.py" else first.removesuffix(".py")
 
@@ -161,9 +162,9 @@ OWN = [found for found in IMPORTS if found.top == "clipcal"]
 
 
 def target_package(found: Import) -> str:
-    """Return the package that an import of clipcal leads to; ``clipcal`` for the shop window."""
+    """Return the imported package of clipcal; ``clipcal`` for top-level names."""
     part = found.target.split(".")[1]
-    return part if part in ARROWS else "clipcal"
+    return part if part in ALLOWED_IMPORTS else "clipcal"
 
 
 def private_uses(text: str) -> list[str]:
@@ -174,47 +175,47 @@ def private_uses(text: str) -> list[str]:
     return uses
 
 
-def listed(violations: list[str]) -> None:
+def assert_none(violations: list[str]) -> None:
     assert not violations, "\n" + "\n".join(sorted(set(violations)))
 
 
-def test_every_package_has_its_arrows_written_down():
-    assert {package_of(path) for path in MODULES} <= set(ARROWS)
+def test_allowed_imports_list_all_packages():
+    assert {package_of(path) for path in MODULES} <= set(ALLOWED_IMPORTS)
 
 
-def test_arrows_point_down():
+def test_packages_import_allowed_packages_only():
     violations = []
     for found in OWN:
         source, target = package_of(found.path), target_package(found)
-        allowed = ARROWS[source] | EVERYONE | {source}
+        allowed = ALLOWED_IMPORTS[source] | SHARED | {source}
         if found.deferred:
-            allowed |= DEFERRED_ARROWS.get(source, set())
+            allowed |= DEFERRED_IMPORTS.get(source, set())
         if target not in allowed:
             when = "inside a function" if found.deferred else "at module level"
             violations.append(f"{found.here}: {source} may not import {target} {when}")
-    listed(violations)
+    assert_none(violations)
 
 
-def circle_in(together: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Return the part of a graph that holds its circles: empty if it has none."""
+def cycles_in(together: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Return the subgraph of the nodes that are on or between cycles; empty if there are no cycles."""
     rest = {name: set(targets) for name, targets in together.items()}
     while leaves := [name for name, targets in rest.items() if not targets & set(rest)]:
         for leaf in leaves:
             del rest[leaf]
-    # What only leads into a circle is no part of it.
+    # Drop nodes that lead to a cycle but are not on one.
     while roots := set(rest) - {target for targets in rest.values() for target in targets}:
         for root in roots:
             del rest[root]
     return {name: targets & set(rest) for name, targets in rest.items()}
 
 
-def test_arrows_make_no_circle():
-    together = {name: ARROWS[name] | DEFERRED_ARROWS.get(name, set()) for name in ARROWS}
-    assert circle_in(together) == {}
+def test_allowed_imports_have_no_cycles():
+    together = {name: ALLOWED_IMPORTS[name] | DEFERRED_IMPORTS.get(name, set()) for name in ALLOWED_IMPORTS}
+    assert cycles_in(together) == {}
 
 
 def file_of(target: str) -> str:
-    """Return the file that an import of clipcal leads to: a module, or the one that a name is taken from."""
+    """Return the file of an imported module, or of the module of an imported name."""
     place = REPOSITORY.joinpath(*target.split("."))
     for path in (place.with_suffix(".py"), place / "__init__.py"):
         if path.is_file():
@@ -222,23 +223,23 @@ def file_of(target: str) -> str:
     return file_of(target.rpartition(".")[0])
 
 
-def test_files_import_each_other_in_no_circle():
-    """Not even inside functions, where a circle works and still says that a cut is at the wrong place."""
+def test_files_have_no_import_cycles():
+    """Imports inside functions count too: a cycle there works, but indicates a wrong division into files."""
     together: dict[str, set[str]] = {path.relative_to(REPOSITORY).as_posix(): set() for path in MODULES}
     for found in OWN:
         if not found.for_types:
             together[found.path.relative_to(REPOSITORY).as_posix()].add(file_of(found.target))
-    assert circle_in(together) == {}
+    assert cycles_in(together) == {}
 
 
-def test_a_circle_is_found():
+def test_cycles_are_found():
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}
-    assert circle_in(graph) == {"b": {"c"}, "c": {"b"}}
-    assert circle_in({"a": {"b"}, "b": set()}) == {}
-    assert circle_in({"a": {"a"}}) == {"a": {"a"}}
+    assert cycles_in(graph) == {"b": {"c"}, "c": {"b"}}
+    assert cycles_in({"a": {"b"}, "b": set()}) == {}
+    assert cycles_in({"a": {"a"}}) == {"a": {"a"}}
 
 
-def test_packages_talk_through_each_others_init():
+def test_private_modules_are_imported_in_their_package_only():
     violations = []
     for found in OWN:
         parts = found.target.split(".")
@@ -246,12 +247,12 @@ def test_packages_talk_through_each_others_init():
         package = (ROOT / parts[1]).is_dir()
         if foreign and package and any(part.startswith("_") for part in parts[2:]):
             violations.append(f"{found.here}: {found.target} is another package's private module or name")
-    listed(violations)
+    assert_none(violations)
 
 
-@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+@pytest.mark.parametrize("path", SCRIPTS_AND_PAGES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
 def test_scripts_and_pages_use_public_names_only(path):
-    listed(private_uses(path.read_text(encoding="utf-8")))
+    assert_none(private_uses(path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize(
@@ -269,14 +270,14 @@ def test_private_uses_are_found(text):
     assert private_uses(text)
 
 
-def test_public_uses_are_none():
+def test_public_uses_are_not_reported():
     assert not private_uses(
         "from clipcal.text import (\n    load_nouns,\n)\n_nouns = load_nouns()\nimport clipcal"
     )
 
 
-def test_torch_is_loaded_only_below():
-    listed(
+def test_torch_is_imported_at_module_level_in_torch_packages_only():
+    assert_none(
         [
             f"{found.here}: {found.module} at module level"
             for found in FOREIGN
@@ -285,8 +286,8 @@ def test_torch_is_loaded_only_below():
     )
 
 
-def test_numpy_packages_never_reach_torch_or_classifiers():
-    listed(
+def test_torch_free_packages_do_not_import_torch_or_classifiers():
+    assert_none(
         [
             f"{found.here}: {found.target}"
             for found in IMPORTS
@@ -296,19 +297,19 @@ def test_numpy_packages_never_reach_torch_or_classifiers():
     )
 
 
-def test_foreign_packages_have_one_owner():
+def test_third_party_packages_are_imported_by_their_owners_only():
     violations = []
     for found in FOREIGN:
         owners = OWNERS.get(found.top)
         if owners and not any(found.here.startswith(owner) for owner in owners):
-            violations.append(f"{found.here}: {found.top} belongs to {', '.join(owners)}")
+            violations.append(f"{found.here}: {found.top} may be imported by {', '.join(owners)} only")
         if found.top in NEVER_AT_MODULE_LEVEL and not found.deferred:
             violations.append(f"{found.here}: {found.top} at module level")
-    listed(violations)
+    assert_none(violations)
 
 
-def test_private_scikit_learn_has_one_door():
-    listed(
+def test_private_names_of_scikit_learn_are_imported_in_compat_only():
+    assert_none(
         [
             f"{found.here}: {found.target}"
             for found in FOREIGN
@@ -329,7 +330,7 @@ def test_modules_and_functions_are_short(path):
             n_body = body_lines(node)
             if n_body > MAX_FUNCTION_LINES:
                 violations.append(f"line {node.lineno}: {node.name} has {n_body} lines without its docstring")
-    listed(violations)
+    assert_none(violations)
 
 
 def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -355,7 +356,7 @@ def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
         ("import clipcal.cli", ["torch", "matplotlib"]),
     ],
 )
-def test_imports_load_no_more_than_they_need(statement, absent):
+def test_imports_do_not_load_unnecessary_packages(statement, absent):
     code = f"import sys; {statement}; print([name for name in {absent!r} if name in sys.modules])"
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
@@ -363,7 +364,7 @@ def test_imports_load_no_more_than_they_need(statement, absent):
     assert run.stdout.strip() == "[]"
 
 
-def test_the_shop_window_opens_at_once():
+def test_importing_clipcal_is_fast():
     code = "import time; start = time.perf_counter(); import clipcal; print(time.perf_counter() - start)"
     runs = [
         subprocess.run(
@@ -371,5 +372,5 @@ def test_the_shop_window_opens_at_once():
         )
         for _ in range(3)
     ]
-    # A busy machine slows some of the runs, hardly all.
+    # The minimum of several runs, as a busy machine may slow some of them.
     assert min(float(run.stdout) for run in runs) < 1.5

@@ -1,4 +1,4 @@
-"""Tensors of every kind become arrays; nothing else is touched."""
+"""Tensors are converted to arrays; other objects are unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clipcal._arrays import to_numpy
         (torch.bool, np.bool_),
     ],
 )
-def test_types_are_kept_where_numpy_has_them(given, expected):
+def test_dtypes_that_numpy_supports_are_kept(given, expected):
     array = to_numpy(torch.tensor([1.0, 0.0]).to(given))
     assert isinstance(array, np.ndarray)
     assert array.dtype == expected
@@ -38,15 +38,15 @@ def test_types_are_kept_where_numpy_has_them(given, expected):
     ],
     ids=["leaf", "graph", "parameter", "lazy"],
 )
-def test_graphs_are_left_behind(tensor):
+def test_tensors_are_detached_and_resolved(tensor):
     np.testing.assert_array_equal(to_numpy(tensor), [1.0, 2.0])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_other_devices():
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="requires a GPU")
+def test_tensor_on_a_gpu():
     np.testing.assert_array_equal(to_numpy(torch.ones(3, device="cuda", requires_grad=True)), np.ones(3))
 
 
 @pytest.mark.parametrize("values", [None, "a", 1.0, [1.0], (1,), np.ones(2), np.float32(1.0)])
-def test_everything_else_stays(values):
+def test_other_objects_are_unchanged(values):
     assert to_numpy(values) is values

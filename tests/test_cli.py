@@ -1,4 +1,4 @@
-"""The command line, as it is typed."""
+"""The command line interface."""
 
 import csv
 import os
@@ -11,14 +11,14 @@ from clipcal.demo._claims import Claim
 
 
 @pytest.mark.parametrize("n_jobs", ["0", "-2", "two", "1.5", ""])
-def test_a_number_of_processes_that_is_none(n_jobs, capsys):
+def test_invalid_number_of_processes_raises(n_jobs, capsys):
     with pytest.raises(SystemExit) as raised:
         main(["demo", f"--n-jobs={n_jobs}"])
     assert raised.value.code == 2
-    assert f"{n_jobs!r} is not a number of processes: 1, 2, ..., or -1 for all" in capsys.readouterr().err
+    assert f"or -1 for all cores; got {n_jobs!r}" in capsys.readouterr().err
 
 
-def test_results_cannot_go_to_a_file(tmp_path, capsys):
+def test_output_path_that_is_a_file_is_an_error(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     taken = tmp_path / "taken"
     taken.write_text("mine")
@@ -33,9 +33,9 @@ def test_results_cannot_go_to_a_file(tmp_path, capsys):
 
 
 @pytest.mark.skipif(
-    os.name != "posix" or os.geteuid() == 0, reason="needs a user who may not write everywhere"
+    os.name != "posix" or os.geteuid() == 0, reason="requires a user without root permissions"
 )
-def test_results_cannot_go_to_a_folder_of_others(tmp_path, capsys):
+def test_read_only_output_folder_is_an_error(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     tmp_path.chmod(0o500)
     with pytest.raises(SystemExit):
@@ -57,7 +57,7 @@ def test_quick_demo(tmp_path, capsys):
     with (tmp_path / "out" / "results.csv").open(encoding="utf-8") as file:
         records = list(csv.DictReader(file))
     assert len(records) == 12
-    # Table, file and figure are all in fractions.
+    # Table and CSV file are in fractions.
     for record in records:
         row = next(line for line in report.splitlines() if line.startswith(f"| {record['method']} "))
         assert f"{float(record['ece']):.3f}" in row
@@ -78,7 +78,7 @@ def claim(mean, spread, n_cells):
         (-0.5, 0.0, 1, "open"),
     ],
 )
-def test_verdicts(mean, spread, n_cells, verdict):
+def test_verdict_of_a_claim(mean, spread, n_cells, verdict):
     assert claim(mean, spread, n_cells).verdict == verdict
 
 

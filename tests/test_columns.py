@@ -1,4 +1,4 @@
-"""Columns are taken by name where names are labels, and by position where names mean nothing."""
+"""Columns named after labels are matched by name, other columns by position."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def frame(*names):
         (frame(7.0, 3.0, 5.0), [3, 5, 7], [1, 2, 0]),
         (frame("7", "3", "5"), np.array([3, 5, 7]), [1, 2, 0]),
         (TextTable(ROWS, [2, 0, 1]), [0, 1, 2], [1, 2, 0]),
-        # Names that are only counted, or speak of something else.
+        # Default names, and names that are not labels.
         (pd.DataFrame(ROWS), ["ant", "bee", "cat"], [0, 1, 2]),
         (pd.DataFrame(ROWS), [1, 2, 3], [0, 1, 2]),
         (pd.DataFrame(ROWS), ["0", "1", "10"], [0, 1, 2]),
@@ -40,14 +40,14 @@ def test_order_of_columns(values, classes, order):
     np.testing.assert_array_equal(in_class_order(values, classes, "f"), ROWS[:, order])
 
 
-def test_default_names_do_not_stand_for_text():
-    # Sorted text puts "10" and "11" before "2", so counted columns would be shuffled.
+def test_default_names_do_not_match_string_labels():
+    # Sorted strings have "10" and "11" before "2", so default names would reorder the columns.
     labels = sorted(map(str, range(12)))
     values = np.random.default_rng(0).uniform(size=(2, 12))
     np.testing.assert_array_equal(in_class_order(pd.DataFrame(values), labels, "f"), values)
 
 
-def test_two_classes_and_dates():
+def test_boolean_labels_and_dates():
     two = pd.DataFrame(ROWS[:, :2], columns=["True", "False"])
     np.testing.assert_array_equal(in_class_order(two, [False, True], "f"), ROWS[:, [1, 0]])
     dates = np.array(["2024-01-01", "2024-01-02", "2024-01-03"], dtype="M8[D]")
@@ -59,12 +59,12 @@ def test_two_classes_and_dates():
 @pytest.mark.parametrize(
     "names", [("ant", "bee", "dog"), ("cat", "cat", "ant"), ("cat", "x", "y"), ("x", "bee", "y")]
 )
-def test_some_of_the_names_are_refused(names):
+def test_partly_matching_names_raise(names):
     with pytest.raises(ValueError, match=r"Clf.predict_proba returned columns named .* for the classes"):
         in_class_order(frame(*names), ["ant", "bee", "cat"], "Clf.predict_proba")
 
 
-def test_tables_of_pyarrow_and_polars():
+def test_pyarrow_and_polars_tables():
     classes = ["ant", "bee", "cat"]
     polars = pytest.importorskip("polars")
     table = polars.DataFrame(ROWS, schema=["cat", "ant", "bee"], orient="row")
@@ -74,6 +74,6 @@ def test_tables_of_pyarrow_and_polars():
     np.testing.assert_array_equal(in_class_order(table, classes, "f"), ROWS[:, [1, 2, 0]])
 
 
-def test_columns_of_a_frame_may_be_called_anything():
+def test_columns_may_have_names_of_attributes():
     named = pd.DataFrame(ROWS, columns=["column_names", "dtype", "shape"])
     assert column_names(named) == ["column_names", "dtype", "shape"]

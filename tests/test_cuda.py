@@ -1,4 +1,4 @@
-"""The same on a GPU: skipped where there is none."""
+"""Results on a GPU equal those on the CPU; skipped without a GPU."""
 
 import warnings
 
@@ -12,7 +12,7 @@ from clipcal import CoOp, DynamicOutlierRegularizer, PromptTunedCLIPClassifier
 from clipcal.backbones import OpenClipBackbone
 from clipcal.training import torch_generator
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="requires a CUDA device")
 
 NAMES = ["dog", "golden retriever puppy", "crane (bird)", "Boeing 737-800", "x"]
 NOUNS = ["denim", "violin", "twilight", "rhapsody in blue", "lantern", "fire engine", "salt"]
@@ -32,14 +32,14 @@ def features_and_gradient(device, precision="fp32", **params):
 
 
 @pytest.mark.parametrize("params", [{}, {"text_chunk_size": 2}, {"class_token_position": "middle"}])
-def test_features_and_gradient_are_those_of_the_cpu(params):
+def test_features_and_gradient_equal_those_on_the_cpu(params):
     for ours, expected in zip(
         features_and_gradient("cuda", **params), features_and_gradient("cpu", **params), strict=True
     ):
         assert (ours - expected).norm() < 1e-4 * expected.norm()
 
 
-def test_bfloat16_keeps_what_is_learned_in_float32():
+def test_learned_parameters_are_float32_with_bfloat16_precision():
     features, gradient = features_and_gradient("cuda", "bf16")
     expected, expected_gradient = features_and_gradient("cpu")
     assert features.dtype == gradient.dtype == torch.float32
@@ -59,15 +59,15 @@ def fit(device, n_samples=40, max_epochs=3, precision="fp32"):
     return clf.fit(X, (NAMES * n_samples)[:n_samples])
 
 
-def test_a_fit_learns_what_it_learns_on_the_cpu():
+def test_fit_reaches_the_same_loss_as_on_the_cpu():
     on_gpu, on_cpu = fit("cuda", max_epochs=20), fit("cpu", max_epochs=20)
     assert on_gpu.device_ == "cuda"
-    # Batches come in another order, so that only the outcome can be compared.
+    # Batches are in another order, so only the final loss can be compared.
     assert on_gpu.history_[-1]["loss"] == pytest.approx(on_cpu.history_[-1]["loss"], rel=0.1)
     assert np.isfinite(fit("cuda", precision="bf16").text_features_).all()
 
 
-def test_steps_do_not_wait_for_the_device():
+def test_training_steps_do_not_synchronise_with_the_device():
     def n_waits(n_samples):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -79,5 +79,5 @@ def test_steps_do_not_wait_for_the_device():
         return sum("synchronizing" in str(warning.message) for warning in caught)
 
     fit("cuda", 8)
-    # Ten times the steps, and not one wait more.
+    # Ten times as many steps, but the same number of synchronisations.
     assert n_waits(80) == n_waits(8)

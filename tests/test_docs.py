@@ -1,4 +1,4 @@
-"""The pages build without a warning, and what they show runs."""
+"""The documentation builds without warnings, and its examples run."""
 
 import doctest
 import re
@@ -19,10 +19,10 @@ PAGES = sorted((ROOT / "docs").glob("*.rst"))
 
 
 @pytest.mark.slow
-def test_the_pages_build_without_warnings(tmp_path):
+def test_documentation_builds_without_warnings(tmp_path):
     for needed in ("sphinx", "myst_parser", "numpydoc", "pydata_sphinx_theme"):
         pytest.importorskip(needed)
-    # autosummary writes its stubs beside the sources: build from a copy.
+    # Build from a copy, as autosummary writes stubs next to the sources.
     source = tmp_path / "docs"
     shutil.copytree(ROOT / "docs", source, ignore=shutil.ignore_patterns("_build", "generated"))
     options = ["-W", "--keep-going", "-q", "-b", "html"]
@@ -34,21 +34,21 @@ def test_the_pages_build_without_warnings(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_examples_in_the_pages_run(path):
+def test_doctests_of_pages(path):
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     failed, _ = doctest.testfile(str(path), module_relative=False, optionflags=flags, encoding="utf-8")
     assert failed == 0
 
 
 def calls_in(page):
-    """Return the calls of metrics that a page names."""
+    """Return the calls of metrics in a page."""
     found = re.findall(r"``([^`]+)``", (ROOT / "docs" / page).read_text(encoding="utf-8"))
     calls = [" ".join(text.split()) for text in found]
     return [call for call in dict.fromkeys(calls) if re.search(r"\w\(y, p\b", call)]
 
 
 @pytest.mark.parametrize("call", calls_in("papers.rst"))
-def test_the_calls_for_papers_run(call):
+def test_calls_in_the_page_of_papers_run(call):
     rng = np.random.default_rng(0)
     p = rng.dirichlet([1.0, 1.0, 1.0], 300)
     clf = SimpleNamespace(classes_=np.array(["a", "b", "c"]))
@@ -57,11 +57,11 @@ def test_the_calls_for_papers_run(call):
     assert 0 < np.mean(getattr(value := eval(call, names), "error", value)) < 1
 
 
-def test_the_calls_for_papers_are_found():
+def test_calls_in_the_page_of_papers_are_found():
     assert len(calls_in("papers.rst")) > 20
 
 
-def test_every_public_name_has_a_place_in_the_reference():
+def test_all_public_names_are_in_the_api_reference():
     reference = set(re.findall(r"\w+", (ROOT / "docs" / "api.rst").read_text(encoding="utf-8")))
     for package in set(dir(clipcal)) - set(clipcal.__all__):
         assert set(getattr(clipcal, package).__all__) <= reference, package

@@ -1,4 +1,4 @@
-"""Docstrings of public objects are a contract: numpydoc's form, true attributes, a runnable example."""
+"""Docstrings of public objects: numpydoc format, documented attributes, and an example."""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ from clipcal import CalibratedCLIPClassifier, PromptTunedCLIPClassifier, ZeroSho
 numpydoc_validate = pytest.importorskip("numpydoc.validate")
 docscrape = pytest.importorskip("numpydoc.docscrape")
 
-# Codes of numpydoc that hold everywhere.
+# Codes of numpydoc that all public docstrings must pass.
 FORM = {
-    *("GL03", "GL05", "GL06", "GL07", "GL08", "GL09"),  # there is one; its sections are known and in order
-    *("SS01", "SS02", "SS03", "SS04", "SS06"),  # one summary line: capital first, period last
-    *("PR02", "PR03", "PR04", "PR10"),  # parameters: none invented, in the signature's order, with types
-    *("SA02", "SA03", "SA04"),  # See Also says what for
+    *(
+        "GL03",
+        "GL05",
+        "GL06",
+        "GL07",
+        "GL08",
+        "GL09",
+    ),  # it exists; sections are valid and in order
+    *("SS01", "SS02", "SS03", "SS04", "SS06"),  # one summary line with capital letter and period
+    *("PR02", "PR03", "PR04", "PR10"),  # parameters match the signature, in its order, with types
+    *("SA02", "SA03", "SA04"),  # See Also entries have descriptions
 }
-# In the shop window nothing may be left out; elsewhere a short text may do without sections.
+# Additional codes for the names in clipcal.__all__; other short docstrings may omit sections.
 COMPLETE = FORM | {"PR01", "RT01", "YD01"}
 
 
@@ -43,7 +50,7 @@ def public_objects() -> Iterator[tuple[str, Any]]:
 
 
 def own_methods(cls: type) -> Iterator[str]:
-    """Names of public methods and properties that clipcal wrote, inherited ones included."""
+    """Yield the public methods and properties that classes of clipcal define, including inherited ones."""
     for base in cls.__mro__:
         if base.__module__.startswith("clipcal."):
             for name, value in vars(base).items():
@@ -62,21 +69,21 @@ def documented() -> Iterator[str]:
     yield from names
 
 
-def in_shop_window(path: str) -> bool:
+def is_top_level(path: str) -> bool:
     return path.split(".")[2] in clipcal.__all__
 
 
 @pytest.mark.parametrize("package", list(packages()), ids=lambda package: package.__name__)
-def test_packages_say_what_they_are(package):
+def test_packages_have_a_docstring_and_a_sorted_all(package):
     assert (package.__doc__ or "").strip().splitlines()[0].endswith(".")
     assert sorted(package.__all__, key=str.lower) == sorted(set(package.__all__), key=str.lower)
 
 
 @pytest.mark.parametrize("path", list(documented()))
-def test_form(path):
+def test_numpydoc_validation(path):
     report = numpydoc_validate.validate(path)
-    required = COMPLETE if in_shop_window(path) else FORM
-    # A list of parameters is complete or not there at all.
+    required = COMPLETE if is_top_level(path) else FORM
+    # A Parameters section must be complete.
     if "\nParameters\n" in inspect.cleandoc(report["docstring"] or ""):
         required = required | {"PR01"}
     violations = [f"{code}: {message}" for code, message in report["errors"] if code in required]
@@ -84,7 +91,7 @@ def test_form(path):
 
 
 @pytest.mark.parametrize("name", sorted(set(clipcal.__all__) - {"__version__"}))
-def test_the_shop_window_shows_by_example(name):
+def test_top_level_names_have_an_example(name):
     found = getattr(clipcal, name)
     if inspect.isclass(found) or inspect.isroutine(found):
         assert ">>> from clipcal" in (found.__doc__ or "")
@@ -98,11 +105,11 @@ FITTED = {
 
 
 @pytest.mark.parametrize("estimator", FITTED.values(), ids=[cls.__name__ for cls in FITTED])
-def test_documented_attributes_are_those_that_fit_sets(estimator):
+def test_documented_attributes_equal_those_set_by_fit(estimator):
     X, y = make_shapes("textures", n_per_class=2, random_state=0, return_X_y=True)
     estimator.fit(X, y)
     listed = {item.name for item in docscrape.ClassDoc(type(estimator))["Attributes"]}
     listed = {name for name in listed if name.endswith("_")}
     there = {name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")}
-    # Set where X is a frame of embeddings.
+    # feature_names_in_ is set only if X is a data frame of embeddings.
     assert there == listed - {"feature_names_in_"}

@@ -1,4 +1,4 @@
-"""scikit-learn's own checks, on the embedding route."""
+"""Estimator checks of scikit-learn, with embeddings as input."""
 
 import pytest
 from sklearn.utils.estimator_checks import check_param_validation, parametrize_with_checks
@@ -9,8 +9,8 @@ from clipcal.regularizers import DynamicOutlierRegularizer
 
 TOY = AnyWidthBackbone()
 NOUNS = ["dog", "river", "denim", "twilight", "hammer", "violin"]
-# Two runs that differ in the order of float32 sums drift apart with every step; the low learning rate keeps
-# the drift below the tolerance with which the checks compare weights and repetitions.
+# Runs that differ in the order of float32 sums diverge with each step. The low learning rate keeps the
+# difference below the tolerance of the checks that compare weighted and repeated samples.
 ESTIMATORS = [
     ZeroShotCLIPClassifier(backbone=TOY),
     PromptTunedCLIPClassifier(backbone=TOY, max_epochs=3, learning_rate=1e-4, batch_size=512, random_state=0),
@@ -24,12 +24,12 @@ ESTIMATORS = [
     ),
 ]
 
-# The checks' labels are numbers, which make poor prompts; that is said once per fit.
+# The labels of the checks are integers, for which each fit warns.
 pytestmark = pytest.mark.filterwarnings("ignore:The labels are not strings")
 
 
 @parametrize_with_checks(ESTIMATORS)
-def test_scikit_learn_checks(estimator, check):
+def test_estimator_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
 

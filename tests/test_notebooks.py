@@ -1,4 +1,4 @@
-"""Notebooks run from top to bottom, and are kept without what they print."""
+"""Notebooks run without errors and are stored without outputs."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-def test_there_are_notebooks():
+def test_notebooks_exist():
     assert NOTEBOOKS
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_they_store_no_outputs(path):
+def test_notebooks_are_stored_without_outputs(path):
     notebook = read(path)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -28,11 +28,11 @@ def test_they_store_no_outputs(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_they_run(path, monkeypatch):
+def test_notebooks_run(path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     pytest.importorskip("matplotlib")
-    # The kernel is another process: let it find the same clipcal, and leave it one core.
+    # The kernel is a subprocess: make it import this clipcal, with one thread.
     root = str(FOLDER.parents[1])
     monkeypatch.setenv("PYTHONPATH", root)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -41,7 +41,7 @@ def test_they_run(path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_progress_is_shown_without_warnings(monkeypatch):
+def test_progress_bars_are_shown_without_warnings(monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parents[1]))

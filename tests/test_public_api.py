@@ -1,4 +1,4 @@
-"""What the README promises, kept through the public names alone."""
+"""The public API as described in the README."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def fitted(embedded):
     return tuned().fit(*embedded)
 
 
-# The shop window
+# Top-level names
 
 
 @pytest.mark.parametrize("name", clipcal.__all__)
-def test_every_name_in_the_shop_window_resolves(name):
+def test_top_level_names_can_be_imported(name):
     found = getattr(clipcal, name)
     home = getattr(found, "__module__", "clipcal")
     assert home.startswith("clipcal") or name == "__version__"
@@ -83,14 +83,14 @@ def test_unknown_names_raise():
         getattr(clipcal, "PromptTuned")  # noqa: B009
 
 
-def test_version_is_one():
+def test_version_is_valid():
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*", clipcal.__version__)
 
 
-# What the README shows
+# Commands and examples in the README
 
 
-def test_readme_commands_stand_as_promised():
+def test_readme_commands():
     first, second = re.findall(r"```bash\n(.*?)\n```", README, flags=re.DOTALL)
     assert first == 'pip install ".[plot]" && clipcal demo'
     assert second.startswith("pip install --upgrade pip && ") and second.endswith("--group test && pytest")
@@ -111,7 +111,7 @@ def test_readme_example_on_files(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
     monkeypatch.chdir(tmp_path)
-    # The same lines on the embedded CLIP, and on few nouns.
+    # The same lines with the embedded CLIP and a small lexicon.
     lines = PYTHON_BLOCKS[0].replace('"ViT-B-16/openai"', '"mini"').replace('"dor"', "dor")
     names = {"dor": DynamicOutlierRegularizer(lexicon=NOUNS)}
     exec(lines, names)
@@ -136,10 +136,10 @@ def test_readme_example_without_clip():
     assert run.returncode == 0, run.stderr
 
 
-# What the README says
+# Statements in the README
 
 
-def test_images_come_in_many_forms(fitted, data, embedded, tmp_path):
+def test_all_input_types_give_the_same_probabilities(fitted, data, embedded, tmp_path):
     X = data[0][:4]
     expected = fitted.predict_proba(embedded[0][:4])
     names = [f"{i}.png" for i in range(len(X))]
@@ -157,14 +157,14 @@ def test_images_come_in_many_forms(fitted, data, embedded, tmp_path):
         assert_allclose(fitted.predict_proba(images), expected, atol=1e-5, err_msg=form)
 
 
-def test_labels_come_back_and_columns_are_sorted(fitted, embedded):
+def test_predictions_are_labels_and_columns_are_sorted(fitted, embedded):
     X, y = embedded
     assert fitted.classes_.tolist() == sorted(NAMES)
     assert set(fitted.predict(X)) <= set(y)
     assert_array_equal(fitted.classes_[fitted.predict_proba(X).argmax(axis=1)], fitted.predict(X))
 
 
-def test_numbers_as_labels_have_names(embedded):
+def test_integer_labels_with_class_names(embedded):
     X, y = embedded
     numbers = np.array([NAMES.index(label) for label in y])
     by_number = ZeroShotCLIPClassifier("mini", class_names=dict(enumerate(NAMES))).fit(X, numbers)
@@ -172,7 +172,7 @@ def test_numbers_as_labels_have_names(embedded):
     assert_array_equal(np.array(NAMES)[by_number.predict(X)], by_name.predict(X))
 
 
-def test_other_classes_need_no_images(fitted, embedded):
+def test_with_classes_needs_no_images(fitted, embedded):
     other = fitted.with_classes(OTHER_NAMES)
     assert other.predict_proba(embedded[0]).shape == (len(embedded[0]), 3)
     assert other.classes_.tolist() == sorted(OTHER_NAMES)
@@ -180,30 +180,30 @@ def test_other_classes_need_no_images(fitted, embedded):
 
 
 @pytest.mark.parametrize("method", ["coop", "kgcoop"])
-def test_outliers_hold_other_nouns_in_place(embedded, method):
+def test_dor_keeps_text_features_of_nouns_near_zero_shot(embedded, method):
     dor = DynamicOutlierRegularizer(weight=8.0, lexicon=NOUNS, batch_size=8)
     zero_shot = ZeroShotCLIPClassifier("mini").fit(*embedded).with_classes(NOUNS).text_features_
     kept = []
     for regularizer in (None, dor):
-        # A short context moves far in a few steps.
+        # With a high learning rate the context moves far in a few steps.
         clf = tuned(method=method, regularizer=regularizer, max_epochs=15, learning_rate=0.02).fit(*embedded)
         kept.append(np.sum(clf.with_classes(NOUNS).text_features_ * zero_shot, axis=1).mean())
     assert kept[1] > kept[0]
 
 
-def test_a_random_context_has_sixteen_vectors(embedded):
+def test_random_context_has_sixteen_vectors(embedded):
     clf = tuned(method=CoOp(context_init=None)).fit(*embedded)
     assert clf.learned_["context"].shape[0] == 16
 
 
-def test_the_same_seed_gives_the_same_classifier(fitted, embedded):
+def test_fit_is_reproducible_with_a_seed(fitted, embedded):
     again = clone(fitted).fit(*embedded)
     assert_array_equal(again.text_features_, fitted.text_features_)
     other = tuned(random_state=1).fit(*embedded)
     assert not np.array_equal(other.text_features_, fitted.text_features_)
 
 
-def test_global_generators_are_left_alone(embedded):
+def test_global_random_state_is_unchanged(embedded):
     import torch
 
     np.random.seed(5)
@@ -214,18 +214,18 @@ def test_global_generators_are_left_alone(embedded):
     assert torch.equal(torch.get_rng_state(), before[1])
 
 
-def test_chunks_of_prompts_change_nothing(fitted, embedded):
+def test_text_chunk_size_does_not_change_the_result(fitted, embedded):
     in_chunks = tuned(method=CoOp(text_chunk_size=1)).fit(*embedded)
     assert_allclose(in_chunks.text_features_, fitted.text_features_, atol=1e-4)
 
 
-def test_memory_keeps_features_on_disk(data, tmp_path):
+def test_memory_caches_features_on_disk(data, tmp_path):
     clf = tuned(memory=str(tmp_path / "cache")).fit(*data)
     assert any((tmp_path / "cache").rglob("*.shard"))
     assert_allclose(clf.predict_proba(data[0]), tuned().fit(*data).predict_proba(data[0]), atol=1e-5)
 
 
-def test_scorers_are_negated_errors(fitted, embedded):
+def test_scorers_return_negated_errors(fitted, embedded):
     X, y = embedded
     error = expected_calibration_error(y, fitted.predict_proba(X), labels=fitted.classes_)
     assert ece_scorer(fitted, X, y) == -error
@@ -233,13 +233,13 @@ def test_scorers_are_negated_errors(fitted, embedded):
     assert 0 <= cross_val_calibration_error(tuned(), X, y, cv=2) <= 1
 
 
-def test_grids_reach_into_the_method(embedded):
+def test_grid_search_over_parameters_of_the_method(embedded):
     grid = {"method__n_context": [2, 4]}
     search = GridSearchCV(tuned(method=CoOp(context_init=None)), grid, cv=2, scoring="neg_log_loss")
     assert search.fit(*embedded).best_params_["method__n_context"] in (2, 4)
 
 
-def test_temperature_changes_confidence_not_predictions(fitted, embedded):
+def test_temperature_scaling_does_not_change_predictions(fitted, embedded):
     X, y = embedded
     scaled = CalibratedCLIPClassifier(tuned(), cv=2).fit(X, y)
     assert_array_equal(scaled.predict(X), scaled.estimator_.predict(X))
@@ -248,7 +248,7 @@ def test_temperature_changes_confidence_not_predictions(fitted, embedded):
     assert other.predict_proba(X).shape == (len(X), 3)
 
 
-def test_calibrators_refuse_or_carry_over(fitted, embedded):
+def test_only_class_agnostic_calibrators_support_with_classes(fitted, embedded):
     X, y = embedded
     for method, carries_over in (("temperature", True), ("beta", True), ("vector", False), ("matrix", False)):
         scaled = CalibratedCLIPClassifier(fitted, method=method, cv="prefit").fit(X, y)
@@ -259,7 +259,7 @@ def test_calibrators_refuse_or_carry_over(fitted, embedded):
                 scaled.with_classes(OTHER_NAMES)
 
 
-def test_leaving_classes_out_chooses_for_classes_that_come_later(embedded):
+def test_leave_classes_out_selects_hyperparameters_for_unseen_classes(embedded):
     dor = DynamicOutlierRegularizer(lexicon=NOUNS)
     grid = {"regularizer__weight": [0.0, 8.0]}
     cv = LeaveClassesOut(n_splits=2, random_state=0)
@@ -278,7 +278,7 @@ def test_leaving_classes_out_chooses_for_classes_that_come_later(embedded):
     assert search.best_params_["regularizer__weight"] == grid["regularizer__weight"][np.argmax(by_hand)]
 
 
-def test_a_second_temperature_for_classes_that_come_later(embedded):
+def test_second_temperature_is_used_for_unseen_classes(embedded):
     scaled = CalibratedCLIPClassifier(tuned(), cv="classes").fit(*embedded)
     later = scaled.with_classes(OTHER_NAMES)
     logits = later.estimator_.decision_function(embedded[0])
@@ -295,13 +295,13 @@ def test_reliability_display_draws(fitted, embedded):
     assert_allclose(display.bins.error, expected)
 
 
-def test_every_task_and_domain_is_generated():
+def test_all_tasks_and_domains_can_be_generated():
     for task in ("colors", "shapes", "textures", "colored-shapes"):
         for domain in ("studio", "street", "grainy", "faded"):
             made = make_shapes(task, domain=domain, n_per_class=1, random_state=0)
             assert sorted(made.target) == sorted(made.class_names)
 
 
-def test_the_citation_file_names_the_paper():
+def test_citation_file_cites_the_paper():
     text = (Path(__file__).parents[1] / "CITATION.cff").read_text(encoding="utf-8")
     assert "Miscalibration in Prompt Tuning" in text and "2410.02681" in text

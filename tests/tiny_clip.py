@@ -1,11 +1,11 @@
-"""A real open_clip model that runs in milliseconds."""
+"""A small open_clip model for tests."""
 
 import open_clip
 import torch
 
 
 def make_tiny_model() -> torch.nn.Module:
-    """Build a real open_clip CLIP, small enough to run in milliseconds, with seeded random weights."""
+    """Build a CLIP model of open_clip with seeded random weights, small enough to run in milliseconds."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = open_clip.CLIP(

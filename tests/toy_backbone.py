@@ -1,4 +1,4 @@
-"""A backbone without transformer and without fixed width, fast enough for scikit-learn's checks."""
+"""A backbone of any width without a transformer, fast enough for the estimator checks of scikit-learn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PIXELS = 8
 
 
 def word_id(word: str) -> int:
-    """Hash a word to an id that is the same in every process."""
+    """Hash a word to an id, reproducible across processes."""
     digest = hashlib.sha256(word.encode()).digest()
     return 3 + int.from_bytes(digest[:4], "little") % (_VOCABULARY - 3)
 
@@ -30,14 +30,14 @@ def _normal(seed: int, rows: int, columns: int) -> torch.Tensor:
 
 
 class AnyWidthBackbone:
-    """Text: mean of hashed word embeddings up to the end of the text, projected to any width.
+    """A backbone with random projections, which implements ``clipcal.backbones.Backbone``.
 
-    Images: the 8 x 8 thumbnail, projected. It has the members of ``clipcal.backbones.Backbone``.
+    Texts are embedded as the projected mean of hashed word embeddings, images as projected 8 x 8 thumbnails.
 
     Parameters
     ----------
     embedding_dim : int, default=32
-        Width of the embeddings; ``for_width`` gives the same backbone with another one.
+        Width of the embeddings.
     """
 
     token_dim = 16
@@ -52,16 +52,16 @@ class AnyWidthBackbone:
 
     @property
     def name(self) -> str:
-        """Nothing opens it again."""
+        """Return an empty name: the backbone cannot be opened by name."""
         return ""
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the only thing that varies."""
+        """Return a hash of the width, the only parameter."""
         return hashlib.sha256(f"toy {self.embedding_dim}".encode()).hexdigest()
 
     def for_width(self, n_features: int) -> AnyWidthBackbone:
-        """Give the same backbone with another width."""
+        """Return the backbone with another width."""
         return AnyWidthBackbone(n_features)
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
@@ -70,7 +70,7 @@ class AnyWidthBackbone:
         return torch.from_numpy(small.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1)
 
     def augment(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
-        """Add noise to `preprocess`, and mirror it half of the time."""
+        """Flip the output of `preprocess` with probability 0.5, and add noise."""
         pixels = self.preprocess(image)
         if torch.rand((), generator=generator) < 0.5:
             pixels = pixels.flip(-1)
@@ -82,7 +82,7 @@ class AnyWidthBackbone:
             return pixels.flatten(1) @ _normal(1, 3 * _PIXELS**2, self.embedding_dim)
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
-        """One token a word, between a start and an end marker; the longest text sets the length."""
+        """Tokenize to one token per word between start and end markers, padded to the longest text."""
         rows = [[START, *map(word_id, text.replace(".", " .").split()), END] for text in texts]
         for text, row in zip(texts, rows, strict=True):
             if len(row) > self.context_length:

@@ -1,6 +1,6 @@
-"""Generated images: what they show, and how it is drawn.
+"""Sample and render the scenes of generated images.
 
-:func:`clipcal.datasets.make_shapes` and the training of the embedded CLIP draw from the same scenes.
+Both :func:`clipcal.datasets.make_shapes` and the training of the embedded CLIP model use them.
 """
 
 from clipcal.scenes._render import render
