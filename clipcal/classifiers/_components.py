@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from clipcal._compat import validate_parameters
 from clipcal._components import named_component
+from clipcal.text import find_templates
 
 if TYPE_CHECKING:
     from clipcal.methods import TuningMethod
@@ -32,6 +34,11 @@ def find_regularizer(regularizer: str | Regularizer) -> Regularizer:
             f"regularizer={regularizer!r} is neither one of {', '.join(map(repr, REGULARIZERS))} nor an "
             f"instance of a Regularizer, such as {example}."
         )
+    # ``prepare`` checks the same, but comes after the images are encoded.
+    if hasattr(found, "_parameter_constraints"):
+        validate_parameters(found)
+    if (template := getattr(found, "template", None)) is not None:
+        find_templates(template)
     return found
 
 

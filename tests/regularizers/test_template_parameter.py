@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from toy_backbone import AnyWidthBackbone
 
 from clipcal import DynamicOutlierRegularizer, PromptTunedCLIPClassifier
+from clipcal.classifiers._components import find_regularizer
 from clipcal.exceptions import ClassNameError
 from clipcal.methods import zero_shot_features
 from clipcal.regularizers import AnchorRegularizer
@@ -70,6 +71,20 @@ def test_a_name_stands_for_its_templates(regularizer):
 def test_a_wrong_template_is_refused(regularizer, template, error, words):
     with pytest.raises(error, match=words):
         fit(regularizer(template=template))
+
+
+@pytest.mark.parametrize("regularizer", [anchor, outlier])
+@pytest.mark.parametrize("template", ["no place", ["a {}.", "{} {}"], [], 3])
+def test_a_wrong_template_is_refused_before_anything_is_encoded(regularizer, template):
+    class Refusing(AnyWidthBackbone):
+        def encode_text(self, token_embeddings, tokens):
+            raise AssertionError
+
+    with pytest.raises(ValueError, match="template"):
+        fit(regularizer(template=template), Refusing())
+    # The same check as soon as the regularizer is read.
+    with pytest.raises(ValueError, match="template"):
+        find_regularizer(regularizer(template=template))
 
 
 @pytest.mark.parametrize("regularizer", [anchor, outlier])
