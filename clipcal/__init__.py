@@ -31,11 +31,13 @@ _HOMES = {
     "make_shapes": "clipcal.datasets",
     "maximum_calibration_error": "clipcal.metrics",
     "mce_scorer": "clipcal.metrics",
+    "load": "clipcal.persistence",
     "open_vocabulary": "clipcal.model_selection",
+    "save": "clipcal.persistence",
 }
 _PACKAGES = (
     "backbones", "caching", "calibration", "classifiers", "datasets", "exceptions", "images", "methods",
-    "metrics", "model_selection", "plots", "regularizers", "text", "training",
+    "metrics", "model_selection", "persistence", "plots", "regularizers", "text", "training",
 )  # fmt: skip
 
 __all__ = [*_HOMES, "__version__"]

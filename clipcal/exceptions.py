@@ -7,6 +7,7 @@ __all__ = [
     "BackboneError",
     "ClassNameError",
     "ImageReadError",
+    "ModelFileError",
     "WeightsUnavailableError",
 ]
 
@@ -25,3 +26,7 @@ class ClassNameError(ValueError):
 
 class ImageReadError(ValueError, OSError):
     """An image could not be read; the message gives its position and its path or type."""
+
+
+class ModelFileError(ValueError):
+    """A file is not one that :func:`clipcal.save` has written, is damaged, or needs a newer clipcal."""

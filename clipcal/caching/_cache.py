@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from clipcal._whole_file import TEMPORARY_SUFFIX
 from clipcal.caching._files import (
-    TEMPORARY_SUFFIX,
     list_folder,
     read_json,
     size_of,

@@ -1,16 +1,14 @@
-"""Files that appear whole or not at all, and folders that may be gone or read-only."""
+"""Small files of JSON, and folders that may be gone or read-only."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import uuid
 import warnings
 from pathlib import Path
 from typing import Any
 
-TEMPORARY_SUFFIX = ".tmp"
+from clipcal._whole_file import write_whole
+
 _warned: set[str] = set()
 
 
@@ -45,22 +43,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))
 
 
-def write_whole(path: Path, write: Any) -> None:
-    """Let `write(file)` fill a file that appears under its name only when it is on the disk."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
-    try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_folder(path.parent)
-
-
 def warn_unwritable(location: Path, error: OSError) -> None:
     """Warn, once per folder, that nothing can be kept in it."""
     if str(location) in _warned:
@@ -71,13 +53,3 @@ def warn_unwritable(location: Path, error: OSError) -> None:
         "Make room or give a folder that can be written to as memory=.",
         stacklevel=4,
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the names on the disk too, before files that they replace are removed."""
-    with contextlib.suppress(OSError):  # Windows opens no folders
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from clipcal.caching._files import write_whole
+from clipcal._whole_file import write_whole
 
 KEY_SIZE = 32
 SUFFIX = ".shard"

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clipcal.caching._files import TEMPORARY_SUFFIX, list_folder, read_json, warn_unwritable, write_json
+from clipcal._whole_file import TEMPORARY_SUFFIX
+from clipcal.caching._files import list_folder, read_json, warn_unwritable, write_json
 from clipcal.caching._shards import SUFFIX, Shard, as_keys, merge_shards, write_shard
 
 LABEL = "table.json"

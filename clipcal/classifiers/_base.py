@@ -27,6 +27,7 @@ from clipcal.classifiers._prediction import (
     cosine_logits,
     logit_margins,
 )
+from clipcal.exceptions import BackboneError
 from clipcal.images import as_images, encode_images, input_kind
 from clipcal.metrics import feature_divergence
 from clipcal.text import check_distinct, class_texts, split_labels
@@ -75,13 +76,26 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
     def _open_backbone(self, n_features: int | None = None) -> Backbone:
         from clipcal.backbones import open_backbone
 
-        return open_backbone(
+        backbone = open_backbone(
             self.backbone,
             device=self.device,
             precision=self.precision,
             n_features=n_features,
             memory=self.memory,
         )
+        self._check_fingerprint(backbone)
+        return backbone
+
+    def _check_fingerprint(self, backbone: Backbone) -> None:
+        """Refuse another backbone than the one of the file that this classifier was loaded from."""
+        expected = getattr(self, "_backbone_fingerprint_", None)
+        if expected is not None and backbone.fingerprint != expected:
+            raise BackboneError(
+                f"This {type(self).__name__} was fitted with a backbone whose fingerprint is "
+                f"{expected[:12]}..., but backbone={self.backbone!r} has {backbone.fingerprint[:12]}...: its "
+                "weights or its preprocessing differ. Pass the right one, clipcal.load(path, backbone=...), "
+                "or fit again."
+            )
 
     def _check_training_data(
         self, X: Any, y: Any, sample_weight: ArrayLike | None
@@ -152,6 +166,7 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
     def _backbone_for(self, X: Any) -> Backbone:
         """Open the backbone, which names and the width of embeddings must suit; set ``n_features_in_``."""
         n_features = X.shape[1] if input_kind(X) == "embeddings" else None
+        self.__dict__.pop("_backbone_fingerprint_", None)  # of a file
         backbone = self._open_backbone(n_features)
         self._check_names(backbone)
         self.n_features_in_ = backbone.embedding_dim

@@ -274,7 +274,7 @@ class TestNoRoom:
         def refuse(*args, **kwargs):
             raise OSError(errno.EROFS, "Read-only file system")
 
-        monkeypatch.setattr("clipcal.caching._files.os.replace", refuse)
+        monkeypatch.setattr("clipcal._whole_file.os.replace", refuse)
         table = open_table(tmp_path)
         with pytest.warns(UserWarning, match=r"could not be kept.*Read-only.*memory=") as caught:
             put(table, [2])

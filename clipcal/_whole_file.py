@@ -1,0 +1,39 @@
+"""Files that appear under their names only when they are whole and on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+__all__ = ["TEMPORARY_SUFFIX", "write_whole"]
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def write_whole(path: Path, write: Any) -> None:
+    """Let `write(file)` fill a file that appears under its name only when it is on the disk."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names on the disk too, before files that they replace are removed."""
+    with contextlib.suppress(OSError):  # Windows opens no folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

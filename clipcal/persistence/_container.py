@@ -1,0 +1,114 @@
+"""One safetensors file: a document in JSON and tensors, with a checksum over both.
+
+The header of the file has four entries of text beside the tensors' descriptions: ``format`` ("clipcal"),
+``schema`` (a number), ``version`` (of the package that wrote it), ``model`` (the document) and ``sha256``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+from numpy.typing import NDArray
+from safetensors import numpy as safetensors
+
+__all__ = ["SCHEMA", "Content", "pack", "read_file"]
+
+SCHEMA = 1
+_FORMAT = "clipcal"
+# The limit of safetensors itself.
+_MAX_HEADER = 100_000_000
+
+
+class Content(NamedTuple):
+    """What a file holds."""
+
+    document: Any
+    tensors: dict[str, NDArray[Any]]
+
+
+def pack(document: Any, tensors: Mapping[str, NDArray[Any]], version: str) -> bytes:
+    """Return the bytes of a file."""
+    entries = {
+        "format": _FORMAT,
+        "schema": str(SCHEMA),
+        "version": version,
+        "model": json.dumps(document, allow_nan=False, separators=(",", ":")),
+    }
+    unsigned = safetensors.save(dict(tensors), entries)
+    # Computed from the file rather than from the arrays, by the same function as in reading.
+    size = int.from_bytes(unsigned[:8], "little")
+    digest = _digest(_parse(unsigned[8 : 8 + size]), memoryview(unsigned)[8 + size :])
+    return safetensors.save(dict(tensors), {**entries, "sha256": digest})
+
+
+def read_file(file: BinaryIO, size: int) -> Content:
+    """Read a file of a number of bytes, of which no more than the header is read if it is something else.
+
+    Raises
+    ------
+    ValueError
+        If the file is not whole, or not one that :func:`pack` made.
+    """
+    start = file.read(8)
+    n_header = int.from_bytes(start, "little")
+    if len(start) < 8 or not 2 <= n_header <= min(size - 8, _MAX_HEADER):
+        raise ValueError("it is cut off, or no file of clipcal.save")
+    header_bytes = file.read(n_header)
+    header = _parse(header_bytes)
+    entries = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(entries, dict) or entries.get("format") != _FORMAT:
+        raise ValueError("it is no file of clipcal.save")
+    _check_schema(entries)
+    data = file.read(size - 8 - n_header)
+    whole = b"".join([start, header_bytes, data])
+    if len(whole) != size:
+        raise ValueError("it is cut off")
+    # Compares all shapes and offsets with the data before anything is allocated.
+    tensors = safetensors.load(whole)
+    if set(tensors) != set(header) - {"__metadata__"}:
+        raise ValueError("its header lists other tensors than it holds")
+    if entries.get("sha256") != _digest(header, memoryview(data)):
+        raise ValueError("its checksum does not match, so it has been damaged or edited")
+    return Content(_parse(entries["model"]), tensors)
+
+
+def _check_schema(entries: dict[str, Any]) -> None:
+    schema = str(entries.get("schema"))
+    if schema.isascii() and schema.isdecimal() and len(schema) < 10 and int(schema) > SCHEMA:
+        raise ValueError(
+            f"it was made by a newer clipcal, {entries.get('version')}, in schema {schema}, and this one "
+            f"reads schemas up to {SCHEMA}. Upgrade: pip install --upgrade clipcal"
+        )
+    if schema != str(SCHEMA):
+        raise ValueError(f"its schema is {schema!r}, which is none that clipcal ever wrote")
+
+
+def _digest(header: dict[str, Any], data: memoryview) -> str:
+    """Return the SHA-256 of the entries and of the tensors, in hexadecimal digits."""
+    entries = {name: text for name, text in header["__metadata__"].items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
+    for name in sorted(set(header) - {"__metadata__"}):
+        tensor = header[name]
+        first, last = tensor["data_offsets"]
+        digest.update(json.dumps([name, tensor["dtype"], tensor["shape"], last - first]).encode())
+        digest.update(data[first:last])
+    return digest.hexdigest()
+
+
+def _parse(text: str | bytes) -> Any:
+    """Parse JSON in which no key stands twice and all numbers are finite."""
+    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} stands in place of a number")
