@@ -15,8 +15,10 @@ from clipcal.persistence._container import pack, read_file
 NAMES = np.array(["ant", "bee", "cat", "dog"])
 _RNG = np.random.default_rng(0)
 Y = NAMES[np.arange(80) % 4]
-X = _RNG.normal(size=(80, 12)) + 0.5 * _RNG.normal(size=(4, 12))[np.arange(80) % 4]
-NEW = _RNG.normal(size=(7, 12))
+_TEXTS = ZeroShotCLIPClassifier(AnyWidthBackbone()).fit(_RNG.normal(size=(80, 12)), Y).text_features_
+# Images lie near the texts of their classes, but not so near that none is mistaken.
+X = _TEXTS[np.arange(80) % 4] + _RNG.normal(size=(80, 12)) / 4
+NEW = _TEXTS[np.arange(7) % 4] + _RNG.normal(size=(7, 12)) / 4
 
 SIDE = {
     "proximity": lambda n, k: {"proximity": np.random.default_rng(1).uniform(0.2, 1, n)},

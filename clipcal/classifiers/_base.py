@@ -63,6 +63,9 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
     logit_scale_: float
     n_features_in_: int
 
+    # Set where the classifier comes from a file.
+    _backbone_fingerprint_: str | None = None
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         # Pictures come as lists of paths and as (n, h, w, 3) arrays. one_d_array stays False although
@@ -88,7 +91,7 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
 
     def _check_fingerprint(self, backbone: Backbone) -> None:
         """Refuse another backbone than the one of the file that this classifier was loaded from."""
-        expected = getattr(self, "_backbone_fingerprint_", None)
+        expected = self._backbone_fingerprint_
         if expected is not None and backbone.fingerprint != expected:
             raise BackboneError(
                 f"This {type(self).__name__} was fitted with a backbone whose fingerprint is "

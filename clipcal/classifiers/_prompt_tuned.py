@@ -366,6 +366,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
         other = ZeroShotCLIPClassifier(template=template, **{name: own[name] for name in shared})
         other.n_features_in_, other.logit_scale_ = self.n_features_in_, self.logit_scale_
         other.classes_, other.class_names_ = self.classes_, dict(self.class_names_)
+        other._backbone_fingerprint_ = self._backbone_fingerprint_
         other.text_features_ = other._encode_classes(other._open_backbone(other.n_features_in_))
         return other
 

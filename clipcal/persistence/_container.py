@@ -1,6 +1,6 @@
 """One safetensors file: a document in JSON and tensors, with a checksum over both.
 
-The header of the file has four entries of text beside the tensors' descriptions: ``format`` ("clipcal"),
+The header of the file has five entries of text beside the tensors' descriptions: ``format`` ("clipcal"),
 ``schema`` (a number), ``version`` (of the package that wrote it), ``model`` (the document) and ``sha256``.
 """
 
@@ -14,12 +14,15 @@ from typing import Any, BinaryIO, NamedTuple
 from numpy.typing import NDArray
 from safetensors import numpy as safetensors
 
+from clipcal.persistence._arrays import NUMBERS
+
 __all__ = ["SCHEMA", "Content", "pack", "read_file"]
 
 SCHEMA = 1
 _FORMAT = "clipcal"
 # The limit of safetensors itself.
 _MAX_HEADER = 100_000_000
+_DTYPES = {code: f"{code[0].upper()}{8 * int(code[1:])}" for code in NUMBERS} | {"b1": "BOOL"}
 
 
 class Content(NamedTuple):
@@ -30,18 +33,25 @@ class Content(NamedTuple):
 
 
 def pack(document: Any, tensors: Mapping[str, NDArray[Any]], version: str) -> bytes:
-    """Return the bytes of a file."""
+    """Return the bytes of a file, which are always the same for the same content."""
     entries = {
         "format": _FORMAT,
         "schema": str(SCHEMA),
         "version": version,
         "model": json.dumps(document, allow_nan=False, separators=(",", ":")),
     }
-    unsigned = safetensors.save(dict(tensors), entries)
-    # Computed from the file rather than from the arrays, by the same function as in reading.
-    size = int.from_bytes(unsigned[:8], "little")
-    digest = _digest(_parse(unsigned[8 : 8 + size]), memoryview(unsigned)[8 + size :])
-    return safetensors.save(dict(tensors), {**entries, "sha256": digest})
+    header: dict[str, Any] = {"__metadata__": entries}
+    data = bytearray()
+    # Large numbers first, so that each tensor starts at a multiple of its numbers' size.
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
+        start = len(data)
+        data += tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes()
+        dtype = _DTYPES[tensor.dtype.str[1:]]
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [start, len(data)]}
+    entries["sha256"] = _digest(header, memoryview(data))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, data])
 
 
 def read_file(file: BinaryIO, size: int) -> Content:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from safetensors import numpy as safetensors
 from saved_models import (
     NEW,
     X,
@@ -282,3 +283,15 @@ def test_saving_changes_nothing(tmp_path):
     before = pickle.dumps(fitted)
     clipcal.save(fitted, tmp_path / "m")
     assert pickle.dumps(fitted) == before
+
+
+def test_one_model_makes_one_file(tmp_path):
+    for name in ("one", "other"):
+        clipcal.save(calibrated("bin-mean-shift"), tmp_path / name)
+    content = (tmp_path / "one").read_bytes()
+    assert content == (tmp_path / "other").read_bytes()
+    # Any reader of the format can look at it.
+    tensors = safetensors.load(content)
+    assert_array_equal(
+        tensors["estimator_.text_features_"], calibrated("bin-mean-shift").estimator_.text_features_
+    )

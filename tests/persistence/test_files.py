@@ -1,0 +1,144 @@
+"""Files appear whole or not at all, wherever they are."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from saved_models import fitted_calibrator
+
+import clipcal
+from clipcal.calibration import CALIBRATORS, TemperatureScaling
+from clipcal.exceptions import ModelFileError
+
+
+@pytest.fixture
+def scaling():
+    return TemperatureScaling().fit([[4.0, 0.0]] * 4, ["cat", "cat", "cat", "dog"])
+
+
+def test_a_relative_path_in_another_folder(scaling, tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    clipcal.save(scaling, "models/m")
+    monkeypatch.chdir(tmp_path / "models")
+    assert clipcal.load("m").temperature_ == scaling.temperature_
+    clipcal.save(scaling, "n")
+    assert sorted(os.listdir()) == ["m", "n"]
+
+
+def test_another_process(scaling, tmp_path):
+    clipcal.save(scaling, tmp_path / "m")
+    code = f"import clipcal; print(clipcal.load({str(tmp_path / 'm')!r}).calibrate([[2.0, 0.5]]).tolist())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert eval(run.stdout) == scaling.calibrate([[2.0, 0.5]]).tolist()
+
+
+def test_files_that_cannot_be_read_say_so_themselves(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        clipcal.load(tmp_path / "missing")
+    with pytest.raises(IsADirectoryError):
+        clipcal.load(tmp_path)
+    closed = tmp_path / "closed"
+    closed.write_bytes(b"x" * 100)
+    closed.chmod(0)
+    # The superuser may read it.
+    with pytest.raises(ModelFileError if os.access(closed, os.R_OK) else PermissionError):
+        clipcal.load(closed)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ModelFileError, match="is no file"):
+            clipcal.load(path)
+
+
+def test_places_that_cannot_be_written(scaling, tmp_path, monkeypatch):
+    with pytest.raises(IsADirectoryError, match="add the name of a file"):
+        clipcal.save(scaling, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"create it first.*missing"):
+        clipcal.save(scaling, tmp_path / "missing" / "m")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    if not os.access(tmp_path / "closed", os.W_OK):
+        with pytest.raises(PermissionError):
+            clipcal.save(scaling, tmp_path / "closed" / "m")
+    assert os.listdir(tmp_path) == ["closed"] and not os.listdir(tmp_path / "closed")
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(failing, scaling, tmp_path, monkeypatch):
+    clipcal.save(scaling, tmp_path / "m")
+    before = (tmp_path / "m").read_bytes()
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(OSError, match="No space left"):
+        clipcal.save(TemperatureScaling().fit([[3.0, 0.0]] * 3, [0, 0, 1]), tmp_path / "m")
+    assert os.listdir(tmp_path) == ["m"] and (tmp_path / "m").read_bytes() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such mode bits")
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_mode_bits_follow_the_umask(umask, scaling, tmp_path):
+    before = os.umask(umask)
+    try:
+        clipcal.save(scaling, tmp_path / "m")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "m").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_link_stays_a_link(scaling, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "m")
+    clipcal.save(scaling, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert clipcal.load(tmp_path / "real" / "m").temperature_ == scaling.temperature_
+
+
+KILL = """
+import os, signal, sys, time
+import clipcal
+
+path = sys.argv[1]
+small, large = clipcal.load(path + ".small"), clipcal.load(path + ".large")
+for moment in range(20):
+    child = os.fork()
+    while not child:
+        clipcal.save(small, path)
+        clipcal.save(large, path)
+    time.sleep(0.003 * (1 + moment))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with open(path, "rb") as file, open(f"{path}.after{moment}", "wb") as copy:
+        copy.write(file.read())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
+def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path):
+    path = tmp_path / "m"
+    small = fitted_calibrator(CALIBRATORS["density-ratio"])
+    large = fitted_calibrator(CALIBRATORS["density-ratio"])
+    for name in ("right", "wrong"):  # some MB, so that writing takes a while
+        for part in ("rows", "weight"):
+            setattr(large, f"{name}_{part}_", np.repeat(getattr(large, f"{name}_{part}_"), 1000, axis=0))
+    known = {}
+    for name, model in (("small", small), ("large", large)):
+        clipcal.save(model, tmp_path / f"m.{name}")
+        known[(tmp_path / f"m.{name}").read_bytes()] = name
+    clipcal.save(small, path)
+    run = subprocess.run([sys.executable, "-c", KILL, str(path)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    found = [known.get((tmp_path / f"m.after{moment}").read_bytes(), "neither") for moment in range(20)]
+    strays = len(list(tmp_path.glob("m.*.tmp")))
+    print(f"found after 20 kills: {found}; {strays} unfinished files lie beside")
+    assert set(found) <= {"small", "large"}
+    # Some kills hit a write.
+    assert strays > 0
