@@ -99,7 +99,7 @@ def test_what_groups_share_they_still_share(tmp_path):
 
 
 CLASSIFIERS = {
-    "zero-shot": lambda: zero_shot(templates=["a {}.", "an old {}."]),
+    "zero-shot": lambda: zero_shot(template=["a {}.", "an old {}."]),
     "tuned": lambda: tuned(class_names={"ant": "an ant", "bee": "a bee", "cat": "a cat", "dog": "a dog"}),
     "class-specific": lambda: tuned(method=CoOp(context_init=None, n_context=4, class_specific=True)),
     "dor": lambda: tuned(regularizer=["kg", DynamicOutlierRegularizer(0.1, lexicon=["river", "denim"])]),
@@ -255,8 +255,8 @@ def test_parameters_of_all_kinds(tmp_path):
     same(loaded.get_params()["class_names"], clf.class_names)
     same(loaded.regularizer, clf.regularizer)
     same(loaded.batch_size, clf.batch_size)
-    templates = zero_shot().set_params(templates=np.array(["a {}.", "{}!"]))
-    same(round_trip(templates, tmp_path).templates, templates.templates)
+    several = zero_shot().set_params(template=np.array(["a {}.", "{}!"]))
+    same(round_trip(several, tmp_path).template, several.template)
 
 
 @pytest.mark.parametrize(
