@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import clipcal
@@ -19,6 +20,7 @@ extensions = [
     "sphinx.ext.extlinks",
     "sphinx.ext.mathjax",
     "numpydoc",
+    "package_map",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
@@ -43,7 +45,7 @@ html_theme_options = {
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {page: [] for page in ("index", "method", "calibration", "performance")}
+html_sidebars = {page: [] for page in ("index", "method", "calibration", "performance", "architecture")}
 html_show_sourcelink = False
 
 

@@ -6,15 +6,14 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from package_imports import ROOT, Import, imports_of, package_of
 
-ROOT = Path(__file__).parents[1] / "clipcal"
 MODULES = sorted(ROOT.rglob("*.py"))
-REPOSITORY = ROOT.parent
+REPOSITORY = Path(__file__).parents[1]
 SCRIPTS_AND_PAGES = sorted(
     path
     for place in ("README.md", "benchmarks", "docs", "examples")
@@ -105,58 +104,6 @@ OWNERS = {
 NEVER_AT_MODULE_LEVEL = {"jinja2", "matplotlib", "nltk", "pandas", "rich"}
 
 
-@dataclass(frozen=True)
-class Import:
-    """One imported name, with relative imports resolved."""
-
-    path: Path
-    line: int
-    target: str  # "torch.nn", or "clipcal.metrics.expected_calibration_error"
-    module: str  # the module after "from" or "import"
-    deferred: bool  # not executed when the module is imported
-    for_types: bool = False  # never executed
-
-    @property
-    def here(self) -> str:
-        return f"{self.path.relative_to(ROOT.parent).as_posix()}:{self.line}"
-
-    @property
-    def top(self) -> str:
-        return self.target.partition(".")[0]
-
-
-def package_of(path: Path) -> str:
-    """Return the package of a module, such as ``text`` for ``clipcal/text/_lexicon.py``."""
-    first = path.relative_to(ROOT).parts[0]
-    return "clipcal" if first == "__init__.py" else first.removesuffix(".py")
-
-
-def guards_types(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-
-
-def imports_of(path: Path) -> Iterator[Import]:
-    dotted = ["clipcal", *path.relative_to(ROOT).parts[:-1]]
-
-    def walk(node: ast.AST, deferred: bool, for_types: bool) -> Iterator[Import]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Import):
-                for alias in child.names:
-                    yield Import(path, child.lineno, alias.name, alias.name, deferred, for_types)
-            elif isinstance(child, ast.ImportFrom):
-                start = dotted[: len(dotted) - child.level + 1] if child.level else []
-                module = ".".join([*start, *([child.module] if child.module else [])])
-                for alias in child.names:
-                    target = f"{module}.{alias.name}"
-                    yield Import(path, child.lineno, target, module, deferred, for_types)
-            else:
-                inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-                guarded = guards_types(child)
-                yield from walk(child, deferred or inside or guarded, for_types or guarded)
-
-    yield from walk(ast.parse(path.read_text(encoding="utf-8")), deferred=False, for_types=False)
-
-
 IMPORTS = [found for path in MODULES for found in imports_of(path)]
 FOREIGN = [found for found in IMPORTS if found.top != "clipcal"]
 OWN = [found for found in IMPORTS if found.top == "clipcal"]
@@ -184,6 +131,10 @@ def test_allowed_imports_list_all_packages():
     assert {package_of(path) for path in MODULES} <= set(ALLOWED_IMPORTS)
 
 
+def test_imports_are_absolute():
+    assert_none([f"{found.here}: from {found.module}" for found in IMPORTS if found.module.startswith(".")])
+
+
 def test_packages_import_allowed_packages_only():
     violations = []
     for found in OWN:
@@ -197,7 +148,7 @@ def test_packages_import_allowed_packages_only():
     assert_none(violations)
 
 
-def cycles_in(together: dict[str, set[str]]) -> dict[str, set[str]]:
+def cycles_in(together: dict[Any, set[Any]]) -> dict[Any, set[Any]]:
     """Return the subgraph of the nodes that are on or between cycles; empty if there are no cycles."""
     rest = {name: set(targets) for name, targets in together.items()}
     while leaves := [name for name, targets in rest.items() if not targets & set(rest)]:
@@ -215,21 +166,19 @@ def test_allowed_imports_have_no_cycles():
     assert cycles_in(together) == {}
 
 
-def file_of(target: str) -> str:
+def file_of(target: str) -> Path:
     """Return the file of an imported module, or of the module of an imported name."""
-    place = REPOSITORY.joinpath(*target.split("."))
-    for path in (place.with_suffix(".py"), place / "__init__.py"):
-        if path.is_file():
-            return path.relative_to(REPOSITORY).as_posix()
-    return file_of(target.rpartition(".")[0])
+    place = ROOT.parent.joinpath(*target.split("."))
+    found = [path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()]
+    return found[0] if found else file_of(target.rpartition(".")[0])
 
 
 def test_files_have_no_import_cycles():
     """Imports inside functions count too: a cycle there works, but indicates a wrong division into files."""
-    together: dict[str, set[str]] = {path.relative_to(REPOSITORY).as_posix(): set() for path in MODULES}
+    together: dict[Path, set[Path]] = {path: set() for path in MODULES}
     for found in OWN:
         if not found.for_types:
-            together[found.path.relative_to(REPOSITORY).as_posix()].add(file_of(found.target))
+            together[found.path].add(file_of(found.target))
     assert cycles_in(together) == {}
 
 

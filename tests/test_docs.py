@@ -30,6 +30,7 @@ def test_documentation_builds_without_warnings(tmp_path):
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "html" / "method.html").is_file()
+    assert "<svg" in (tmp_path / "html" / "architecture.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
