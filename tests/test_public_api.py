@@ -255,7 +255,7 @@ def test_only_class_agnostic_calibrators_support_with_classes(fitted, embedded):
         if carries_over:
             assert scaled.with_classes(OTHER_NAMES).predict_proba(X).shape == (len(X), 3)
         else:
-            with pytest.raises(ValueError, match="cannot serve others"):
+            with pytest.raises(ValueError, match="cannot be used for other classes"):
                 scaled.with_classes(OTHER_NAMES)
 
 

@@ -1,4 +1,4 @@
-"""Logits in, better probabilities out."""
+"""Calibrators, which map logits to calibrated probabilities."""
 
 from clipcal.calibration._base import Calibrator
 from clipcal.calibration._beta import BetaCalibration, BetaMap

@@ -1,4 +1,4 @@
-"""What every calibrator does the same way: read logits and labels, and say what it may be used for."""
+"""Base class of all calibrators, with validation of logits, labels and weights."""
 
 from __future__ import annotations
 
@@ -26,46 +26,46 @@ Floats = NDArray[np.float64]
 
 
 class CalibrationRows(NamedTuple):
-    """Checked rows to fit on; those of weight zero are left out."""
+    """Validated rows to fit on; rows of weight zero are dropped."""
 
     logits: Floats  # (n_samples, n_classes); minus infinity marks a class that the model excludes
     true_column: NDArray[np.intp]
-    weight: Floats  # counts rows: as given, but scaled up to a mean of 1 if that is less
-    kept: NDArray[np.bool_]  # which of the rows given these are
+    weight: Floats  # number of rows that each row counts for; the mean is at least 1
+    kept: NDArray[np.bool_]  # mask of these rows among the input rows
 
 
 class Calibrator(TransformerMixin, BaseEstimator):
-    """Base of calibrators, which map the logits of a classifier to better probabilities.
+    """Base class of calibrators, which map logits of a classifier to calibrated probabilities.
 
-    A subclass sets the class attributes below and writes ``_fit_rows`` and ``_probabilities``.
+    Subclasses set the class attributes below and implement ``_fit_rows`` and ``_probabilities``.
 
     Attributes
     ----------
     preserves_argmax : bool
-        Whether predictions stay the same.
+        Whether the predicted classes are unchanged.
 
     class_agnostic : bool
-        Whether what was fitted may be applied to other classes than those of ``fit``.
+        Whether the fitted calibrator can be used for classes other than those of ``fit``.
 
     side_inputs : tuple of str
-        What ``fit`` takes beside logits and labels: ``"proximity"``, ``"text_features"`` or nothing.
+        Additional inputs of ``fit``: ``"proximity"``, ``"text_features"`` or nothing.
 
     samples_needed : str
-        A rule of thumb for how many rows to fit on.
+        Rule of thumb for the number of rows needed in ``fit``.
     """
 
     side_inputs: ClassVar[tuple[str, ...]] = ()
     samples_needed: ClassVar[str]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {}
-    # The first argument is no metadata, whatever its name.
+    # The first argument is not metadata, although it is not called X.
     __metadata_request__fit: ClassVar[dict[str, Any]] = {"logits": UNUSED, "classes": UNUSED}
     __metadata_request__transform: ClassVar[dict[str, Any]] = {"logits": UNUSED}
 
     classes_: NDArray[Any]
     n_features_in_: int
 
-    # A subclass may set class attributes, or properties that follow its parameters.
+    # Subclasses define these as class attributes, or as properties that depend on parameters.
     if TYPE_CHECKING:
 
         @property
@@ -84,23 +84,23 @@ class Calibrator(TransformerMixin, BaseEstimator):
         *,
         classes: ArrayLike | None = None,
     ) -> Self:
-        """Fit on rows that the classifier was not trained on.
+        """Fit on held-out rows, which were not used to train the classifier.
 
         Parameters
         ----------
         logits : array-like of shape (n_samples, n_classes) or (n_samples,)
             Logits, or logarithms of probabilities. Minus infinity marks a class that is excluded. A 1-D
-            array holds the log-odds of the second of two classes, as binary ``decision_function`` does.
+            array holds the log-odds of the second of two classes, like a binary ``decision_function``.
 
         y : array-like of shape (n_samples,)
             True labels.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, finite and non-negative. Rows of weight 0 are not looked at.
+            Weights, finite and non-negative. Rows of weight 0 are ignored.
 
         classes : array-like of shape (n_classes,), default=None
-            The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-            of `y`, provided that there are as many as columns.
+            The label of each column, usually ``estimator.classes_``. By default, the sorted unique
+            values of `y`, which must match the number of columns.
 
         Returns
         -------
@@ -110,8 +110,8 @@ class Calibrator(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the input is empty, holds NaN or plus infinity, or does not fit together, or if columns are
-            named after classes in another order.
+            If the input is empty, has NaN or plus infinity, or inconsistent shapes or labels, or if the
+            column names of a data frame are the classes in another order.
 
         Warns
         -----
@@ -127,7 +127,7 @@ class Calibrator(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         logits : array-like of shape (n_samples, n_classes) or (n_samples,)
-            Logits of the same kind as in ``fit``. A 1-D array holds log-odds, of two classes.
+            Logits of the same kind as in ``fit``. A 1-D array holds the log-odds of two classes.
 
         Returns
         -------
@@ -142,38 +142,38 @@ class Calibrator(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         logits : array-like of shape (n_samples, n_classes) or (n_samples,)
-            Logits of the same kind as in ``fit``. A 1-D array holds log-odds, of two classes.
+            Logits of the same kind as in ``fit``. A 1-D array holds the log-odds of two classes.
 
         Returns
         -------
         calibrated : ndarray of shape (n_samples, n_classes) or (n_samples,)
-            Minus infinity where the probability is 0. For log-odds it is log-odds that come back.
+            Minus infinity where the probability is 0. Log-odds if the input holds log-odds.
         """
         return as_given(self._calibrated_logits(self._read_logits(logits)), logits)
 
     def for_classes(self, classes: ArrayLike) -> Self:
-        """Return this calibrator for other classes, or say why it cannot serve them.
+        """Return a fitted copy of this calibrator for other classes.
 
         Parameters
         ----------
         classes : array-like of shape (n_classes,)
-            The label of each column from now on.
+            The label of each column.
 
         Returns
         -------
         other : object
-            A fitted copy; this object stays as it is.
+            A fitted copy; this object is not modified.
 
         Raises
         ------
         ValueError
-            If what was fitted belongs to the classes of ``fit``.
+            If the calibrator has parameters for each class.
         """
         check_is_fitted(self, "classes_")
         if not self.class_agnostic:
             raise ValueError(
-                f"{type(self).__name__} has fitted numbers for each of its {len(self.classes_)} classes, so "
-                "it cannot serve others. Use a calibrator that carries over, such as TemperatureScaling()."
+                f"{type(self).__name__} has parameters for each of its {len(self.classes_)} classes, so it "
+                "cannot be used for other classes. Use a calibrator that can, such as TemperatureScaling()."
             )
         other = copy.copy(self)
         other.classes_ = np.array(plain_labels(classes))
@@ -195,7 +195,7 @@ class Calibrator(TransformerMixin, BaseEstimator):
         return self._logarithms(self._probabilities(logits), logits)
 
     def _logarithms(self, prob: Floats, logits: Floats) -> Floats:
-        """Return logarithms of probabilities, which must not round away the lead of a choice that is kept."""
+        """Return log-probabilities, with the same argmax as the logits if the calibrator preserves it."""
         with np.errstate(divide="ignore"):
             log_prob = np.log(prob)
         if self.preserves_argmax:
@@ -205,7 +205,7 @@ class Calibrator(TransformerMixin, BaseEstimator):
     def _read_rows(
         self, logits: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, classes: ArrayLike | None
     ) -> CalibrationRows:
-        """Check what ``fit`` was given, and set ``classes_`` and ``n_features_in_``."""
+        """Validate the input of ``fit``, and set ``classes_`` and ``n_features_in_``."""
         log_odds = holds_log_odds(logits)
         z = validate_data(self, two_columns(logits), dtype=np.float64, ensure_all_finite=False)
         if y is None:
@@ -227,17 +227,17 @@ class Calibrator(TransformerMixin, BaseEstimator):
         if unknown.any():
             raise ValueError(
                 f"y holds labels that are not in classes: {np.unique(labels[unknown])[:5].tolist()!r}. "
-                "Leave these rows out."
+                "Drop these rows."
             )
         excluded = np.isneginf(z[np.arange(len(z)), true_column])
         if excluded.any():
             raise ValueError(
                 f"The logit of the true class is -inf in {excluded.sum()} rows, which no calibrator can "
-                "mend. If these are logarithms of probabilities, put a small one in place of 0, as "
+                "correct. If these are logarithms of probabilities, replace 0 by a small probability, as "
                 "CalibratedCLIPClassifier(clf, cv='prefit') does; if the class was excluded, drop the rows."
             )
         self.classes_ = columns
-        # What depends on the number of rows works with repeated rows and with weights that sum to 1.
+        # Weights count rows. Scale weights that sum to 1, for example, so that their mean is at least 1.
         weight = weight / min(1.0, float(weight.mean()))
         return CalibrationRows(z, true_column, weight, kept)
 
@@ -246,12 +246,12 @@ class Calibrator(TransformerMixin, BaseEstimator):
         name, n_classes, log_odds = type(self).__name__, len(self.classes_), holds_log_odds(logits)
         if log_odds and n_classes != 2:
             raise ValueError(
-                f"A 1-D array holds log-odds of two classes, but this {name} serves {n_classes}. "
+                f"A 1-D array holds log-odds of two classes, but this {name} has {n_classes} classes. "
                 "Reshape your data: pass logits.reshape(1, -1) if they belong to a single sample."
             )
-        # Another number of columns, or other names, may be those of other classes.
+        # A class-agnostic calibrator may get columns of other classes, with other names.
         for labels in (self.classes_, getattr(self, "feature_names_in_", self.classes_)):
-            told = f"this {name} takes them in the order"
+            told = f"this {name} expects them in the order"
             check_names(logits, labels, "logits", told, option=None, partly=not self.class_agnostic)
         values = two_columns(logits)
         if self.class_agnostic:
@@ -259,23 +259,23 @@ class Calibrator(TransformerMixin, BaseEstimator):
         else:
             z = validate_data(self, values, dtype=np.float64, ensure_all_finite=False, reset=False)
         _check_values(z)
-        if not log_odds:  # a few log-odds may well lie in [0, 1]
+        if not log_odds:  # a few log-odds may lie in [0, 1] by chance
             advise_of_probabilities(z, "logits", name, _cure(log_odds))
         return z
 
 
 def as_given(calibrated: Floats, logits: ArrayLike) -> Floats:
-    """Return log-odds if that is what was given, and else one column a class."""
+    """Return log-odds if `logits` holds log-odds, and one column per class otherwise."""
     return calibrated[:, 1] - calibrated[:, 0] if holds_log_odds(logits) else calibrated
 
 
 def probabilities(logits: Floats) -> Floats:
-    """Return the softmax of each row, which is 0 where a logit is minus infinity."""
+    """Return the softmax of each row; it is 0 where a logit is minus infinity."""
     return softmax(logits, axis=1)
 
 
 def put_first(values: Floats, column: NDArray[np.intp]) -> None:
-    """Raise the entry of `column` just above all others of its row where rounding has made them equal."""
+    """Raise the entry of `column` above all others of its row, if rounding has made it equal or smaller."""
     rows = np.arange(len(values))
     chosen = values[rows, column]
     values[rows, column] = -np.inf
@@ -284,12 +284,12 @@ def put_first(values: Floats, column: NDArray[np.intp]) -> None:
 
 
 def _check_values(logits: Floats) -> None:
-    # The largest entry of a row tells of NaN, of plus infinity, and of a row without any class.
+    # The row maximum is NaN, plus infinity or minus infinity for the three kinds of invalid rows.
     largest = logits.max(axis=1)
     if np.isnan(largest).any() or np.isposinf(largest).any():
         raise ValueError("Input logits contains NaN or infinity. Only finite values and -inf are allowed.")
     if np.isneginf(largest).any():
-        raise ValueError("Some rows of logits are -inf throughout; at least one class must be possible.")
+        raise ValueError("Some rows of logits are all -inf; at least one logit per row must be finite.")
 
 
 def _cure(log_odds: bool) -> str:
@@ -305,7 +305,7 @@ def _column_labels(
     else:
         columns = column_or_1d(plain_labels(classes))
     if len(columns) != n_columns:
-        source = "y holds" if classes is None else "classes names"
+        source = "y has" if classes is None else "classes has"
         labels = "one class" if len(columns) == 1 else f"{len(columns)} classes"
         if log_odds:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Beta calibration: a family of three parameters that holds the identity and the common distortions."""
+"""Beta calibration."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["BetaCalibration", "BetaMap"]
 
 Floats = NDArray[np.float64]
 
-# Scores closer to 0 and 1 than this are all the same, so that no single row outweighs the rest.
+# Scores are clipped to this distance from 0 and 1, which bounds the influence of a single row.
 _MARGIN = 1e-12
-# A pull to the identity, worth far less than one row. It decides where the data do not: too few of them,
-# or all right.
+# Strength of an L2 penalty on the distance from the identity. It has far less weight than one row, and makes
+# the solution unique if there are few rows, or if all are correct.
 _PULL = 1e-3
 _IDENTITY = np.array([1.0, 1.0, 0.0])
 
@@ -37,27 +37,26 @@ class BetaMap(NamedTuple):
 
 
 class BetaCalibration(SmoothedCalibrator):
-    """Fit a smooth S-shaped or inverse S-shaped function of three parameters to a score.
+    """Map a score by a smooth S-shaped or inverse S-shaped function with three parameters.
 
-    The log-odds become ``a * log(s) - b * log(1 - s) + c`` with ``a, b >= 0``: the identity is among them,
-    and over-confidence and under-confidence may differ at the two ends. With three parameters it needs
-    about 100 rows. With ``scope="top-label"`` predictions stay the same unless `keep_argmax` is switched
-    off, and the fitted function may be applied to other classes. With ``scope="one-vs-rest"`` neither
-    holds.
+    The log-odds of a score ``s`` become ``a * log(s) - b * log(1 - s) + c`` with ``a, b >= 0``. The identity
+    is a special case, and the correction may differ near 0 and near 1. About 100 rows are needed. With
+    ``scope="top-label"``, predicted classes are unchanged if `keep_argmax` is true, and the function can be
+    used for other classes. Neither holds with ``scope="one-vs-rest"``.
 
     Parameters
     ----------
     scope : {"top-label", "one-vs-rest"}, default="top-label"
-        What the function is applied to: the largest probability of each row, the others keep their
-        proportions; or the probability of each class on its own, after which rows are divided by their
-        sums.
+        With "top-label", the function is applied to the largest probability of each row, and the other
+        probabilities keep their proportions. With "one-vs-rest", each class has its own function, and rows
+        are normalized.
 
     keep_argmax : bool, default=True
-        With ``scope="top-label"``, keep the first choice first, even where the function says less.
+        With ``scope="top-label"``, keep the predicted class, even if its calibrated confidence is lower.
 
     smoothing : float in [0, 1) or "auto", default="auto"
-        How much of the uniform distribution to mix in, since the fitted function comes close to certainty
-        if all rows are right. "auto" is ``1 / (n_samples + 2)``, weights counted.
+        Weight of the uniform distribution that is mixed in, since the function approaches certainty if all
+        rows are correct. "auto" is ``1 / (n_samples + 2)``, where weights count as rows.
 
     Attributes
     ----------
@@ -65,17 +64,17 @@ class BetaCalibration(SmoothedCalibrator):
         The label of each column.
 
     maps_ : list of BetaMap or None
-        For each fitted function its parameters ``a``, ``b`` and ``c``. One in all, or one for each class;
-        None is the identity, for a class that no row belongs to.
+        Parameters ``a``, ``b`` and ``c`` of the fitted function, or of the function of each class. None
+        is the identity, for a class without rows.
 
     smoothing_ : float
-        The part of the uniform distribution in each row.
+        Weight of the uniform distribution.
 
     n_features_in_ : int
         Number of columns seen during fit.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of columns seen during fit. Only defined if they all are strings.
+        Names of columns seen during fit. Only defined if all are strings.
 
     References
     ----------

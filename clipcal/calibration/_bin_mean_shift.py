@@ -1,4 +1,4 @@
-"""One calibrator for each range of proximity."""
+"""Calibration with a separate calibrator for each range of proximity."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ Floats = NDArray[np.float64]
 
 
 class BinMeanShift(ProximityCalibrator):
-    """Fit a calibrator of its own for each of several groups of equal size by proximity.
+    """Fit a separate calibrator in each of several groups of rows with similar proximity.
 
-    Rows unlike any that a model knows call for another correction than familiar ones. The name is that of
-    the published method, whose code does what is done here; nothing is shifted by a mean.
+    Rows that are far from the reference set may need a different correction than rows near it. The name is
+    that of the published method; its code fits calibrators as here and does not shift by a mean.
 
     Parameters
     ----------
     calibrator : Calibrator, default=None
-        What is fitted in each group; it must not ask for side inputs. None is ``TemperatureScaling()``.
+        Calibrator to fit in each group. It must not need side inputs. None means ``TemperatureScaling()``.
 
     n_groups : int, default=5
-        Number of groups, at least 1. Fewer are made if rows are few or tied in proximity. Cuts lie half-way
-        between neighbouring values.
+        Number of groups of about equal weight, at least 1. Few or tied rows give fewer groups. Edges lie
+        half-way between neighbouring values.
 
     min_samples : float, default=20
-        A group with fewer rows uses a calibrator that is fitted on all rows. Weights count as rows; those
-        with a mean below 1 are scaled up to it.
+        Groups with fewer rows use a calibrator that is fitted on all rows. Weights count as rows; if their
+        mean is below 1, they are scaled to a mean of 1.
 
     Attributes
     ----------
     group_edges_ : ndarray of shape (n_groups - 1,)
-        The cuts between groups, ascending. A group holds its upper edge.
+        Edges between groups in ascending order. Groups include their upper edge.
 
     calibrators_ : list of Calibrator
         The fitted calibrator of each group, in order of proximity.
 
     global_calibrator_ : Calibrator or None
-        The one fitted on all rows, which small groups use; None if there is no small group.
+        The calibrator fitted on all rows, used by small groups. None if there is no small group.
 
     classes_ : ndarray of shape (n_classes,)
         The label of each column.
@@ -57,18 +57,19 @@ class BinMeanShift(ProximityCalibrator):
         Number of columns in ``fit``.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of columns in ``fit``. Only defined if they all are strings.
+        Names of columns in ``fit``. Only defined if all are strings.
 
     See Also
     --------
-    DensityRatioCalibration : Lets proximity act smoothly, and only on the first choice.
-    clipcal.metrics.proximity : Computes the side input.
+    DensityRatioCalibration : Smooth correction of the confidence by proximity.
+    clipcal.metrics.proximity : Compute the proximity.
 
     Notes
     -----
-    Whether it keeps the argmax and whether it transfers to other classes is decided by `calibrator`; both
-    hold for temperature scaling. Rows of other classes often have a low proximity, and then all use the
-    calibrator of the lowest group. It needs `n_groups` times as many rows as `calibrator` alone.
+    `calibrator` determines whether predicted classes are unchanged and whether the calibrator can be used
+    for other classes; both hold for temperature scaling. Rows of other classes often have a low proximity
+    and then all use the calibrator of the lowest group. It needs `n_groups` times as many rows as
+    `calibrator` alone.
 
     References
     ----------
@@ -80,7 +81,7 @@ class BinMeanShift(ProximityCalibrator):
     >>> import numpy as np
     >>> from clipcal.calibration import BinMeanShift
     >>> logits = np.tile([[3.0, 0.0]], (80, 1))
-    >>> y = np.repeat([0, 1, 0, 1], [24, 16, 36, 4])  # right: 60 % of the far rows, 90 % of the near ones
+    >>> y = np.repeat([0, 1, 0, 1], [24, 16, 36, 4])  # accuracy: 60 % of far rows, 90 % of near rows
     >>> proximity = np.linspace(0.3, 0.7, 80)
     >>> shift = BinMeanShift(n_groups=2).fit(logits, y, proximity=proximity)
     >>> shift.calibrate([[3.0, 0.0], [3.0, 0.0]], proximity=[0.4, 0.6]).round(2)
@@ -109,31 +110,31 @@ class BinMeanShift(ProximityCalibrator):
 
     @property
     def preserves_argmax(self) -> bool:
-        """Whether predictions stay the same."""
+        """Whether the predicted classes are unchanged."""
         return self._template().preserves_argmax
 
     @property
     def class_agnostic(self) -> bool:
-        """Whether what was fitted may be applied to other classes than those of ``fit``."""
+        """Whether the fitted calibrator can be used for classes other than those of ``fit``."""
         return self._template().class_agnostic
 
     def for_classes(self, classes: ArrayLike) -> Self:
-        """Return this calibrator for other classes, or say why it cannot serve them.
+        """Return a fitted copy of this calibrator for other classes.
 
         Parameters
         ----------
         classes : array-like of shape (n_classes,)
-            The label of each column from now on.
+            The label of each column.
 
         Returns
         -------
         other : object
-            A fitted copy; this object stays as it is.
+            A fitted copy; this object is not modified.
 
         Raises
         ------
         ValueError
-            If what was fitted belongs to the classes of ``fit``.
+            If the calibrator has parameters for each class.
         """
         other = super().for_classes(classes)
         other.calibrators_ = [fitted.for_classes(classes) for fitted in self.calibrators_]
@@ -148,13 +149,13 @@ class BinMeanShift(ProximityCalibrator):
         template = self._template()
         if template.side_inputs:
             raise ValueError(
-                f"calibrator={type(template).__name__}() asks for {template.side_inputs[0]}, which "
-                "BinMeanShift cannot give it. Take one without side inputs, such as TemperatureScaling()."
+                f"calibrator={type(template).__name__}() needs {template.side_inputs[0]}, which "
+                "BinMeanShift does not pass. Use one without side inputs, such as TemperatureScaling()."
             )
         labels = self.classes_[rows.true_column]
 
         def fit_on(kept: NDArray[np.bool_] | slice) -> Calibrator:
-            with without_advice():  # given already
+            with without_advice():  # the caller has been warned already
                 return clone(template).fit(
                     rows.logits[kept], labels[kept], rows.weight[kept], classes=self.classes_
                 )
@@ -183,14 +184,14 @@ class BinMeanShift(ProximityCalibrator):
 
 
 def _group_edges(proximity: Floats, weight: Floats, n_groups: int) -> Floats:
-    """Cut between distinct values so that the groups weigh about the same and none is empty."""
+    """Return edges between distinct values such that groups have about equal weight and none is empty."""
     values, place = np.unique(proximity, return_inverse=True)
     passed = np.cumsum(np.bincount(place, weights=weight))
-    # The slack keeps a cut in place when rounding makes a cumulative weight miss its target.
+    # The tolerance covers rounding errors of the cumulative weights.
     targets = np.arange(1, n_groups) * (passed[-1] / n_groups) * (1.0 - 1e-12)
     last = np.unique(np.searchsorted(passed, targets))
     last = last[last < len(values) - 1]
     below, above = values[last], values[last + 1]
     middle = below / 2 + above / 2
-    # Between neighbouring floats there is no middle, and rounding may hit the upper one.
+    # The middle of adjacent floats may be rounded to the upper one; the edge is then the lower one.
     return np.where((below <= middle) & (middle < above), middle, below)

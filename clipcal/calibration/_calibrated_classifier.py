@@ -1,4 +1,4 @@
-"""Calibration around a classifier, which its new classes inherit where that is possible."""
+"""A meta-estimator that calibrates a classifier, also for classes added later."""
 
 from __future__ import annotations
 
@@ -53,35 +53,36 @@ def _has_with_classes(self: CalibratedCLIPClassifier) -> bool:
 
 
 class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedComponents):
-    """Fit a calibrator on rows that the classifier was not trained on, and apply it to all predictions.
+    """Fit a calibrator on held-out rows of a classifier, and apply it to all predictions.
 
-    It works around any classifier of scikit-learn. Around one that can be asked about other classes, such as
-    :class:`~clipcal.classifiers.PromptTunedCLIPClassifier`, it carries over to these what can be.
+    It supports all scikit-learn classifiers. If the classifier has ``with_classes``, like
+    :class:`~clipcal.classifiers.PromptTunedCLIPClassifier`, class-agnostic calibrators are also used for
+    other classes.
 
     Parameters
     ----------
     estimator : classifier
-        The classifier to calibrate. Its ``decision_function`` must return logits (of two classes: their
-        difference); without that method the logarithm of ``predict_proba`` is used.
+        The classifier to calibrate. Its ``decision_function`` must return logits (for two classes, their
+        difference). Without ``decision_function``, the logarithm of ``predict_proba`` is used.
 
     method : str or Calibrator, default="temperature"
-        What maps logits to probabilities: a calibrator of :mod:`clipcal.calibration`, or one of the names in
+        The calibrator: an object of :mod:`clipcal.calibration`, or one of the names in
         ``clipcal.calibration.CALIBRATORS``, such as ``"temperature"``, ``"vector"`` or ``"isotonic"``.
 
     cv : int, cross-validation generator, iterable, "prefit" or "classes", default=5
-        Where the held-out logits come from.
+        How held-out logits are obtained.
 
-        - int: at most so many stratified folds, and no more than the smallest class has members. Clones
-          of `estimator` are fitted on the training parts; then one is fitted on all rows.
-        - generator or iterable of splits: the same with these splits. Rows whose class is missing from a
-          training part do not take part in fitting the calibrator.
-        - "prefit": `estimator` is already fitted and left as it is. All rows are used to fit the
-          calibrator, so they must be none that `estimator` was fitted on. A
-          :class:`~sklearn.frozen.FrozenEstimator` is always treated this way; it also survives searches.
+        - int: number of stratified folds, reduced to the size of the smallest class if that is smaller.
+          Clones of `estimator` are fitted on the training parts, and a final one on all rows.
+        - generator or iterable of splits: the same with these splits. Rows whose class is missing in the
+          training part are not used to fit the calibrator.
+        - "prefit": `estimator` is already fitted, and is not changed. All rows are used to fit the
+          calibrator, so `estimator` must not have been fitted on them. This is always used for a
+          :class:`~sklearn.frozen.FrozenEstimator`, which is also not reset by ``clone`` in searches.
         - "classes", or a :class:`~clipcal.model_selection.LeaveClassesOut`: whole classes are held out as
-          well, and two calibrators are fitted, one on pictures of trained classes and one on classes that
-          the models had not seen. Each prediction uses the one that its predicted class belongs to.
-          "classes" stands for ``LeaveClassesOut(seen_size=0.2, random_state=0)``.
+          well. One calibrator is fitted on held-out images of seen classes and one on unseen classes. Each
+          prediction uses the calibrator for its predicted class. "classes" means
+          ``LeaveClassesOut(seen_size=0.2, random_state=0)``.
 
     Attributes
     ----------
@@ -98,14 +99,14 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         The fitted calibrator.
 
     unseen_calibrator_ : Calibrator or None
-        The one for classes outside `seen_classes_`, where classes were held out.
+        The calibrator for classes that are not in `seen_classes_`, if classes were held out.
 
     zero_logit_ : float
-        What stands for the logarithm of a probability of exactly 0, where the classifier gives probabilities
-        only: half of the smallest positive one among the held-out rows.
+        Logit of probabilities of exactly 0, for classifiers without ``decision_function``: the logarithm of
+        half of the smallest positive probability of the held-out rows.
 
     reference_features_ : ndarray of shape (n_held_out, n_features) or None
-        Features of the rows that the calibrator was fitted on, if it asks how near new rows are to them.
+        Features of the rows on which the calibrator was fitted, if it needs the proximity to them.
 
     n_features_in_ : int
         Number of features in ``fit``, if the wrapped classifier exposes it.
@@ -115,8 +116,8 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
 
     See Also
     --------
-    TemperatureScaling : The default calibrator, for plain arrays of logits.
-    sklearn.calibration.CalibratedClassifierCV : Fits similar maps, which do not carry over to new classes.
+    TemperatureScaling : The default calibrator, for arrays of logits.
+    sklearn.calibration.CalibratedClassifierCV : Similar calibration, without support for new classes.
 
     Examples
     --------
@@ -146,28 +147,28 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
     def _named_component(self, parameter: str, name: str) -> Any:
         return named_calibrator(name)
 
-    # The wrapped estimator checks its own parameters when it is fitted.
+    # The wrapped estimator validates its own parameters when it is fitted.
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(
         self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, **fit_params: Any
     ) -> CalibratedCLIPClassifier:
-        """Fit the classifier, unless it is fitted already, and the calibrator.
+        """Fit the classifier, unless it is prefit, and the calibrator.
 
         Parameters
         ----------
         X : indexable of length n_samples
-            Whatever `estimator` accepts: an array, a data frame, a list of images or of paths.
+            Input of `estimator`: an array, a data frame, a list of images or of paths.
 
         y : array-like of shape (n_samples,)
             True labels.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights. They enter the fit of the calibrator, and that of `estimator` if it accepts them. Rows
-            of weight 0 are left out of everything, as if they had not been passed.
+            Weights. They are used to fit the calibrator, and `estimator` if it supports them. Rows of
+            weight 0 are dropped first.
 
         **fit_params : dict
-            Further arguments for ``estimator.fit``, but for `groups`, which a splitter in `cv` that uses
-            groups is given. With metadata routing they go to whoever requested them.
+            Additional arguments of ``estimator.fit``. `groups` is passed to the splitter in `cv` if it uses
+            groups. With metadata routing, arguments are passed to the objects that request them.
 
         Returns
         -------
@@ -177,14 +178,14 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         Raises
         ------
         ValueError
-            If a class is too small to be split, `y` holds labels that a fitted estimator lacks, or `method`
-            cannot do what `cv` asks for.
+            If a class is too small to be split, if `y` has labels that are unknown to a fitted estimator, or
+            if `method` does not support `cv`.
 
         NotFittedError
             If ``cv="prefit"`` and `estimator` is not fitted.
 
         TypeError
-            If `method` is no calibrator, or needs features that `estimator` cannot give.
+            If `method` is not a calibrator, or needs features that `estimator` does not provide.
         """
         given = read_fit_input(X, y, sample_weight, self.cv, fit_params)
         X, labels, weight = given.X, given.labels, given.weight
@@ -209,16 +210,16 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         def fit_calibrator(held_out: HeldOut) -> Calibrator:
             rows = held_out.rows
             logits = fill_zeros(held_out.logits, log_of_zero)
-            with without_advice():  # given above
+            with without_advice():  # the caller has been warned above
                 return clone(calibrator).fit(logits, labels[rows], weight[rows], classes=classes, **side)
 
         calibrators = fit_calibrator(seen), None if unseen is None else fit_calibrator(unseen)
-        # Set together at the end, so that a failed fit changes nothing.
+        # Attributes are set at the end, so that a failed fit changes none of them.
         self.calibrator_, self.unseen_calibrator_ = calibrators
         self.estimator_, self.classes_, self.seen_classes_ = fitted, classes, classes
         self.reference_features_, self.zero_logit_ = reference, log_of_zero
         for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)  # of an earlier fit
+            self.__dict__.pop(name, None)  # remove attributes of an earlier fit
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
         return self
@@ -230,7 +231,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         fit_params: dict[str, Any],
         split_params: dict[str, Any],
     ) -> tuple[HeldOut, HeldOut | None]:
-        """Return logits of held-out rows, and of held-out classes if `cv` asks for them."""
+        """Return logits of held-out rows, and of held-out classes if `cv` holds out classes."""
         X, y = given.X, given.labels
         if holds_out_classes(self.cv):
             by_class = class_splitter(self.cv, self.estimator, calibrator).split(X, y)
@@ -243,7 +244,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         return by_name or isinstance(self.estimator, FrozenEstimator)
 
     def _route(self, given: FitInput) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what goes to ``estimator.fit`` and what goes to ``splitter.split``."""
+        """Return the arguments of ``estimator.fit`` and of ``splitter.split``."""
         if not _routing_enabled():
             return share_out(self.estimator, given)
         routed = process_routing(self, "fit", sample_weight=given.sample_weight, **given.params)
@@ -253,9 +254,9 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         return fill_zeros(class_logits(self.estimator_, X, self.classes_), self.zero_logit_)
 
     def _calibrated(self, X: Any, form: str) -> Floats:
-        """Return what the calibrators' method `form` makes of the logits."""
+        """Apply the method `form` of the calibrators to the logits."""
         check_is_fitted(self)
-        with without_advice():  # given in fit
+        with without_advice():  # the caller has been warned in fit
             return self._apply(X, form)
 
     def _apply(self, X: Any, form: str) -> Floats:
@@ -279,12 +280,12 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         Parameters
         ----------
         X : indexable of length n_samples
-            Whatever the wrapped classifier accepts.
+            Input of the wrapped classifier.
 
         Returns
         -------
         logits : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
-            For two classes the difference between the second and the first.
+            For two classes, the second logit minus the first.
         """
         logits = self._calibrated(X, "transform")
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
@@ -295,7 +296,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         Parameters
         ----------
         X : indexable of length n_samples
-            Whatever the wrapped classifier accepts.
+            Input of the wrapped classifier.
 
         Returns
         -------
@@ -310,7 +311,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         Parameters
         ----------
         X : indexable of length n_samples
-            Whatever the wrapped classifier accepts.
+            Input of the wrapped classifier.
 
         Returns
         -------
@@ -325,37 +326,39 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         Parameters
         ----------
         X : indexable of length n_samples
-            Whatever the wrapped classifier accepts.
+            Input of the wrapped classifier.
 
         Returns
         -------
         y_pred : ndarray of shape (n_samples,)
-            Labels; of equally likely ones the first in `classes_`.
+            Predicted labels. Ties are resolved in favour of the first label in `classes_`.
         """
         check_is_fitted(self)
-        # Where the order of the classes is kept, rounding to equal probabilities must not change it.
+        # If the calibrator preserves the argmax, use the logits: probabilities may be equal by rounding.
         kept = self.calibrator_.preserves_argmax
         column = (self._logits(X) if kept else self._calibrated(X, "calibrate")).argmax(axis=1)
         return self.classes_[column]
 
     @available_if(_has_with_classes)
     def with_classes(self, labels: Any) -> CalibratedCLIPClassifier:
-        """Return a fitted copy for other classes, with what the calibrator can carry over.
+        """Return a fitted copy for other classes, with the same calibrator.
+
+        Only available if the wrapped classifier has ``with_classes``.
 
         Parameters
         ----------
         labels : array-like or mapping
-            The new classes, as the wrapped classifier's ``with_classes`` takes them, if it has this method.
+            The new classes, as in ``with_classes`` of the wrapped classifier.
 
         Returns
         -------
         other : CalibratedCLIPClassifier
-            A copy whose `estimator_`, `classes_` and calibrators are new. This object stays as it is.
+            A copy with new `estimator_`, `classes_` and calibrators. This object is not modified.
 
         Raises
         ------
         ValueError
-            If the calibrator has numbers of its own for each class.
+            If the calibrator has parameters for each class.
         """
         check_is_fitted(self)
         other = copy.copy(self)
@@ -369,7 +372,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         return other
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """Return what metadata this object uses itself and what it hands on.
+        """Return the metadata routing of this object.
 
         Returns
         -------
@@ -389,6 +392,6 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         tags.input_tags = wrapped.input_tags
         if wrapped.classifier_tags is not None:
             tags.classifier_tags = wrapped.classifier_tags
-        # The checks ask for good accuracy on sets too small to be split and calibrated.
+        # scikit-learn's checks require a high accuracy on data sets that are too small for calibration.
         tags.classifier_tags.poor_score = True
         return tags

@@ -1,4 +1,4 @@
-"""The calibrators by name."""
+"""Names of the calibrators."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from clipcal.calibration._venn_abers import VennAbersCalibration
 
 __all__ = ["CALIBRATORS", "named_calibrator"]
 
-# Unfitted; whoever uses one makes a clone.
+# Unfitted calibrators; clone them before fitting.
 CALIBRATORS: Mapping[str, Calibrator] = MappingProxyType(
     {
         "temperature": TemperatureScaling(),
@@ -42,7 +42,7 @@ CALIBRATORS: Mapping[str, Calibrator] = MappingProxyType(
 
 
 def named_calibrator(method: str | Calibrator) -> Calibrator:
-    """Return the unfitted calibrator that `method` names or is, with its parameters checked."""
+    """Return the unfitted calibrator for a name or a calibrator, with validated parameters."""
     example = "VectorScaling()"
     if isinstance(method, str) and method == "sigmoid":
         example += ". scikit-learn's CalibratedClassifierCV has it"
@@ -53,6 +53,6 @@ def named_calibrator(method: str | Calibrator) -> Calibrator:
             f"method must be one of {', '.join(map(repr, CALIBRATORS))}, or a Calibrator such as "
             f"VectorScaling(); got {method!r}."
         )
-    # Before anything is fitted, which may take long.
+    # Raise errors before the classifier is fitted, which may take long.
     validate_parameters(calibrator)
     return calibrator

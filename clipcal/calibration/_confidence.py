@@ -1,4 +1,7 @@
-"""Calibrators that map one score to one probability: of the first choice, of each class, or of all alike."""
+"""Base classes of calibrators that apply functions of a single score.
+
+The score is the confidence of the predicted class, the probability of each class, or any probability.
+"""
 
 from __future__ import annotations
 
@@ -26,31 +29,31 @@ __all__ = [
 Floats = NDArray[np.float64]
 Scope = Literal["top-label", "one-vs-rest", "pooled"]
 
-# Scores that differ less are equal: a constant added to a row, or another order of classes, moves a score
-# by rounding alone, and must not carry it across a step.
+# Scores are rounded to this number of decimals, since step functions amplify rounding errors, which depend on
+# constants added to a row and on the order of the classes.
 TIE_DECIMALS = 12
 
 SMOOTHING: list[Any] = [StrOptions({"auto"}), Interval(Real, 0.0, 1.0, closed="left")]
 
 
 class TopChoice(NamedTuple):
-    """The first choice of each row, and how the remaining probability is shared out."""
+    """The predicted class of each row, and the distribution of the remaining probability."""
 
     column: NDArray[np.intp]
     confidence: Floats
-    share: Floats  # (n_samples, n_classes), rows sum to 1; 0 for the first choice
-    n_possible: NDArray[np.intp]  # classes whose logit is finite
+    share: Floats  # (n_samples, n_classes), rows sum to 1; 0 for the predicted class
+    n_possible: NDArray[np.intp]  # number of classes with a finite logit
 
 
 def top_choice(logits: Floats) -> TopChoice:
-    """Split the probabilities of each row into that of the first choice and the shares of the others.
+    """Split the probabilities of each row into the confidence and the proportions of the other classes.
 
-    The shares come from the logits, so they are exact even where the confidence rounds to 1. Of equal
-    logits the first column wins.
+    The proportions are computed from the logits, so they are exact even if the confidence rounds to 1. The
+    first of several largest logits is the predicted class.
     """
     rows = np.arange(len(logits))
     column = logits.argmax(axis=1)
-    # A fixed memory layout makes sums, and so the result, independent of the other rows.
+    # With a fixed memory layout, the rounding of sums does not depend on the other rows.
     others = np.array(logits, order="C")
     highest = others[rows, column]
     others[rows, column] = -np.inf
@@ -67,18 +70,18 @@ def top_choice(logits: Floats) -> TopChoice:
 
 
 def redistribute(top: TopChoice, confidence: Floats, *, keep_argmax: bool = True) -> Floats:
-    """Give the first choice a new probability; the others keep their proportions.
+    """Set the probability of the predicted class; the other probabilities keep their proportions.
 
     Parameters
     ----------
     top : TopChoice
-        What :func:`top_choice` returned.
+        Result of :func:`top_choice`.
 
     confidence : ndarray of shape (n_samples,)
-        The new probability of the first choice, in [0, 1]. It is 1 where no other class is possible.
+        The new probability of the predicted class, in [0, 1]. 1 is used if no other class is possible.
 
     keep_argmax : bool, default=True
-        Raise it where it would otherwise fall below the probability of the runner-up.
+        Whether to raise it to the probability of the runner-up if it would be lower.
 
     Returns
     -------
@@ -103,16 +106,16 @@ class ScoreMap(Protocol):
 
 
 class ScoreCalibrator(Calibrator):
-    """Base of calibrators that rest on functions of one score.
+    """Base class of calibrators that apply functions of a single score.
 
-    A subclass writes ``_fit_map``. Which scores it is applied to depends on ``scope``: the confidence of
-    the first choice, the probability of each class on its own, or all probabilities together.
+    Subclasses implement ``_fit_map``. ``scope`` determines the scores: the confidence of the predicted
+    class, the probability of each class separately, or the probabilities of all classes.
 
     Attributes
     ----------
     maps_ : list of callable
-        The fitted functions: one in all, or one for each class. None stands for the identity, for a class
-        that no row belongs to.
+        The fitted function, or the functions of all classes. None is the identity, for a class without
+        rows.
     """
 
     scope: Scope
@@ -122,16 +125,16 @@ class ScoreCalibrator(Calibrator):
 
     @property
     def preserves_argmax(self) -> bool:
-        """Whether predictions stay the same."""
+        """Whether the predicted classes are unchanged."""
         return self.scope == "pooled" or (self.scope == "top-label" and self.keep_argmax)
 
     @property
     def class_agnostic(self) -> bool:
-        """Whether what was fitted may be applied to other classes than those of ``fit``."""
+        """Whether the fitted calibrator can be used for classes other than those of ``fit``."""
         return self.scope != "one-vs-rest"
 
     def _fit_map(self, score: Floats, hit: Floats, weight: Floats) -> ScoreMap:
-        """Return a function from the score to the frequency of hits, which are 0 or 1."""
+        """Return a function that maps a score to the frequency of hits, which are 0 or 1."""
         raise NotImplementedError
 
     def _fit_pooled(self, rows: CalibrationRows) -> ScoreMap:
@@ -176,17 +179,17 @@ class ScoreCalibrator(Calibrator):
         return self._blend(normalized(prob, possible), possible.sum(axis=1)[:, None]) * possible
 
     def _blend(self, prob: Floats, n_possible: NDArray[np.intp]) -> Floats:
-        """Keep probabilities away from 0 and 1; by default they are there already."""
+        """Mix probabilities with the uniform distribution; by default, return them unchanged."""
         return prob
 
 
 class SmoothedCalibrator(ScoreCalibrator):
-    """Base of those whose functions reach 0 and 1, which a finite number of rows cannot justify.
+    """Base class of score calibrators whose functions can return 0 or 1, and which need smoothing.
 
     Attributes
     ----------
     smoothing_ : float
-        The part of the uniform distribution in each row.
+        Weight of the uniform distribution.
     """
 
     smoothing: float | Literal["auto"]
@@ -203,14 +206,14 @@ class SmoothedCalibrator(ScoreCalibrator):
 
 
 def class_probabilities(logits: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return the softmax of logits, and which classes are possible."""
-    # A fixed memory layout makes sums, and so the result, independent of the other rows.
+    """Return the softmax of logits, and a mask of the classes with finite logits."""
+    # With a fixed memory layout, the rounding of sums does not depend on the other rows.
     logits = np.ascontiguousarray(logits)
     return probabilities(logits), np.isfinite(logits)
 
 
 def normalized(prob: Floats, possible: NDArray[np.bool_]) -> Floats:
-    """Divide rows by their sums, over possible classes only; a row of zeros becomes uniform."""
+    """Normalize rows over the possible classes; rows of zeros become uniform."""
     prob = prob * possible
     total = prob.sum(axis=1, keepdims=True)
     prob = np.where(total > 0, prob, possible)

@@ -1,4 +1,4 @@
-"""How likely a prediction is right, from how right and wrong ones spread over confidence and proximity."""
+"""Calibration by densities of correct and wrong predictions over confidence and proximity."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ __all__ = ["DensityRatioCalibration"]
 
 Floats = NDArray[np.float64]
 
-# Where both log densities are lower, their ratio tells of the tails of the kernel and not of the data.
+# If both log densities are lower, their ratio depends on the tails of the kernel, not on the data.
 _NO_SUPPORT = -50.0
-# Pairs of a query and a fitted row that are looked at together; their distances fit into a CPU's cache.
+# Number of pairs of a query and a fitted row at a time, such that distances fit into the processor cache.
 _BLOCK_PAIRS = 2**17
-# With a spread below this part of the largest value, densities would follow the rounding of logits.
+# With a standard deviation below this fraction of the largest value, densities depend on rounding errors.
 _LEAST_SPREAD = 1e-9
 
 
 class DensityRatioCalibration(ProximityCalibrator):
-    """Replace the confidence by the share of right predictions among rows alike in confidence and proximity.
+    """Replace the confidence by the accuracy of rows with similar confidence and proximity.
 
-    Models are surer than they should be of rows unlike any that they know. This calibrator estimates one
-    density of (confidence, proximity) over the rows predicted right and one over those predicted wrong,
-    each with a product of Gaussian kernels, and gives the probability of being right by Bayes' rule.
+    Models tend to be over-confident on rows that are far from their training data. This calibrator estimates
+    the density of (confidence, proximity) over correctly and over wrongly predicted rows, each with a product
+    of Gaussian kernels, and computes the probability of a correct prediction by Bayes' rule.
 
     Parameters
     ----------
     keep_argmax : bool, default=True
-        Keep the first choice first, even where the densities say that it is less likely than the second.
+        Keep the predicted class, even if its calibrated confidence is lower than another probability.
 
     smoothing : float in [0, 1) or "auto", default="auto"
-        The part of the uniform distribution that is mixed into the new confidences, which keeps them away
-        from 0 and 1. "auto" is ``1 / (n + 2)`` for `n` rows.
+        Weight of the uniform distribution that is mixed into the calibrated confidences, which keeps them
+        away from 0 and 1. "auto" is ``1 / (n + 2)`` for `n` rows.
 
     Attributes
     ----------
     right_rows_ : ndarray of shape (n_right, 2)
-        Confidence and proximity of the rows predicted right.
+        Confidence and proximity of the correctly predicted rows.
 
     right_weight_ : ndarray of shape (n_right,)
-        How many rows each of them counts for.
+        Weights of these rows.
 
     right_bandwidth_ : ndarray of shape (2,)
-        Standard deviations of their kernel.
+        Standard deviations of the kernel of these rows.
 
     wrong_rows_ : ndarray of shape (n_wrong, 2)
-        Confidence and proximity of the rows predicted wrong.
+        Confidence and proximity of the wrongly predicted rows.
 
     wrong_weight_ : ndarray of shape (n_wrong,)
-        How many rows each of them counts for.
+        Weights of these rows.
 
     wrong_bandwidth_ : ndarray of shape (2,)
-        Standard deviations of their kernel.
+        Standard deviations of the kernel of these rows.
 
     smoothing_ : float
-        The part of the uniform distribution in the new confidences.
+        Weight of the uniform distribution.
 
     classes_ : ndarray of shape (n_classes,)
         The label of each column.
@@ -71,21 +71,21 @@ class DensityRatioCalibration(ProximityCalibrator):
         Number of columns in ``fit``.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of columns in ``fit``. Only defined if they all are strings.
+        Names of columns in ``fit``. Only defined if all are strings.
 
     See Also
     --------
-    BinMeanShift : Fits a calibrator of choice for each range of proximity.
-    clipcal.metrics.proximity : Computes the side input.
+    BinMeanShift : Fit a given calibrator for each range of proximity.
+    clipcal.metrics.proximity : Compute the proximity.
 
     Notes
     -----
-    It keeps the argmax unless `keep_argmax` is switched off; the other classes keep their proportions. It
-    transfers to other classes as far as their rows lie where there were rows in ``fit``: a row far from
-    all of these keeps its probabilities. It needs at least 50 rows predicted right and 50 predicted wrong.
+    Predicted classes are unchanged if `keep_argmax` is true; the other classes keep their proportions. The
+    calibrator can be used for other classes, but only affects rows near those of ``fit``: rows far from all
+    of these keep their probabilities. It needs at least 50 correctly and 50 wrongly predicted rows.
 
     The bandwidth of each axis is ``1.06 * std * n ** (-1 / 6)`` of the respective rows, where weights count
-    rows; weights with a mean below 1 are scaled up to it.
+    as rows; if their mean is below 1, they are scaled to a mean of 1.
 
     References
     ----------
@@ -98,7 +98,7 @@ class DensityRatioCalibration(ProximityCalibrator):
     >>> from clipcal.calibration import DensityRatioCalibration
     >>> rng = np.random.default_rng(0)
     >>> proximity = rng.uniform(0.3, 0.7, 400)
-    >>> right = rng.uniform(size=400) < 2 * proximity - 0.4  # near rows are easier
+    >>> right = rng.uniform(size=400) < 2 * proximity - 0.4  # higher accuracy of near rows
     >>> logits = np.column_stack([rng.normal(3.0, 0.5, 400), np.zeros(400)])
     >>> ratio = DensityRatioCalibration().fit(logits, np.where(right, 0, 1), proximity=proximity)
     >>> ratio.calibrate([[3.0, 0.0], [3.0, 0.0]], proximity=[0.6, 0.5])[:, 0].round(1)
@@ -128,7 +128,7 @@ class DensityRatioCalibration(ProximityCalibrator):
 
     @property
     def preserves_argmax(self) -> bool:
-        """Whether predictions stay the same."""
+        """Whether the predicted classes are unchanged."""
         return self.keep_argmax
 
     def _fit_near(self, rows: CalibrationRows, proximity: Floats) -> None:
@@ -160,12 +160,11 @@ def _bandwidth(points: Floats, weight: Floats, kind: str) -> Floats:
     if len(points) < 2:
         count = {0: "no row was", 1: "only one row was"}[len(points)]
         raise ValueError(
-            f"A density cannot be estimated because {count} predicted {kind}; at least 2 are needed, and "
-            "better 50. Calibrate on more rows, none of which the model was trained on, or use "
-            "TemperatureScaling()."
+            f"A density cannot be estimated because {count} predicted {kind}; at least 2 rows are needed "
+            "and 50 recommended. Calibrate on more held-out rows, or use TemperatureScaling()."
         )
     total = weight.sum()
-    # Values are brought to unit scale first, so that squares neither overflow nor vanish.
+    # Values are scaled to 1 first, so that squares neither overflow nor underflow.
     scale = np.abs(points).max(axis=0)
     scale[scale == 0] = 1.0
     unit = points / scale
@@ -184,7 +183,7 @@ def _log_density(query: Floats, points: Floats, weight: Floats, bandwidth: Float
     """Return the logarithm of a weighted density estimate with a product of Gaussian kernels."""
     constant = math.log(2 * math.pi) + np.log(bandwidth).sum() + math.log(weight.sum())
     with np.errstate(over="ignore"):
-        far = 1e150  # whose square float64 can hold
+        far = 1e150  # its square does not overflow
         unit_query = np.clip(query / bandwidth, -far, far)
     unit_points = points / bandwidth
     density = np.empty(len(query))

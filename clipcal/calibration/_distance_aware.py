@@ -1,4 +1,4 @@
-"""A temperature for each class by how far tuning has moved its text from the classes tuned on."""
+"""Distance-aware calibration: a scale of logits for each class, from its text features."""
 
 from __future__ import annotations
 
@@ -25,44 +25,43 @@ Floats = NDArray[np.float64]
 
 
 class DistanceAwareCalibration(Calibrator):
-    """Lower confidences in classes whose text tuning has moved away from the classes it was tuned on.
+    """Lower the confidence in classes whose text features have moved away from the base classes.
 
-    Prompt tuning makes a model too sure of classes that it was not tuned on, and the more so the farther
-    their text features move away from those of the classes tuned on (the base classes). Logits of rows
-    that are given to such a class are multiplied by ``exp(before - after)``, where the two numbers are the
-    class's mean distance from its nearest base classes before and after tuning. Nothing is fitted here but
-    `calibrator`, which takes over after that.
+    Prompt tuning makes models over-confident on unseen classes, the more so the further their text features
+    move away from those of the classes used in tuning (the base classes). If the predicted class of a row
+    is an unseen class, the logits of the row are multiplied by ``exp(before - after)``, where the two numbers
+    are the mean distances of that class to its nearest base classes before and after tuning. The scales are
+    not fitted. `calibrator` is applied afterwards.
 
     Parameters
     ----------
     calibrator : Calibrator, default=None
-        What is applied to the scaled logits. It is fitted on base classes, whose logits are not scaled. It
-        must not ask for side inputs. None leaves the softmax alone.
+        Calibrator to apply to the scaled logits. It is fitted on base classes, whose logits are not scaled,
+        and must not need side inputs. None means the softmax.
 
     n_neighbors : int, default=5
-        Number of nearest base classes, at least 1. All are taken if there are fewer.
+        Number of nearest base classes, at least 1. If there are fewer, all are used.
 
     seen_tolerance : float, default=0.05
-        A class this close to a base class after tuning counts as one of them, and its logits are not scaled.
+        Classes within this distance of a base class after tuning count as base classes.
 
     template : str or sequence of str, default=None
-        Template of the features before tuning where
-        :class:`~clipcal.calibration.CalibratedCLIPClassifier` gets them from a classifier: a template with
-        one ``{}``, the name of a known one, or a sequence of these (see
-        :func:`clipcal.text.find_templates`). None is the default of the classifier's ``zero_shot``. Features
-        that are passed to ``fit`` and ``for_classes`` are taken as they are.
+        Template of the features before tuning, if :class:`~clipcal.calibration.CalibratedCLIPClassifier`
+        computes them: a template with one ``{}``, the name of a known template, or a sequence of these (see
+        :func:`clipcal.text.find_templates`). None means the default of ``zero_shot`` of the classifier. It
+        has no effect on features that are passed to ``fit`` and ``for_classes``.
 
     Attributes
     ----------
     scales_ : ndarray of shape (n_classes,)
-        What the logits of a row are multiplied by if its largest belongs to this class; between
-        ``exp(-2)`` and ``exp(2)``, and 1 for base classes.
+        Factor of the logits of rows that are predicted as this class; between ``exp(-2)`` and ``exp(2)``,
+        and 1 for base classes.
 
     base_text_features_ : ndarray of shape (n_base_classes, n_features)
-        Features of the base classes as tuned, of unit length.
+        Text features of the base classes after tuning, of unit length.
 
     base_zero_shot_features_ : ndarray of shape (n_base_classes, n_features)
-        Features of the base classes before tuning, of unit length.
+        Text features of the base classes before tuning, of unit length.
 
     calibrator_ : Calibrator or None
         The fitted calibrator.
@@ -74,17 +73,17 @@ class DistanceAwareCalibration(Calibrator):
         Number of columns in ``fit``.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of columns in ``fit``. Only defined if they all are strings.
+        Names of columns in ``fit``. Only defined if all are strings.
 
     See Also
     --------
-    TemperatureScaling : Divides all logits by the same temperature.
+    TemperatureScaling : Divide all logits by the same temperature.
 
     Notes
     -----
-    Other classes are its purpose: ``for_classes`` takes their text features and returns a copy for them.
-    Whether it keeps the argmax, and whether there can be other classes, is decided by `calibrator`; with
-    None and with temperature scaling both hold. It needs no rows of its own, only those for `calibrator`.
+    Use ``for_classes`` with text features to get a copy for unseen classes. `calibrator` determines whether
+    predicted classes are unchanged and whether other classes are supported; both hold with None and with
+    temperature scaling. No rows are needed except those for `calibrator`.
 
     References
     ----------
@@ -98,7 +97,7 @@ class DistanceAwareCalibration(Calibrator):
     >>> base = np.array([[1.0, 0.0], [0.0, 1.0]])
     >>> aware = DistanceAwareCalibration(n_neighbors=1)
     >>> aware = aware.fit([[9.0, 0.0], [0.0, 9.0]], [0, 1], text_features=base, zero_shot_features=base)
-    >>> before = np.array([[1.0, 0.0], [0.8, -0.6]])  # tuning moves the second class away
+    >>> before = np.array([[1.0, 0.0], [0.8, -0.6]])  # the second class moves away
     >>> after = np.array([[1.0, 0.0], [0.6, -0.8]])
     >>> new = aware.for_classes(["old", "new"], text_features=after, zero_shot_features=before)
     >>> new.scales_.round(2)
@@ -135,12 +134,12 @@ class DistanceAwareCalibration(Calibrator):
 
     @property
     def preserves_argmax(self) -> bool:
-        """Whether predictions stay the same."""
+        """Whether the predicted classes are unchanged."""
         return self.calibrator is None or self.calibrator.preserves_argmax
 
     @property
     def class_agnostic(self) -> bool:
-        """Whether what was fitted may be applied to other classes than those of ``fit``."""
+        """Whether the fitted calibrator can be used for classes other than those of ``fit``."""
         return self.calibrator is None or self.calibrator.class_agnostic
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -155,30 +154,30 @@ class DistanceAwareCalibration(Calibrator):
         text_features: ArrayLike | None = None,
         zero_shot_features: ArrayLike | None = None,
     ) -> Self:
-        """Fit on rows of the base classes that the classifier was not trained on.
+        """Fit on held-out rows of the base classes, which were not used to train the classifier.
 
         Parameters
         ----------
         logits : array-like of shape (n_samples, n_classes) or (n_samples,)
             Logits, or logarithms of probabilities. Minus infinity marks a class that is excluded. A 1-D
-            array holds the log-odds of the second of two classes, as binary ``decision_function`` does.
+            array holds the log-odds of the second of two classes, like a binary ``decision_function``.
 
         y : array-like of shape (n_samples,)
             True labels.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, finite and non-negative. Rows of weight 0 are not looked at.
+            Weights, finite and non-negative. Rows of weight 0 are ignored.
 
         classes : array-like of shape (n_classes,), default=None
-            The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-            of `y`, provided that there are as many as columns.
+            The label of each column, usually ``estimator.classes_``. By default, the sorted unique
+            values of `y`, which must match the number of columns.
 
         text_features : array-like of shape (n_classes, n_features)
-            Text features of the base classes as tuned, one row for each column of `logits`, of any length.
-            They must be given.
+            Text features of the base classes after tuning, one row for each column of `logits`. Rows are
+            normalized. Required.
 
         zero_shot_features : array-like of shape (n_classes, n_features)
-            The same before tuning. They must be given.
+            Text features of the base classes before tuning. Required.
 
         Returns
         -------
@@ -188,8 +187,8 @@ class DistanceAwareCalibration(Calibrator):
         Raises
         ------
         ValueError
-            If the input is empty, holds NaN or plus infinity, or does not fit together, or if features are
-            missing or of length zero, or if `template` is invalid.
+            If the input is empty, has NaN or plus infinity, or inconsistent shapes or labels, if features are
+            missing or have a row of zeros, or if `template` is invalid.
 
         Warns
         -----
@@ -212,29 +211,29 @@ class DistanceAwareCalibration(Calibrator):
         text_features: ArrayLike | None = None,
         zero_shot_features: ArrayLike | None = None,
     ) -> Self:
-        """Return this calibrator for other classes, or say why it cannot serve them.
+        """Return a fitted copy of this calibrator for other classes.
 
         Parameters
         ----------
         classes : array-like of shape (n_classes,)
-            The label of each column from now on. Base classes may be among them.
+            The label of each column, which may include base classes.
 
         text_features : array-like of shape (n_classes, n_features)
-            Text features of these classes as tuned, one row for each, of any length. They must be given.
+            Text features of these classes after tuning, one row for each class. Required.
 
         zero_shot_features : array-like of shape (n_classes, n_features)
-            The same before tuning. They must be given.
+            Text features of these classes before tuning. Required.
 
         Returns
         -------
         other : object
-            A fitted copy, which still knows the base classes; this object stays as it is.
+            A fitted copy with the same base classes; this object is not modified.
 
         Raises
         ------
         ValueError
-            If what `calibrator` has fitted belongs to the classes of ``fit``, or if features are missing,
-            of length zero, or do not fit to those in ``fit``.
+            If `calibrator` has parameters for each class, or if features are missing, have a row of zeros,
+            or another number of columns than in ``fit``.
         """
         other = super().for_classes(classes)
         tuned, zero_shot = self._read_features(
@@ -247,7 +246,7 @@ class DistanceAwareCalibration(Calibrator):
             if current.shape[1] != base.shape[1]:
                 raise ValueError(
                     f"{name} has {current.shape[1]} columns but had {base.shape[1]} in fit. "
-                    "Encode all classes by the same model."
+                    "Encode all classes with the same model."
                 )
         after = cdist(tuned, self.base_text_features_)
         before = cdist(zero_shot, self.base_zero_shot_features_)
@@ -267,12 +266,12 @@ class DistanceAwareCalibration(Calibrator):
             return None
         if self.calibrator.side_inputs:
             raise ValueError(
-                f"calibrator={type(self.calibrator).__name__}() asks for {self.calibrator.side_inputs[0]}, "
-                "which DistanceAwareCalibration cannot give it. Take one without side inputs, such as "
+                f"calibrator={type(self.calibrator).__name__}() needs {self.calibrator.side_inputs[0]}, "
+                "which DistanceAwareCalibration does not pass. Use one without side inputs, such as "
                 "TemperatureScaling()."
             )
         labels = self.classes_[rows.true_column]
-        with without_advice():  # given already
+        with without_advice():  # the caller has been warned already
             return clone(self.calibrator).fit(rows.logits, labels, rows.weight, classes=self.classes_)
 
     def _probabilities(self, logits: Floats) -> Floats:
@@ -292,9 +291,9 @@ class DistanceAwareCalibration(Calibrator):
     def _scale(self, logits: Floats) -> Floats:
         if logits.shape[1] != len(self.scales_):
             raise ValueError(
-                f"logits has {logits.shape[1]} columns but this {type(self).__name__} serves "
-                f"{len(self.scales_)} classes. For others call for_classes(classes, text_features=..., "
-                "zero_shot_features=...) first."
+                f"logits has {logits.shape[1]} columns but this {type(self).__name__} has "
+                f"{len(self.scales_)} classes. For other classes, call for_classes(classes, "
+                "text_features=..., zero_shot_features=...) first."
             )
         return logits * self.scales_[logits.argmax(axis=1), None]
 
@@ -308,26 +307,26 @@ class DistanceAwareCalibration(Calibrator):
         caller = f"{type(self).__name__}.{method}"
         if text_features is None or zero_shot_features is None:
             raise ValueError(
-                f"{caller} needs text features as tuned and before tuning. Pass text_features=... and "
-                "zero_shot_features=..., or put the calibrator into CalibratedCLIPClassifier, which does so "
-                "by itself."
+                f"{caller} needs text features after and before tuning. Pass text_features=... and "
+                "zero_shot_features=..., or use the calibrator in CalibratedCLIPClassifier, which passes "
+                "them."
             )
         tuned = _unit_rows(text_features, "text_features", len(classes), caller)
         return tuned, _unit_rows(zero_shot_features, "zero_shot_features", len(classes), caller)
 
 
 def _unit_rows(features: ArrayLike, name: str, n_classes: int, caller: str) -> Floats:
-    """Return features of length 1, one row for each class."""
+    """Return features normalized to unit length, one row for each class."""
     values = check_array(to_numpy(features), dtype=np.float64, input_name=name)
     if len(values) != n_classes:
         raise ValueError(
-            f"{caller} got {len(values)} rows of {name} for {n_classes} classes. Pass one row for each, "
-            "in the order of the columns of logits."
+            f"{caller} got {len(values)} rows of {name} for {n_classes} classes. Pass one row for each "
+            "class, in the order of the columns of logits."
         )
     largest = np.abs(values).max(axis=1, keepdims=True)
     zero = np.flatnonzero(largest == 0)
     if len(zero):
-        raise ValueError(f"Rows {zero[:5].tolist()} of {name} are zero throughout and have no direction.")
-    # Squares of very large and very small numbers leave the range of float64.
+        raise ValueError(f"Rows {zero[:5].tolist()} of {name} are all zeros and cannot be normalized.")
+    # Scale first: squares of very large or small numbers overflow or underflow.
     values = values / largest
     return values / np.linalg.norm(values, axis=1, keepdims=True)

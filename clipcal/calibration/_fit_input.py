@@ -1,4 +1,4 @@
-"""What the wrapper was given to fit on: the rows that count, and who gets what comes with them."""
+"""Validation of the input of CalibratedCLIPClassifier.fit, and distribution of its arguments."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from clipcal._weights import check_weight, rows_that_count, splits_among, take_r
 
 __all__ = ["FitInput", "read_fit_input", "share_out"]
 
-# Splitters of these packages say of themselves whether they use groups.
-_OUTSPOKEN = {"clipcal", "sklearn"}
+# Splitters of these packages declare by metadata requests whether they use groups.
+_DECLARING_PACKAGES = {"clipcal", "sklearn"}
 
 
 class FitInput(NamedTuple):
-    """Rows of positive weight, and splits and further arguments that speak of these only."""
+    """Rows of positive weight, with splits and arguments that refer to these rows."""
 
     X: Any
     labels: NDArray[Any]
     weight: NDArray[np.float64]
-    sample_weight: Any  # as it was given; None if it was not
+    sample_weight: Any  # as passed; None if not passed
     cv: Any
     params: dict[str, Any]
 
@@ -37,12 +37,12 @@ class FitInput(NamedTuple):
 def read_fit_input(
     X: Any, y: ArrayLike, sample_weight: ArrayLike | None, cv: Any, params: dict[str, Any]
 ) -> FitInput:
-    """Check labels and weights, and leave out rows of weight zero before anyone looks at them.
+    """Validate labels and weights, and drop rows of weight zero.
 
     Parameters
     ----------
     X : indexable of length n_samples
-        What the classifier accepts.
+        Input of the classifier.
 
     y : array-like of shape (n_samples,)
         True labels.
@@ -51,20 +51,20 @@ def read_fit_input(
         Weights.
 
     cv : object
-        The wrapper's parameter.
+        Parameter of the meta-estimator.
 
     params : dict
-        Further arguments of ``fit``; those with one entry a row are cut too.
+        Additional arguments of ``fit``; entries with one element per row are indexed as well.
 
     Returns
     -------
     rows : FitInput
-        What is left.
+        The rows of positive weight.
 
     Raises
     ------
     ValueError
-        If there are no rows, weights are no weights, or `y` does not hold classes.
+        If there are no rows, weights are invalid, or `y` is not a classification target.
     """
     n_samples = _num_samples(X)
     if n_samples == 0:
@@ -83,29 +83,29 @@ def read_fit_input(
 
 
 def share_out(estimator: Any, rows: FitInput) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Say, where metadata routing is off, what goes to ``estimator.fit`` and what to ``splitter.split``.
+    """Return the arguments of ``estimator.fit`` and ``splitter.split`` if metadata routing is disabled.
 
     Parameters
     ----------
     estimator : classifier
-        What is wrapped.
+        The wrapped classifier.
 
     rows : FitInput
-        What the wrapper was given.
+        Input of the meta-estimator.
 
     Returns
     -------
     fit_params, split_params : dict
-        Groups go to a splitter that uses them, and to an estimator that takes them; the rest goes to the
-        estimator.
+        Groups are passed to a splitter and to an estimator that use them; all other arguments are passed
+        to the estimator.
 
     Raises
     ------
     ValueError
-        If the splitter needs groups that were not given.
+        If the splitter needs groups that were not passed.
 
     TypeError
-        If nobody takes the groups that were given.
+        If groups were passed, but neither splitter nor estimator uses them.
     """
     name = type(estimator).__name__
     fit_params = {key: value for key, value in rows.params.items() if key != "groups"}
@@ -118,11 +118,11 @@ def share_out(estimator: Any, rows: FitInput) -> tuple[dict[str, Any], dict[str,
         elif not taken and not _takes_anything(estimator):
             raise TypeError(
                 f"Neither cv={rows.cv!r} nor {name}.fit uses groups. Pass a splitter that does, such as "
-                "cv=GroupKFold(5), or leave groups out."
+                "cv=GroupKFold(5), or omit groups."
             )
         if taken or not split_params:
             fit_params["groups"] = groups
-    elif _uses_groups(rows.cv) and _is_outspoken(rows.cv):
+    elif _uses_groups(rows.cv) and _declares_requests(rows.cv):
         raise ValueError(f"cv={rows.cv!r} splits by groups; pass them: fit(X, y, groups=groups).")
     if rows.sample_weight is not None:
         if has_fit_parameter(estimator, "sample_weight"):
@@ -137,13 +137,13 @@ def share_out(estimator: Any, rows: FitInput) -> tuple[dict[str, Any], dict[str,
 def _uses_groups(cv: Any) -> bool:
     if isinstance(cv, str) or not hasattr(cv, "split"):
         return False
-    if _is_outspoken(cv):
+    if _declares_requests(cv):
         return bool(get_routing_for_object(cv).consumes("split", ["groups"]))
     return "groups" in inspect.signature(cv.split).parameters
 
 
-def _is_outspoken(cv: Any) -> bool:
-    return type(cv).__module__.partition(".")[0] in _OUTSPOKEN
+def _declares_requests(cv: Any) -> bool:
+    return type(cv).__module__.partition(".")[0] in _DECLARING_PACKAGES
 
 
 def _takes_anything(estimator: Any) -> bool:

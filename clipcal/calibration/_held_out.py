@@ -1,4 +1,4 @@
-"""Which rows or classes a calibrator is fitted on, and their logits."""
+"""Logits of held-out rows and classes, on which calibrators are fitted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Splits = Iterable[tuple[NDArray[Any], NDArray[Any]]]
 
 
 class HeldOut(NamedTuple):
-    """Positions of rows, and their logits for all classes; minus infinity where the model lacked one."""
+    """Row indices, and logits for all classes; minus infinity for classes unknown to the model."""
 
     rows: NDArray[np.intp]
     logits: NDArray[np.float64]
@@ -41,7 +41,7 @@ class HeldOut(NamedTuple):
 def held_out_rows(
     estimator: Any, X: Any, y: NDArray[Any], splits: Splits, fit_params: dict[str, Any]
 ) -> HeldOut:
-    """Return the rows that each split's model could score, and their logits.
+    """Return the held-out rows whose class is known to the model of their split, and their logits.
 
     Parameters
     ----------
@@ -49,16 +49,16 @@ def held_out_rows(
         Clones of it are fitted on the training parts.
 
     X : indexable of length n_samples
-        What `estimator` accepts.
+        Input of `estimator`.
 
     y : ndarray of shape (n_samples,)
         True labels.
 
     splits : iterable of (train, test)
-        Positions. Rows whose class is missing from the training part are left out.
+        Row indices. Rows whose class is missing in the training part are dropped.
 
     fit_params : dict
-        Further arguments of ``fit``; those with one entry a row are split too.
+        Additional arguments of ``fit``; entries with one element per row are split as well.
 
     Returns
     -------
@@ -80,8 +80,8 @@ def held_out_rows(
             parts.append(HeldOut(rows, class_logits(fitted, _safe_indexing(X, rows), classes)))
     if not parts:
         raise ValueError(
-            "No row has its class in the training part of its fold, so no calibrator can be fitted. "
-            "Use stratified splits, or fit the estimator on other rows and pass cv='prefit'."
+            "In each split, the training part lacks all classes of the test part, so no calibrator can be "
+            "fitted. Use stratified splits, or fit the estimator on other rows and pass cv='prefit'."
         )
     return _join(parts)
 
@@ -89,7 +89,7 @@ def held_out_rows(
 def held_out_classes(
     estimator: Any, X: Any, y: NDArray[Any], splits: Splits, fit_params: dict[str, Any]
 ) -> tuple[HeldOut, HeldOut]:
-    """Return logits of held-out pictures of trained classes, and of classes that were left out.
+    """Return logits of held-out rows of seen classes, and of held-out classes.
 
     Parameters
     ----------
@@ -97,27 +97,27 @@ def held_out_classes(
         Clones of it are fitted on the training parts.
 
     X : indexable of length n_samples
-        What `estimator` accepts.
+        Input of `estimator`.
 
     y : ndarray of shape (n_samples,)
         True labels.
 
     splits : iterable of (train, test)
-        Positions, from :class:`~clipcal.model_selection.LeaveClassesOut`.
+        Row indices, from :class:`~clipcal.model_selection.LeaveClassesOut`.
 
     fit_params : dict
-        Further arguments of ``fit``; those with one entry a row are split too.
+        Additional arguments of ``fit``; entries with one element per row are split as well.
 
     Returns
     -------
     seen, unseen : HeldOut
-        Rows whose class was trained, scored among the trained classes; and rows whose class was left out,
-        scored among the classes left out.
+        Rows of training classes, with logits among the training classes; and rows of held-out classes, with
+        logits among the held-out classes.
 
     Raises
     ------
     ValueError
-        If the splits hold back no class, or no picture of a trained class.
+        If the splits hold out no class, or no row of a training class.
     """
     classes = np.unique(y)
     seen_parts, unseen_parts = [], []
@@ -132,10 +132,10 @@ def held_out_classes(
             other = fitted.with_classes(np.unique(y[unseen]).tolist())
             unseen_parts.append(HeldOut(unseen, class_logits(other, _safe_indexing(X, unseen), classes)))
     if not seen_parts or not unseen_parts:
-        missing = "picture of a trained class" if unseen_parts else "class"
+        missing = "row of a training class" if unseen_parts else "class"
         raise ValueError(
-            f"The splits hold back no {missing}. Pass cv=LeaveClassesOut(seen_size=0.2), "
-            "or cv='classes', which is the same."
+            f"The splits hold out no {missing}. Pass cv=LeaveClassesOut(seen_size=0.2), or cv='classes', "
+            "which is equivalent."
         )
     return _join(seen_parts), _join(unseen_parts)
 
@@ -152,64 +152,67 @@ def _join(parts: list[HeldOut]) -> HeldOut:
 
 
 def limit_folds(cv: Any, y: NDArray[Any]) -> Any:
-    """Return what ``check_cv`` takes; a number of folds is lowered to the size of the smallest class."""
+    """Return an argument for ``check_cv``, with at most as many folds as the smallest class has rows."""
     if cv is not None and not isinstance(cv, Integral):
         return cv
     classes, counts = np.unique(y, return_counts=True)
     if counts.min() < 2:
         raise ValueError(
-            f"The class {classes.tolist()[counts.argmin()]!r} has only one sample, which cannot be both "
-            "fitted and held out. Add samples, or fit the estimator on other rows and pass cv='prefit'."
+            f"The class {classes.tolist()[counts.argmin()]!r} has only one sample, but training and "
+            "calibration need different samples. Add samples, or fit the estimator on other rows and pass "
+            "cv='prefit'."
         )
     return min(5 if cv is None else int(cv), int(counts.min()))
 
 
 def check_prefit(estimator: Any, labels: NDArray[Any], cv: Any, fit_params: dict[str, Any]) -> Any:
-    """Return a fitted estimator that knows all labels, or say what is wrong with it."""
+    """Return the estimator if it is fitted and knows all labels, and raise an error otherwise."""
     name = type(estimator).__name__
     if fit_params:
-        raise TypeError(f"A fitted {name} is not fitted again, so it takes no {sorted(fit_params)} in fit.")
+        raise TypeError(
+            f"A fitted {name} is not fitted again, so fit does not accept {sorted(fit_params)}. Omit them."
+        )
     if holds_out_classes(cv):
         raise ValueError(
-            f"cv={cv!r} fits the classifier on a part of the classes, which a {name} does not allow. "
+            f"cv={cv!r} fits the classifier on a part of the classes, which a {name} does not support. "
             "Pass the classifier itself, or cv='prefit'."
         )
     try:
         check_is_fitted(estimator)
     except NotFittedError as error:
         raise NotFittedError(
-            f"A prefit estimator is expected, but this {name} is not fitted. Call its fit first, or pass "
-            "cv=5. In searches and cross-validation, which clone, wrap it: FrozenEstimator(estimator)."
+            f"cv='prefit' needs a fitted estimator, but this {name} is not fitted. Call fit first, or pass "
+            "cv=5. Searches and cross-validation reset estimators by clone; pass FrozenEstimator(estimator)."
         ) from error
     unknown = np.setdiff1d(labels, plain_labels(estimator.classes_))
     if len(unknown):
         raise ValueError(
-            f"y contains labels that the fitted {name} does not know: {unknown[:5].tolist()!r}. "
-            "Leave these rows out, or pass cv=5 to fit it again."
+            f"y contains labels that are unknown to the fitted {name}: {unknown[:5].tolist()!r}. "
+            "Drop these rows, or pass cv=5 to fit it again."
         )
     return estimator
 
 
 def holds_out_classes(cv: Any) -> bool:
-    """Tell whether `cv` asks for classes to be left out."""
+    """Return whether `cv` holds out classes."""
     return isinstance(cv, LeaveClassesOut) or (isinstance(cv, str) and cv == "classes")
 
 
 def class_splitter(cv: Any, estimator: Any, calibrator: Calibrator) -> LeaveClassesOut:
-    """Return the splitter that leaves out classes, or say why that is not possible."""
+    """Return the splitter that holds out classes, or raise an error if this is not supported."""
     if not calibrator.class_agnostic or not calibrator.preserves_argmax or calibrator.side_inputs:
         raise ValueError(
-            f"cv={cv!r} fits a calibrator on classes that come and go, which {type(calibrator).__name__} "
-            "does not support. Use method='temperature', or cv=5."
+            f"cv={cv!r} fits a calibrator on different classes in each split, which "
+            f"{type(calibrator).__name__} does not support. Use method='temperature', or cv=5."
         )
     if not hasattr(estimator, "with_classes"):
         raise ValueError(
-            f"cv={cv!r} asks the classifier about classes that it was not fitted on, which "
-            f"{type(estimator).__name__} cannot answer, as it has no with_classes. Pass cv=5."
+            f"cv={cv!r} needs predictions for unseen classes, but {type(estimator).__name__} has no "
+            "with_classes. Pass cv=5."
         )
     if isinstance(cv, LeaveClassesOut) and cv.seen_size == 0:
         raise ValueError(
-            f"{cv!r} holds back no picture of a trained class, on which a calibrator is to be fitted too. "
-            "Pass LeaveClassesOut(seen_size=0.2), or cv='classes', which is the same."
+            f"{cv!r} holds out no rows of training classes, on which the calibrator for seen classes is "
+            "fitted. Pass LeaveClassesOut(seen_size=0.2), or cv='classes', which is equivalent."
         )
     return cv if isinstance(cv, LeaveClassesOut) else LeaveClassesOut(seen_size=0.2, random_state=0)

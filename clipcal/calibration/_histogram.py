@@ -1,4 +1,4 @@
-"""Histogram binning: the accuracy of each bin is the probability of all that fall into it."""
+"""Histogram binning."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ Floats = NDArray[np.float64]
 
 
 class HistogramMap(NamedTuple):
-    """A function that is constant in each bin; bins are closed on the right."""
+    """A piecewise constant function on bins that are closed on the right."""
 
     edges: Floats
     values: Floats
 
     def __call__(self, score: Floats) -> Floats:
-        """Return the value of the bin that each score lies in."""
+        """Return the value of the bin of each score."""
         return self.values[np.searchsorted(self.edges[1:-1], score)]
 
 
 class HistogramBinning(SmoothedCalibrator):
-    """Replace a score by the frequency with which rows of its bin were right.
+    """Replace a score by the frequency of correct predictions in its bin.
 
-    Simple, and with few bins hard to over-fit, but rows of one bin can no longer be told apart. With
-    ``scope="top-label"`` predictions stay the same unless `keep_argmax` is switched off, and the fitted
-    bins may be applied to other classes; it needs some 20 rows a bin. With ``scope="one-vs-rest"``
-    neither holds, and it needs some 10 rows of each class a bin.
+    The method is simple and hardly over-fits with few bins, but gives all rows of a bin the same score. With
+    ``scope="top-label"``, predicted classes are unchanged if `keep_argmax` is true, the bins can be used for
+    other classes, and about 20 rows per bin are needed. With ``scope="one-vs-rest"``, neither holds, and
+    about 10 rows of each class per bin are needed.
 
     Parameters
     ----------
     n_bins : int, default=10
-        Number of bins, at least 1. With ``strategy="quantile"`` fewer are made if scores are few or tied.
+        Number of bins, at least 1. With ``strategy="quantile"``, few or tied scores give fewer bins.
 
     strategy : {"quantile", "uniform"}, default="quantile"
-        Bins of equal weight, or of equal width. Equal-weight cuts lie half-way between neighbouring
-        scores and never separate equal ones. A bin without rows maps to its middle. With
-        ``scope="one-vs-rest"`` and more than some ten classes take "uniform": most probabilities are close
-        to 0 then, and bins of equal weight put all large ones together.
+        Bins of equal weight, or of equal width. Edges of equal-weight bins lie half-way between neighbouring
+        scores and never separate equal scores. Empty bins map to their middle. Use "uniform" with
+        ``scope="one-vs-rest"`` and more than about ten classes: most probabilities are then close to 0, and
+        the last bin of equal weight would contain all large ones.
 
     scope : {"top-label", "one-vs-rest"}, default="top-label"
-        What is binned: the largest probability of each row, the others keep their proportions; or the
-        probability of each class on its own, after which rows are divided by their sums.
+        With "top-label", the largest probability of each row is binned, and the other probabilities keep
+        their proportions. With "one-vs-rest", each class has its own bins, and rows are normalized.
 
     keep_argmax : bool, default=True
-        With ``scope="top-label"``, keep the first choice first, even where its bin says less.
+        With ``scope="top-label"``, keep the predicted class, even if its calibrated confidence is lower.
 
     smoothing : float in [0, 1) or "auto", default="auto"
-        How much of the uniform distribution to mix in, so that bins in which all rows were right or all
-        were wrong do not claim certainty. "auto" is ``1 / (n_samples + 2)``, weights counted.
+        Weight of the uniform distribution that is mixed in, so that bins with only correct or only wrong
+        rows do not give 0 or 1. "auto" is ``1 / (n_samples + 2)``, where weights count as rows.
 
     Attributes
     ----------
@@ -63,17 +63,17 @@ class HistogramBinning(SmoothedCalibrator):
         The label of each column.
 
     maps_ : list of HistogramMap or None
-        For each fitted function its ``edges`` of shape (n_bins + 1,) and ``values`` of shape (n_bins,).
-        One in all, or one for each class; None is the identity, for a class that no row belongs to.
+        ``edges`` of shape (n_bins + 1,) and ``values`` of shape (n_bins,) of the fitted function, or of the
+        function of each class. None is the identity, for a class without rows.
 
     smoothing_ : float
-        The part of the uniform distribution in each row.
+        Weight of the uniform distribution.
 
     n_features_in_ : int
         Number of columns seen during fit.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of columns seen during fit. Only defined if they all are strings.
+        Names of columns seen during fit. Only defined if all are strings.
 
     References
     ----------
@@ -134,10 +134,10 @@ class HistogramBinning(SmoothedCalibrator):
 
 
 def _equal_weight_edges(score: Floats, weight: Floats, n_bins: int) -> Floats:
-    """Cut between distinct scores so that bins weigh about the same and none is empty."""
+    """Return edges between distinct scores such that bins have about equal weight and none is empty."""
     values, position = np.unique(np.round(score, TIE_DECIMALS), return_inverse=True)
     passed = np.cumsum(np.bincount(position, weights=weight))
-    # The slack keeps a cut in place when rounding makes a cumulative weight miss its target.
+    # The tolerance covers rounding errors of the cumulative weights.
     targets = np.arange(1, n_bins) * (passed[-1] / n_bins) * (1.0 - 1e-12)
     ends = np.unique(np.searchsorted(passed, targets))
     below, above = values[ends[ends < len(values) - 1]], values[ends[ends < len(values) - 1] + 1]

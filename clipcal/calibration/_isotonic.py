@@ -1,4 +1,4 @@
-"""Isotonic regression: the best non-decreasing function from score to frequency."""
+"""Calibration by isotonic regression."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["IsotonicCalibration", "IsotonicMap"]
 
 Floats = NDArray[np.float64]
 
-# What makes the pooled function increase strictly, so that it cannot tie two classes of a row.
+# Slope that is added to the pooled function, so that it does not give two classes of a row equal values.
 _SLOPE = 1e-9
-# Probabilities are pooled in blocks of about so many entries, to save memory.
+# Number of probabilities that are pooled at a time, which bounds the memory.
 _BLOCK_ENTRIES = 2**20
 
 
 class IsotonicMap(NamedTuple):
-    """A non-decreasing function: linear between its thresholds, constant outside."""
+    """A non-decreasing function, linear between its thresholds and constant outside."""
 
     scores: Floats
     values: Floats
@@ -40,33 +40,31 @@ class IsotonicMap(NamedTuple):
 
 
 class IsotonicCalibration(SmoothedCalibrator):
-    """Map scores through the non-decreasing function that fits the labels best.
+    """Map scores by the non-decreasing function that fits the labels best.
 
-    It assumes no form, so it can mend any monotone distortion, and needs more rows than a temperature.
-    With ``scope="top-label"`` or ``"pooled"`` predictions stay the same (for the former unless `keep_argmax`
-    is switched off) and the fitted function may be applied to other classes. With ``"one-vs-rest"``
-    neither holds.
+    The function is non-parametric: it can correct any monotone distortion, and needs more rows than a
+    temperature. With ``scope="pooled"``, and with ``"top-label"`` if `keep_argmax` is true, predicted classes
+    are unchanged. With both, the function can be used for other classes. Neither holds with
+    ``"one-vs-rest"``.
 
     Parameters
     ----------
     scope : {"top-label", "pooled", "one-vs-rest"}, default="top-label"
-        What the function is fitted on.
+        The scores on which the function is fitted.
 
-        - "top-label": the largest probability of each row, against whether it was right. The others keep
-          their proportions. Needs about 200 rows.
-        - "pooled": all probabilities of all rows together, one function for all classes. Needs about 500
-          rows.
-        - "one-vs-rest": the probabilities of each class, one function a class. Needs about 1000 rows and
-          50 of each class.
-
-        After the last two, rows are divided by their sums.
+        - "top-label": the largest probability of each row. The other probabilities keep their proportions.
+          Needs about 200 rows.
+        - "pooled": the probabilities of all classes, with a single function; rows are normalized. Needs
+          about 500 rows.
+        - "one-vs-rest": the probabilities of each class, with a function per class; rows are normalized.
+          Needs about 1000 rows, and 50 of each class.
 
     keep_argmax : bool, default=True
-        With ``scope="top-label"``, keep the first choice first, even where the function says less.
+        With ``scope="top-label"``, keep the predicted class, even if its calibrated confidence is lower.
 
     smoothing : float in [0, 1) or "auto", default="auto"
-        How much of the uniform distribution to mix in, since the fitted function claims certainty at both
-        ends. "auto" is ``1 / (n_samples + 2)``, weights counted.
+        Weight of the uniform distribution that is mixed in, since the function can be 0 and 1 at its ends.
+        "auto" is ``1 / (n_samples + 2)``, where weights count as rows.
 
     Attributes
     ----------
@@ -74,21 +72,21 @@ class IsotonicCalibration(SmoothedCalibrator):
         The label of each column.
 
     maps_ : list of IsotonicMap or None
-        For each fitted function its thresholds: ``scores`` and ``values`` of the same length. One in all,
-        or one for each class; None is the identity, for a class that no row belongs to.
+        Thresholds of the fitted function, or of the function of each class: ``scores`` and ``values`` of
+        the same length. None is the identity, for a class without rows.
 
     smoothing_ : float
-        The part of the uniform distribution in each row.
+        Weight of the uniform distribution.
 
     n_features_in_ : int
         Number of columns seen during fit.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of columns seen during fit. Only defined if they all are strings.
+        Names of columns seen during fit. Only defined if all are strings.
 
     See Also
     --------
-    VennAbersCalibration : Isotonic regression that also tells how sure it is.
+    VennAbersCalibration : Isotonic regression with intervals.
 
     References
     ----------
@@ -145,20 +143,20 @@ class IsotonicCalibration(SmoothedCalibrator):
 
 
 def _pooled_points(rows: CalibrationRows) -> tuple[Floats, Floats, Floats]:
-    """Reduce all pairs of probability and label to a few points for each distinct score of a hit.
+    """Reduce all pairs of probability and label to a few points, with the same isotonic fit.
 
-    Misses that lie between two neighbouring scores of hits always get one common value, whatever the
-    rest looks like. So each such group is represented by its two ends, and the fit stays exact.
+    Misses between two neighbouring scores of hits always have the same fitted value. Each such group is
+    therefore represented by its two end points.
     """
     prob, possible = class_probabilities(rows.logits)
     np.round(prob, TIE_DECIMALS, out=prob)
     index = np.arange(len(prob))
     hit_score = prob[index, rows.true_column]
-    possible[index, rows.true_column] = False  # what remains are the misses
+    possible[index, rows.true_column] = False  # mask of the misses
     at, position = np.unique(hit_score, return_inverse=True)
     hits = np.bincount(position, weights=rows.weight)
 
-    # Even slots are the gaps around the scores of hits, odd slots are those scores.
+    # Odd slots are the scores of hits, even slots the gaps between them.
     n_slots = 2 * len(at) + 1
     misses, low, high = np.zeros(n_slots), np.full(n_slots, np.inf), np.full(n_slots, -np.inf)
     step = max(1, _BLOCK_ENTRIES // prob.shape[1])

@@ -1,4 +1,4 @@
-"""What linear calibrators share: they begin with temperature scaling and leave it where rows say so."""
+"""Base class of calibrators that apply a linear map to tempered log-probabilities."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Floats = NDArray[np.float64]
 
 PENALTY: list[Any] = [StrOptions({"auto"}), Interval(Real, 0.0, None, closed="left")]
 
-# Derivatives are those of a mean log loss; what is left at this size moves no probability noticeably.
+# Tolerance for the derivatives of the mean log loss; smaller ones have no visible effect on probabilities.
 _CONVERGED = 1e-5
 
 
 class Start(NamedTuple):
-    """What the linear map is applied to: tempered probabilities with a little of the uniform distribution."""
+    """The input of the linear map: tempered probabilities, mixed with the uniform distribution."""
 
     temperature: float
     smoothing: float
 
     def log_probabilities(self, logits: Floats) -> Floats:
-        """Return log-probabilities; minus infinity stays where it is."""
+        """Return log-probabilities; minus infinity is unchanged."""
         result = np.empty(logits.shape)
         for rows in row_blocks(logits.shape):
             block = logits[rows]
@@ -47,9 +47,10 @@ class Start(NamedTuple):
 
 
 class LinearCalibrator(Calibrator):
-    """Base of calibrators that apply a linear map to log-probabilities.
+    """Base class of calibrators that apply a linear map to log-probabilities.
 
-    A subclass writes ``_penalty`` and sets ``_full``.
+    Penalties draw the map towards the identity, which is temperature scaling. Subclasses implement
+    ``_penalty`` and set ``_full``.
 
     Attributes
     ----------
@@ -57,13 +58,13 @@ class LinearCalibrator(Calibrator):
         Weights of the log-probabilities.
 
     intercept_ : ndarray of shape (n_classes,)
-        What is added to them.
+        Intercepts.
 
     temperature_ : float
-        What logits are divided by beforehand.
+        Temperature by which logits are divided first.
 
     smoothing_ : float
-        The part of the uniform distribution that is mixed in beforehand.
+        Weight of the uniform distribution that is mixed in first.
     """
 
     preserves_argmax = False
@@ -81,8 +82,8 @@ class LinearCalibrator(Calibrator):
         fitted, derivative = fit_linear_map(log_prob, rows.true_column, rows.weight, penalty, full=self._full)
         if derivative > _CONVERGED:
             warn_caller(
-                f"{type(self).__name__} stopped before the smallest log loss was reached: the largest "
-                f"derivative is {derivative:.1e}. Raise the penalties, or fit on more rows.",
+                f"{type(self).__name__} did not converge: the largest derivative of the log loss is "
+                f"{derivative:.1e}. Increase the penalties, or fit on more rows.",
                 ConvergenceWarning,
             )
         self.temperature_, self.smoothing_ = start
@@ -97,12 +98,12 @@ class LinearCalibrator(Calibrator):
 
 
 def penalty_or(chosen: float | Literal["auto"], rate: float) -> float:
-    """Return the number that was chosen, or else the rate that fades as rows accumulate."""
+    """Return `chosen` if it is a number, and `rate`, which decreases with the number of rows, otherwise."""
     return rate if chosen == "auto" else float(chosen)
 
 
 def _temperature(rows: CalibrationRows) -> float:
     with warnings.catch_warnings():
-        # Unlike a temperature on its own, the map that follows is determined even if this is not.
+        # The penalized linear map is well-defined even if the temperature is not.
         warnings.simplefilter("ignore", UserWarning)
         return 1.0 / solve_temperature(rows.logits, rows.true_column, rows.weight).inverse_temperature

@@ -1,4 +1,4 @@
-"""Weights and intercepts that minimise a penalised log loss: one convex problem, solved in blocks of rows."""
+"""Minimization of a penalized log loss over weights and intercepts, a convex problem."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["LinearMap", "Penalty", "fit_linear_map", "row_blocks"]
 
 Floats = NDArray[np.float64]
 
-# Rows are read in blocks that stay in the processor's cache; memory does not grow with their number.
+# Number of entries of a block of rows, such that blocks stay in the processor cache and memory is bounded.
 _BLOCK_ENTRIES = 2**17
-# A pull to the start, worth a millionth of a row. It decides where neither the data nor a penalty do, as
-# when all rows are right or when two solutions give the same probabilities.
+# Minimum penalty, with the weight of a millionth of a row. It makes the solution unique if neither data nor
+# penalties do: if all rows are correct, or if several solutions give the same probabilities.
 _PULL = 1e-6
-# Stiffer than this the start is kept to the last digit that matters, and numbers stay far from overflow.
+# Maximum penalty: larger values have no effect on the solution, and would cause overflow.
 _STIFFEST = 1e12
 _GRADIENT_TOLERANCE = 1e-8
 _MAX_ITERATIONS = 1000
 
 
 class Penalty(NamedTuple):
-    """Factors of the sums of squared distances from the start, which are added to the mean log loss."""
+    """Factors of the squared distances from the identity, which are added to the mean log loss."""
 
     diagonal: float
     off_diagonal: float
@@ -39,14 +39,14 @@ class LinearMap(NamedTuple):
     intercept: Floats
 
     def __call__(self, log_prob: Floats) -> Floats:
-        """Return new logits; a class that is excluded stays so and adds nothing to the others."""
+        """Return new logits; excluded classes remain excluded and have no effect on the others."""
         excluded = np.isneginf(log_prob)
         scores = self.finite(np.where(excluded, 0.0, log_prob))
         scores[excluded] = -np.inf
         return scores
 
     def finite(self, log_prob: Floats) -> Floats:
-        """Do the same where no class is excluded."""
+        """Return new logits if no class is excluded."""
         product = log_prob * self.coef if self.coef.ndim == 1 else log_prob @ self.coef.T
         return np.asarray(product + self.intercept)
 
@@ -54,12 +54,12 @@ class LinearMap(NamedTuple):
 def fit_linear_map(
     log_prob: Floats, true_column: NDArray[np.intp], weight: Floats, penalty: Penalty, *, full: bool
 ) -> tuple[LinearMap, float]:
-    """Minimise the penalised mean log loss of ``softmax(coef @ log_prob + intercept)``.
+    """Minimize the penalized mean log loss of ``softmax(coef @ log_prob + intercept)``.
 
     Parameters
     ----------
     log_prob : ndarray of shape (n_samples, n_classes)
-        Log-probabilities. It is overwritten: minus infinity becomes 0.
+        Log-probabilities. The array is overwritten: minus infinity becomes 0.
 
     true_column : ndarray of shape (n_samples,)
         Column of the true class of each row.
@@ -68,15 +68,15 @@ def fit_linear_map(
         Positive weights.
 
     penalty : Penalty
-        How strongly `coef` is drawn to the identity and `intercept` to 0.
+        Penalties on the distance of `coef` from the identity and of `intercept` from 0.
 
     full : bool
-        Whether to fit a matrix or its diagonal only.
+        Whether to fit a matrix or only its diagonal.
 
     Returns
     -------
     fitted : LinearMap
-        The minimum. Classes that no row belongs to keep weight 1 and intercept 0.
+        The minimum. Classes without rows keep weight 1 and intercept 0.
 
     largest_derivative : float
         Largest absolute derivative at the minimum.
@@ -103,10 +103,10 @@ def fit_linear_map(
 
 
 class _Problem:
-    """The objective as a function of the distance from the start.
+    """The objective as a function of the distance from the identity.
 
-    Distances are of shape (n_classes, 2) or (n_classes, n_classes + 1): a row holds the weights of one
-    class, then its intercept.
+    Distances have the shape (n_classes, 2) or (n_classes, n_classes + 1). Each row has the weights of one
+    class and its intercept.
     """
 
     def __init__(
@@ -153,13 +153,13 @@ class _Problem:
         return value, gradient
 
     def change_of_variables(self) -> tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]:
-        """Return a map from variables in which the problem is round to distances, and its transpose."""
+        """Return a preconditioner, which maps scaled variables to distances, and its transpose."""
         unit = self.linear_map(np.zeros(self.shape))
         squares, spread = np.zeros(self.shape), np.zeros(self.shape[0])
         moments = np.zeros((self.shape[1], self.shape[1]))
         for rows in row_blocks(self.log_prob.shape):
             prob = self._predict(unit, rows)[0]
-            # The floor keeps classes in play that the start is too sure of.
+            # The added constant is needed for classes whose initial probabilities are close to 0 or 1.
             variance = (prob * (1.0 - prob) + 0.01 / prob.shape[1]) * self.weight[rows, None]
             spread += variance.sum(axis=0)
             if self.full:
@@ -191,16 +191,16 @@ class _Problem:
 def _round_matrix(
     curvature: Floats, penalty: Penalty
 ) -> tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]:
-    """Approximate the second derivatives of the whole matrix, and return their inverse square root.
+    """Return an approximate inverse square root of the Hessian for a full matrix, and its transpose.
 
-    What all classes have in common does not change probabilities, so there only the penalty bends the
-    objective; elsewhere `curvature` does too. The diagonal, which has a penalty of its own, is put right
-    by a correction of low rank.
+    A change common to all classes does not affect probabilities, so in these directions the Hessian is that
+    of the penalty; in all others, `curvature` is added. The different penalty of the diagonal is handled by a
+    low-rank correction.
     """
     n_classes = len(curvature) - 1
     stiffness = np.full(n_classes + 1, 2.0 * penalty.off_diagonal)
     stiffness[-1] = 2.0 * penalty.intercept
-    # Without a floor the inverse would blow up in directions that few rows leave open.
+    # Bound the inverse in directions that few rows determine.
     stiffness += 1e-4 * np.trace(curvature) / len(curvature)
     values, vectors = np.linalg.eigh(curvature + np.diag(stiffness))
     own = (vectors / np.sqrt(values)) @ vectors.T
@@ -226,7 +226,7 @@ def _round_matrix(
 
 
 def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Cut the rows of an array of this shape into blocks."""
+    """Yield slices that split the rows of an array of this shape into blocks."""
     height = max(1, _BLOCK_ENTRIES // shape[1])
     for first in range(0, shape[0], height):
         yield slice(first, first + height)

@@ -1,4 +1,4 @@
-"""From any classifier to one matrix of logits whose columns follow a given class order."""
+"""Logits of any classifier, with columns in a given class order."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.fl
     Parameters
     ----------
     estimator : fitted classifier
-        With ``decision_function``, which is taken for logits (of two classes: for their difference), or
-        else with ``predict_proba``, of which the logarithm is taken.
+        A classifier with ``decision_function``, which must return logits (for two classes, their
+        difference). Without it, the logarithm of ``predict_proba`` is used.
 
     X : object
-        Whatever `estimator` predicts for.
+        Input of `estimator`.
 
     classes : ndarray of shape (n_classes,)
         Sorted labels, a superset of ``estimator.classes_``.
@@ -32,8 +32,8 @@ def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.fl
     Returns
     -------
     logits : ndarray of shape (n_samples, n_classes)
-        Float64; minus infinity for classes that `estimator` does not know, and NaN for probabilities of 0,
-        which :func:`fill_zeros` gives a number.
+        Float64; minus infinity for classes unknown to `estimator`, and NaN for probabilities of 0, which
+        :func:`fill_zeros` replaces.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.fl
     if method == "predict_proba":
         if one_column:
             answers = np.column_stack([1.0 - answers, answers])
-        # Positive values stay as they are, however small: a floor would change what a confident model said.
+        # Only 0 is replaced: clipping small values would change the predictions of confident models.
         possible = answers >= np.finfo(np.float64).tiny
         values = np.log(answers, where=possible, out=np.full(answers.shape, np.nan))
     elif np.isnan(answers).any():
@@ -60,7 +60,7 @@ def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.fl
     if values.ndim != 2 or values.shape[1] != len(known):
         raise ValueError(
             f"{source} returned an array of shape {values.shape} for "
-            f"{len(known)} classes; one column per class is needed. For a support vector classifier set "
+            f"{len(known)} classes, but one column per class is needed. For a support vector classifier, set "
             "decision_function_shape='ovr'."
         )
     logits = np.full((len(values), len(classes)), -np.inf)
@@ -71,32 +71,32 @@ def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.fl
 def advise_of_answers(estimator: Any, logits: NDArray[np.float64]) -> None:
     """Warn if ``decision_function`` seems to return probabilities.
 
-    A few rows may well look like them, such as those of a single fold, so all rows are to be passed at once.
+    Pass all rows at once: a few logits, such as those of one fold, may look like probabilities by chance.
 
     Parameters
     ----------
     estimator : fitted classifier
-        Where the logits come from.
+        The classifier with these logits.
 
     logits : ndarray of shape (n_samples, n_classes)
-        What :func:`class_logits` returned.
+        Result of :func:`class_logits`.
     """
     if hasattr(estimator, "decision_function"):
         advise_of_probabilities(
             np.where(np.isneginf(logits), 0.0, logits),
-            f"what {type(estimator).__name__}.decision_function returned",
+            f"the result of {type(estimator).__name__}.decision_function",
             "CalibratedCLIPClassifier",
-            "Return their logarithms, or have predict_proba only,",
-            # Of two classes the first has the logit 0 then.
+            "Return their logarithms, or implement predict_proba only,",
+            # Logits of two classes that come from log-odds have a first column of 0.
             log_odds=logits.shape[1] == 2 and not logits[:, 0].any(),
         )
 
 
 def zero_logit(logits: NDArray[np.float64]) -> float:
-    """Return the logit that suits a probability of 0: half of the smallest positive one.
+    """Return a logit for probabilities of 0: the logarithm of half of the smallest positive probability.
 
-    Forests and neighbours answer 0 for whatever did not occur among a hundred trees or five neighbours. Taken
-    at its word, a single such answer about a true class would decide any fit by log loss.
+    Forests and nearest neighbours predict 0 for classes that no tree or neighbour votes for. A single true
+    class of probability 0 would dominate the log loss.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def zero_logit(logits: NDArray[np.float64]) -> float:
 
 
 def fill_zeros(logits: NDArray[np.float64], log_of_zero: float) -> NDArray[np.float64]:
-    """Give probabilities of 0 a logit, which is below all others of their row.
+    """Replace logits of probabilities of 0 by a value below all others of their row.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def fill_zeros(logits: NDArray[np.float64], log_of_zero: float) -> NDArray[np.fl
         Logarithms of probabilities, NaN where they are 0.
 
     log_of_zero : float
-        The logit; in rows with smaller positive probabilities, half of the smallest.
+        The logit. In rows with smaller positive probabilities, half of the smallest one is used.
 
     Returns
     -------
@@ -136,7 +136,7 @@ def fill_zeros(logits: NDArray[np.float64], log_of_zero: float) -> NDArray[np.fl
 
 
 def _refuse_pairs_of_classes(estimator: Any) -> None:
-    # Three classes have three pairs, so the shape alone does not tell.
+    # The shape is not sufficient: three classes have three pairs.
     parameters = estimator.get_params(deep=True) if hasattr(estimator, "get_params") else {}
     pairs = any(
         name.rpartition("__")[2] == "decision_function_shape" and value == "ovo"
@@ -144,6 +144,6 @@ def _refuse_pairs_of_classes(estimator: Any) -> None:
     )
     if pairs and len(estimator.classes_) > 2:
         raise ValueError(
-            f"{type(estimator).__name__}.decision_function compares pairs of classes, but one column per "
-            "class is needed. Set decision_function_shape='ovr'."
+            f"{type(estimator).__name__}.decision_function returns one column per pair of classes, but one "
+            "column per class is needed. Set decision_function_shape='ovr'."
         )

@@ -1,4 +1,4 @@
-"""Matrix scaling, which includes Dirichlet calibration: every class may act on every other."""
+"""Matrix scaling, including Dirichlet calibration."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ __all__ = ["MatrixScaling"]
 class MatrixScaling(LinearCalibrator):
     """Multiply log-probabilities by a matrix and add intercepts, as Dirichlet calibration does.
 
-    It mends confusions between pairs of classes. It begins with temperature scaling and by default leaves
-    it only as far as the number of rows allows, so a few rows of each class are enough. Predictions may
-    change, and what was fitted belongs to the classes of ``fit``.
+    Matrix scaling can correct confusions between pairs of classes. It starts from temperature scaling. The
+    default penalties decrease with the number of rows, so a few rows of each class are sufficient. Predicted
+    classes may change, and the calibrator cannot be used for other classes.
 
-    Probabilities are first tempered, and mixed with ``1 / (n_samples + 1)`` of the uniform distribution.
-    With `log_prob` for their logarithm, the new ones are ``softmax(log_prob @ coef_.T + intercept_)``.
-    Weights of samples count as numbers of rows.
+    Probabilities are tempered, and mixed with the uniform distribution with weight ``1 / (n_samples + 1)``.
+    With their logarithm `log_prob`, the new probabilities are
+    ``softmax(log_prob @ coef_.T + intercept_)``. Sample weights count as rows.
 
-    Added to the mean log loss are squared distances from the identity and from intercepts 0, which is
-    temperature scaling, times the three penalties. All on "auto" is structured matrix scaling [1]_. With
-    ``diagonal_penalty=0`` and numbers for the two others it is Dirichlet calibration with off-diagonal
-    and intercept regularization [2]_; that needs many times ``n_classes ** 2`` rows, and penalties chosen
-    by cross-validation, say from 1e-5 to 0.1.
+    The three penalties multiply the squared distances of the matrix from the identity and of the intercepts
+    from 0, and are added to the mean log loss. With "auto" for all, this is structured matrix scaling [1]_.
+    With ``diagonal_penalty=0`` and numbers for the two others, it is Dirichlet calibration with off-diagonal
+    and intercept regularization [2]_, which needs many times ``n_classes ** 2`` rows, and penalties chosen
+    by cross-validation, for example from 1e-5 to 0.1.
 
     Parameters
     ----------
     diagonal_penalty : "auto" or float, default="auto"
-        For the weight of each class in its own logit. "auto" is ``n_classes / n_samples``.
+        Penalty on the weight of each class in its own logit. "auto" is ``n_classes / n_samples``.
 
     off_diagonal_penalty : "auto" or float, default="auto"
-        For the weights of classes in the logits of others. "auto" is
+        Penalty on the weights of classes in the logits of other classes. "auto" is
         ``n_classes * (n_classes - 1) / n_samples``.
 
     intercept_penalty : "auto" or float, default="auto"
-        For the intercepts. "auto" is ``n_classes / n_samples``.
+        Penalty on the intercepts. "auto" is ``n_classes / n_samples``.
 
     max_classes : int, default=200
-        Refuse to fit more classes than this, since the matrix grows with their square.
+        Maximum number of classes, since the size of the matrix is quadratic. More classes raise an error.
 
     Attributes
     ----------
@@ -51,26 +51,26 @@ class MatrixScaling(LinearCalibrator):
 
     coef_ : ndarray of shape (n_classes, n_classes)
         ``coef_[k, j]`` is the weight of the log-probability of class ``j`` in the new logit of class
-        ``k``. For a class that no row belongs to, row ``k`` is that of the identity.
+        ``k``. For a class without rows, row ``k`` is that of the identity.
 
     intercept_ : ndarray of shape (n_classes,)
-        What is added. It is 0 for a class that no row belongs to.
+        Intercepts. 0 for a class without rows.
 
     temperature_ : float
-        What logits are divided by beforehand. It is 1 if the data do not determine it.
+        Temperature by which logits are divided first. It is 1 if the data do not determine it.
 
     smoothing_ : float
-        The part of the uniform distribution that is mixed in beforehand.
+        Weight of the uniform distribution that is mixed in first.
 
     n_features_in_ : int
         Number of columns seen during fit.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of columns seen during fit. Only defined if they all are strings.
+        Names of columns seen during fit. Only defined if all are strings.
 
     See Also
     --------
-    VectorScaling : A weight and an intercept for each class, for any number of classes.
+    VectorScaling : Scaling with a weight and an intercept per class, for any number of classes.
 
     References
     ----------
@@ -87,8 +87,8 @@ class MatrixScaling(LinearCalibrator):
     >>> rng = np.random.default_rng(0)
     >>> logits = 2 * rng.normal(size=(2000, 3))
     >>> y = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    >>> leaky = logits @ [[1, 0, 0], [0.5, 1, 0], [0, 0, 1]]  # the first class gets some of the second
-    >>> MatrixScaling().fit(leaky, y).coef_[0].round(1)  # and here gives it back
+    >>> leaky = logits @ [[1, 0, 0], [0.5, 1, 0], [0, 0, 1]]  # adds the second class to the first
+    >>> MatrixScaling().fit(leaky, y).coef_[0].round(1)  # subtracts it
     array([ 1.1, -0.2,  0.1])
     """
 
@@ -118,8 +118,8 @@ class MatrixScaling(LinearCalibrator):
     def _penalty(self, n_classes: int, n_rows: float) -> Penalty:
         if n_classes > self.max_classes:
             raise ValueError(
-                f"MatrixScaling would fit {n_classes * (n_classes + 1):,} numbers for {n_classes} classes; "
-                f"max_classes={self.max_classes} forbids that. Use VectorScaling(), or pass "
+                f"MatrixScaling needs {n_classes * (n_classes + 1):,} parameters for {n_classes} classes, "
+                f"which is more than max_classes={self.max_classes}. Use VectorScaling(), or pass "
                 f"max_classes={n_classes}."
             )
         per_class = n_classes / n_rows

@@ -1,4 +1,4 @@
-"""What the calibrators that ask for the proximity of each row do the same way."""
+"""Base class of calibrators that use the proximity of each row."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Floats = NDArray[np.float64]
 
 
 class ProximityCalibrator(Calibrator):
-    """Base of calibrators that look at how near each row is to known rows.
+    """Base class of calibrators that use the proximity of each row to a reference set.
 
-    A subclass writes ``_fit_near`` and ``_near_probabilities``, and ``_near_logits`` if it knows better
-    than to take logarithms.
+    Subclasses implement ``_fit_near`` and ``_near_probabilities``. They may override ``_near_logits``, which
+    returns logarithms of the probabilities by default.
     """
 
     side_inputs: ClassVar[tuple[str, ...]] = ("proximity",)
@@ -38,28 +38,28 @@ class ProximityCalibrator(Calibrator):
         classes: ArrayLike | None = None,
         proximity: ArrayLike | None = None,
     ) -> Self:
-        """Fit on rows that the classifier was not trained on.
+        """Fit on held-out rows, which were not used to train the classifier.
 
         Parameters
         ----------
         logits : array-like of shape (n_samples, n_classes) or (n_samples,)
             Logits, or logarithms of probabilities. Minus infinity marks a class that is excluded. A 1-D
-            array holds the log-odds of the second of two classes, as binary ``decision_function`` does.
+            array holds the log-odds of the second of two classes, like a binary ``decision_function``.
 
         y : array-like of shape (n_samples,)
             True labels.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, finite and non-negative. A weight of 2 is the same as the row given twice, and rows of
-            weight 0 are not looked at.
+            Weights, finite and non-negative. A weight of 2 is equivalent to repeating the row. Rows of
+            weight 0 are ignored.
 
         classes : array-like of shape (n_classes,), default=None
-            The label of each column, usually ``estimator.classes_``. By default the sorted distinct values
-            of `y`, provided that there are as many as columns.
+            The label of each column, usually ``estimator.classes_``. By default, the sorted unique
+            values of `y`, which must match the number of columns.
 
         proximity : array-like of shape (n_samples,)
-            How near each row is to known rows, usually from :func:`clipcal.metrics.proximity`. It must be
-            given.
+            Proximity of each row to a reference set, usually from :func:`clipcal.metrics.proximity`.
+            Required.
 
         Returns
         -------
@@ -69,8 +69,8 @@ class ProximityCalibrator(Calibrator):
         Raises
         ------
         ValueError
-            If the input is empty, holds NaN or plus infinity, or does not fit together, or if `proximity`
-            is missing.
+            If the input is empty, has NaN or plus infinity, or inconsistent shapes or labels, or if
+            `proximity` is missing.
 
         Warns
         -----
@@ -87,10 +87,10 @@ class ProximityCalibrator(Calibrator):
         Parameters
         ----------
         logits : array-like of shape (n_samples, n_classes) or (n_samples,)
-            Logits of the same kind as in ``fit``. A 1-D array holds log-odds, of two classes.
+            Logits of the same kind as in ``fit``. A 1-D array holds the log-odds of two classes.
 
         proximity : array-like of shape (n_samples,)
-            How near each row is to the same known rows as in ``fit``. It must be given.
+            Proximity of each row to the reference set of ``fit``. Required.
 
         Returns
         -------
@@ -106,15 +106,15 @@ class ProximityCalibrator(Calibrator):
         Parameters
         ----------
         logits : array-like of shape (n_samples, n_classes) or (n_samples,)
-            Logits of the same kind as in ``fit``. A 1-D array holds log-odds, of two classes.
+            Logits of the same kind as in ``fit``. A 1-D array holds the log-odds of two classes.
 
         proximity : array-like of shape (n_samples,)
-            How near each row is to the same known rows as in ``fit``. It must be given.
+            Proximity of each row to the reference set of ``fit``. Required.
 
         Returns
         -------
         calibrated : ndarray of shape (n_samples, n_classes) or (n_samples,)
-            Minus infinity where the probability is 0. For log-odds it is log-odds that come back.
+            Minus infinity where the probability is 0. Log-odds if the input holds log-odds.
         """
         z = self._read_logits(logits)
         near = self._read_proximity(proximity, len(z), "transform")
@@ -140,8 +140,7 @@ class ProximityCalibrator(Calibrator):
         if proximity is None:
             raise ValueError(
                 f"{caller} needs the proximity of each row. Pass proximity=clipcal.metrics.proximity("
-                "features, reference), or put the calibrator into CalibratedCLIPClassifier, which does "
-                "so by itself."
+                "features, reference), or use the calibrator in CalibratedCLIPClassifier, which computes it."
             )
         near = column_or_1d(
             check_array(to_numpy(proximity), dtype=np.float64, ensure_2d=False, ensure_all_finite=False)

@@ -1,4 +1,4 @@
-"""What some calibrators ask for beside logits: features of the pictures, or of the class texts."""
+"""Additional inputs of calibrators: features of the images, or of the class texts."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["check_side_inputs", "encoded_once", "image_features", "side_inputs",
 
 
 def image_features(estimator: Any, X: Any) -> NDArray[np.floating]:
-    """Return one feature vector a row, by which rows can be told to be near or far.
+    """Return a feature vector for each row, for computing proximities.
 
     Parameters
     ----------
     estimator : fitted classifier
-        Its ``image_features`` are used if it has them; otherwise `X` must hold numbers.
+        Its ``image_features`` method is used if it has one; otherwise `X` must be numeric.
 
     X : object
-        What `estimator` predicts for.
+        Input of `estimator`.
 
     Returns
     -------
@@ -37,37 +37,37 @@ def image_features(estimator: Any, X: Any) -> NDArray[np.floating]:
     Raises
     ------
     TypeError
-        If neither gives features.
+        If there are no features.
     """
     if hasattr(estimator, "image_features"):
         return np.asarray(to_numpy(estimator.image_features(X)))
     if issparse(X):
         raise TypeError(
-            "This calibrator measures how near rows are to each other, for which sparse data is not "
-            "supported. Pass X.toarray(), or use a calibrator without proximity."
+            "This calibrator computes proximities of rows, which does not support sparse data. "
+            "Pass X.toarray(), or use a calibrator without proximity."
         )
     names, known = column_names(X), getattr(estimator, "feature_names_in_", None)
     order = None if names is None or known is None else column_order(names, list(known))
     try:
         features = check_array(to_numpy(X), dtype=np.float64)
-        # A classifier that finds its columns by name takes them in any order.
+        # A classifier that selects columns by name accepts them in any order.
         return features if order is None else features[:, order]
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"This calibrator measures how near rows are to each other, but {type(estimator).__name__} has "
-            "no image_features and X is no 2-D array of numbers. Encode the pictures first, or use a "
+            f"This calibrator computes proximities of rows, but {type(estimator).__name__} has no "
+            "image_features and X is not a 2-D array of numbers. Encode the images first, or use a "
             "calibrator without proximity."
         ) from error
 
 
 def encoded_once(calibrator: Calibrator, estimator: Any, X: Any) -> Any:
-    """Return what to predict for: features in place of pictures that would be encoded for nearness again."""
+    """Return features in place of images if they are needed for proximities, to avoid encoding twice."""
     wanted = "proximity" in calibrator.side_inputs and hasattr(estimator, "image_features")
     return estimator.image_features(X) if wanted else X
 
 
 def check_side_inputs(calibrator: Calibrator, estimator: Any) -> None:
-    """Refuse a calibrator that asks for text features which the classifier cannot give, before any fit.
+    """Check, before any fit, that the classifier has the text features that the calibrator needs.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def check_side_inputs(calibrator: Calibrator, estimator: Any) -> None:
     if not hasattr(estimator, "zero_shot"):
         raise TypeError(
             f"{type(calibrator).__name__} compares text features before and after tuning, but "
-            f"{type(estimator).__name__} has none. Use it around a CLIP classifier such as "
+            f"{type(estimator).__name__} has none. Use it with a CLIP classifier, such as "
             "PromptTunedCLIPClassifier."
         )
     if (template := getattr(calibrator, "template", None)) is not None:
@@ -89,14 +89,14 @@ def check_side_inputs(calibrator: Calibrator, estimator: Any) -> None:
 
 
 def text_side_inputs(calibrator: Calibrator, estimator: Any) -> dict[str, NDArray[np.floating]]:
-    """Return the class texts' features as tuned, and as they were before tuning.
+    """Return the text features of the classes after and before tuning.
 
     Parameters
     ----------
     calibrator : Calibrator
-        Its ``template``, if it has one that is not None, is that of the features before tuning.
+        Its ``template``, if any, is used for the features before tuning.
     estimator : fitted classifier
-        With ``text_features_`` and ``zero_shot``.
+        A classifier with ``text_features_`` and ``zero_shot``.
 
     Returns
     -------
@@ -115,12 +115,12 @@ def text_side_inputs(calibrator: Calibrator, estimator: Any) -> dict[str, NDArra
 def side_inputs(
     calibrator: Calibrator, estimator: Any, X: Any, rows: NDArray[np.intp]
 ) -> tuple[NDArray[np.floating] | None, dict[str, Any]]:
-    """Return features to which later rows are compared, and what ``calibrator.fit`` asks for by name."""
+    """Return the reference features for later proximities, and the additional inputs of ``fit`` by name."""
     if "text_features" in calibrator.side_inputs:
         return None, text_side_inputs(calibrator, estimator)
     if "proximity" not in calibrator.side_inputs:
         return None, {}
-    # A row that several splits held out would be its own nearest neighbour.
+    # Rows held out in several splits would be their own nearest neighbours.
     distinct, place = np.unique(rows, return_inverse=True)
     features = image_features(estimator, _safe_indexing(X, distinct))
     return features, {"proximity": proximity(features, features, exclude_self=True)[place]}

@@ -1,4 +1,4 @@
-"""Temperature scaling: one number for all logits."""
+"""Temperature scaling."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ Floats = NDArray[np.float64]
 
 
 class TemperatureScaling(Calibrator):
-    """Divide logits by a temperature that makes the true classes most likely.
+    """Divide logits by a temperature that minimizes the log loss.
 
-    Predictions stay the same; only confidences change. With a single parameter it needs few rows, and it
-    can be carried over to classes that were not there when it was fitted.
+    Predicted classes are unchanged; only confidences change. The single parameter needs few rows, and can be
+    used for unseen classes.
 
     Parameters
     ----------
     shrinkage : float, default=0.0
-        Strength with which the temperature is pulled towards 1: ``shrinkage * log(temperature) ** 2``
-        joins the log loss summed over rows. With very few rows, such as four a class, 1.0 keeps the
-        temperature from running away when almost all of them are classified correctly; with hundreds of
-        rows it has no effect worth mentioning. It presumes logits of a natural scale, not raw cosines.
+        Strength of a penalty that draws the temperature to 1: ``shrinkage * log(temperature) ** 2`` is added
+        to the log loss, summed over rows. With very few rows, such as four per class, 1.0 avoids extreme
+        temperatures if almost all rows are classified correctly; with hundreds of rows it has a negligible
+        effect. Logits should be on their natural scale, not cosine similarities.
 
     Attributes
     ----------
     temperature_ : float
-        The number that logits are divided by. Above 1 it lowers confidences.
+        The divisor of the logits. Values above 1 lower confidences.
 
     identified_ : bool
-        Whether the data determine a temperature. If not, `temperature_` is 1 and a warning was given.
+        Whether the data determine a temperature. If not, `temperature_` is 1 and ``fit`` warns.
 
     classes_ : ndarray of shape (n_classes,)
         The label of each column.
@@ -47,17 +47,17 @@ class TemperatureScaling(Calibrator):
         Number of columns in ``fit``.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of columns in ``fit``. Only defined if they all are strings.
+        Names of columns in ``fit``. Only defined if all are strings.
 
     See Also
     --------
-    CalibratedCLIPClassifier : Fits a calibrator on held-out rows of a classifier.
-    fit_temperature : The same fit for column numbers instead of labels.
+    CalibratedCLIPClassifier : Fit a calibrator on held-out rows of a classifier.
+    fit_temperature : The same fit for column indices instead of labels.
 
     Notes
     -----
-    It keeps the argmax. It transfers to other classes as it is: the temperature belongs to the scale of the
-    logits, not to a class. About 50 rows in all suffice.
+    The temperature depends on the scale of the logits, not on a class, so it can be used for other classes.
+    About 50 rows in total are sufficient.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Vector scaling: a weight and an intercept for each class."""
+"""Vector scaling."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ __all__ = ["VectorScaling"]
 
 
 class VectorScaling(LinearCalibrator):
-    """Multiply each class's log-probability by a weight of its own and add an intercept.
+    """Multiply the log-probability of each class by a weight, and add an intercept.
 
-    It mends what one temperature cannot: classes that are predicted too often or too rarely, or too
-    surely. It begins with temperature scaling and by default leaves it only as far as the number of rows
-    allows, so a few rows of each class are enough. Predictions may change, and what was fitted belongs to
-    the classes of ``fit``.
+    Unlike temperature scaling, vector scaling can correct classes that are predicted too often or too rarely,
+    or with too much confidence. It starts from temperature scaling. The default penalty decreases with the
+    number of rows, so a few rows of each class are sufficient. Predicted classes may change, and the
+    calibrator cannot be used for other classes.
 
-    Probabilities are first tempered, and mixed with ``1 / (n_samples + 1)`` of the uniform distribution.
-    With `log_prob` for their logarithm, the new ones are ``softmax(coef_ * log_prob + intercept_)``.
-    Weights of samples count as numbers of rows.
+    Probabilities are tempered, and mixed with the uniform distribution with weight ``1 / (n_samples + 1)``.
+    With their logarithm `log_prob`, the new probabilities are ``softmax(coef_ * log_prob + intercept_)``.
+    Sample weights count as rows.
 
     Parameters
     ----------
     penalty : "auto" or float, default="auto"
-        Added to the mean log loss is so many times the squared distance from weights 1 and intercepts 0,
-        which is temperature scaling. "auto" is ``n_classes / n_samples``; this is structured vector
-        scaling [2]_. With 0, the plain form [1]_, at least 20 rows of each class are needed.
+        Factor of the squared distance from weights 1 and intercepts 0 (temperature scaling), which is added
+        to the mean log loss. "auto" is ``n_classes / n_samples``, as in structured vector scaling [2]_.
+        0 is vector scaling without regularization [1]_, which needs at least 20 rows of each class.
 
     Attributes
     ----------
@@ -35,26 +35,26 @@ class VectorScaling(LinearCalibrator):
         The label of each column.
 
     coef_ : ndarray of shape (n_classes,)
-        Weights of the log-probabilities. It is 1 for a class that no row belongs to.
+        Weights of the log-probabilities. 1 for a class without rows.
 
     intercept_ : ndarray of shape (n_classes,)
-        What is added. It is 0 for a class that no row belongs to.
+        Intercepts. 0 for a class without rows.
 
     temperature_ : float
-        What logits are divided by beforehand. It is 1 if the data do not determine it.
+        Temperature by which logits are divided first. It is 1 if the data do not determine it.
 
     smoothing_ : float
-        The part of the uniform distribution that is mixed in beforehand.
+        Weight of the uniform distribution that is mixed in first.
 
     n_features_in_ : int
         Number of columns seen during fit.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of columns seen during fit. Only defined if they all are strings.
+        Names of columns seen during fit. Only defined if all are strings.
 
     See Also
     --------
-    MatrixScaling : Let the log-probability of each class act on all others.
+    MatrixScaling : Scaling with a matrix of weights between all classes.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Venn-Abers prediction: two isotonic regressions, one for each label that a new row may turn out to have."""
+"""Venn-Abers calibration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 
 class VennAbersMap(NamedTuple):
-    """Both isotonic values for any new score, computed beforehand."""
+    """Precomputed lower and upper isotonic values for any new score."""
 
     scores: Floats  # distinct scores of calibration rows, sorted
     lower: Floats  # (n_scores + 1,): from the i-th score up to below the next, the value for label 0
@@ -29,28 +29,28 @@ class VennAbersMap(NamedTuple):
         return lower, self.upper[np.searchsorted(self.scores, score, side="left")]
 
     def __call__(self, score: Floats) -> Floats:
-        """Return the single probability whose log loss is within the least distance of both values."""
+        """Return the probability that minimizes the maximum regret in log loss over the two values."""
         lower, upper = self.interval(score)
         return upper / (1.0 - lower + upper)
 
 
 class VennAbersCalibration(ScoreCalibrator):
-    """Calibrate by isotonic regression with each new row added under both labels.
+    """Calibrate by isotonic regressions to which each new row is added with label 0 and with label 1.
 
-    Of the two values one is calibrated whatever the distribution, so their distance shows how much the
-    calibration rows leave open: :meth:`intervals` returns both, :meth:`calibrate` merges them. The merged
-    value is never 0 or 1. It needs about 200 rows. With ``scope="top-label"`` predictions stay the same
-    unless `keep_argmax` is switched off, and what was fitted may be applied to other classes. With
-    ``scope="one-vs-rest"`` neither holds.
+    One of the two resulting values is calibrated for any distribution, so their distance measures the
+    uncertainty. :meth:`intervals` returns both, :meth:`calibrate` merges them. The merged value is never 0
+    or 1. About 200 rows are needed. With ``scope="top-label"``, predicted classes are unchanged if
+    `keep_argmax` is true, and the calibrator can be used for other classes. Neither holds with
+    ``scope="one-vs-rest"``.
 
     Parameters
     ----------
     scope : {"top-label", "one-vs-rest"}, default="top-label"
-        What is calibrated: the largest probability of each row, the others keep their proportions; or the
-        probability of each class on its own, after which rows are divided by their sums.
+        With "top-label", the largest probability of each row is calibrated, and the other probabilities keep
+        their proportions. With "one-vs-rest", each class is calibrated separately, and rows are normalized.
 
     keep_argmax : bool, default=True
-        With ``scope="top-label"``, keep the first choice first, even where the merged value is less.
+        With ``scope="top-label"``, keep the predicted class, even if its calibrated confidence is lower.
 
     Attributes
     ----------
@@ -58,24 +58,23 @@ class VennAbersCalibration(ScoreCalibrator):
         The label of each column.
 
     maps_ : list of VennAbersMap or None
-        For each fitted function the distinct ``scores`` of calibration rows, and ``lower`` and ``upper``
-        values around them. One in all, or one for each class; None is the identity, for a class that no
-        row belongs to.
+        The distinct ``scores`` of calibration rows, and the ``lower`` and ``upper`` values around them, of
+        the fitted function, or of the function of each class. None is the identity, for a class without
+        rows.
 
     n_features_in_ : int
         Number of columns seen during fit.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of columns seen during fit. Only defined if they all are strings.
+        Names of columns seen during fit. Only defined if all are strings.
 
     See Also
     --------
-    IsotonicCalibration : One isotonic regression, without an interval.
+    IsotonicCalibration : A single isotonic regression, without intervals.
 
     Notes
     -----
-    A new row weighs as much as a calibration row of weight 1. Weights of less than 1 on average are first
-    scaled up to an average of 1.
+    New rows have weight 1. If the mean of the calibration weights is below 1, they are scaled to a mean of 1.
 
     References
     ----------
@@ -109,21 +108,21 @@ class VennAbersCalibration(ScoreCalibrator):
         self.keep_argmax = keep_argmax
 
     def intervals(self, logits: ArrayLike) -> tuple[Floats, Floats]:
-        """Return the two probabilities between which the calibration rows leave the choice.
+        """Return the lower and upper probabilities.
 
         Parameters
         ----------
         logits : array-like of shape (n_samples, n_classes) or (n_samples,)
-            Logits of the same kind as in ``fit``. A 1-D array holds log-odds, of two classes.
+            Logits of the same kind as in ``fit``. A 1-D array holds the log-odds of two classes.
 
         Returns
         -------
         lower : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            The isotonic value at each row if its label were wrong. With ``scope="top-label"`` it is about
-            the first choice of each row, with ``"one-vs-rest"`` about each class.
+            The isotonic value of each row if it is added with label 0: for the predicted class with
+            ``scope="top-label"``, and for each class with ``"one-vs-rest"``.
 
         upper : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            The isotonic value if its label were right. Never less than `lower`.
+            The isotonic value if it is added with label 1. Never less than `lower`.
         """
         z = self._read_logits(logits)
         if self.scope == "top-label":
@@ -142,19 +141,19 @@ class VennAbersCalibration(ScoreCalibrator):
         scores, position = np.unique(np.round(score, TIE_DECIMALS), return_inverse=True)
         total = np.bincount(position, weights=weight).astype(np.float64)
         hits = np.bincount(position, weights=weight * hit).astype(np.float64)
-        # Label 0 is label 1 seen in a mirror.
+        # By symmetry: exchange the labels and reverse the order.
         lower = 1.0 - _values_with_a_hit(total[::-1], (total - hits)[::-1])[::-1]
         upper = _values_with_a_hit(total, hits)
         return VennAbersMap(scores, np.append(0.0, lower), np.append(upper, 1.0))
 
 
 def _values_with_a_hit(total: Floats, hits: Floats) -> Floats:
-    """Return, for each group of equal scores, its isotonic value when one more hit joins it.
+    """Return the isotonic value of each group of equal scores if a hit of weight 1 is added to it.
 
-    In the diagram of cumulative hits over cumulative weight, isotonic values are slopes of the lower
-    convex hull. A hit that joins group i moves all points before it by (-1, -1); the value sought is the
-    slope of the hull's edge across the gap. From one group to the next a single point changes sides, so
-    one stack of corners serves all groups, in linear time.
+    Isotonic values are the slopes of the lower convex hull of cumulative hits over cumulative weight. A hit
+    that is added to group i moves all points before it by (-1, -1); the value is the slope of the edge of the
+    hull across the gap. From one group to the next, only one point changes sides, so a single stack of
+    corners gives all values in linear time.
     """
     x = np.append(0.0, np.cumsum(total)).tolist()
     y = np.append(0.0, np.cumsum(hits)).tolist()
@@ -179,7 +178,7 @@ def _last_slope(corners: list[tuple[float, float]]) -> float:
 
 
 def _push(corners: list[tuple[float, float]], x: float, y: float) -> None:
-    """Add a point on the left, and drop the corners that then lie on or above the hull."""
+    """Add a point on the left, and remove corners that are then on or above the hull."""
     while len(corners) > 1:
         (near_x, near_y), (far_x, far_y) = corners[-1], corners[-2]
         if (near_y - y) * (far_x - near_x) < (far_y - near_y) * (near_x - x):

@@ -1,4 +1,4 @@
-"""Beside CalibratedClassifierCV: the same numbers where both work, and cases where only one of them does."""
+"""Comparison with CalibratedClassifierCV, including cases that it does not support."""
 
 import numpy as np
 import pytest
@@ -21,39 +21,39 @@ WORDS = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven",
 FIT, HELD_OUT, TEST = slice(0, 300), slice(300, 900), slice(900, None)
 
 
-def both(labels, method="temperature", ours=None):
+def both(labels, method="temperature"):
     base = LogisticRegression(max_iter=2000).fit(X[FIT], labels[FIT])
-    mine = CalibratedCLIPClassifier(base, method=ours or method, cv="prefit")
+    ours = CalibratedCLIPClassifier(base, method=method, cv="prefit")
     theirs = CalibratedClassifierCV(FrozenEstimator(base), method=method)
-    return [model.fit(X[HELD_OUT], labels[HELD_OUT]) for model in (mine, theirs)]
+    return [model.fit(X[HELD_OUT], labels[HELD_OUT]) for model in (ours, theirs)]
 
 
 @pytest.mark.parametrize("labels", [DIGIT, WORDS], ids=["0..9", "words"])
-def test_the_same_temperature(labels):
-    mine, theirs = both(labels)
-    assert_allclose(mine.predict_proba(X[TEST]), theirs.predict_proba(X[TEST]), atol=1e-6)
+def test_temperature_agrees(labels):
+    ours, theirs = both(labels)
+    assert_allclose(ours.predict_proba(X[TEST]), theirs.predict_proba(X[TEST]), atol=1e-6)
 
 
 @pytest.mark.parametrize("cv", [5, "prefit"])
-def test_the_same_inside_a_search(cv):
+def test_grid_search(cv):
     grid = {"estimator__C": [0.01, 1.0]} if cv == 5 else {}
     base = LogisticRegression(max_iter=500)
-    # A search makes clones, which only a frozen classifier survives.
+    # A search clones estimators, which resets all but frozen ones.
     base = base if cv == 5 else FrozenEstimator(base.fit(X[FIT], WORDS[FIT]))
     search = GridSearchCV(CalibratedCLIPClassifier(base, cv=cv), grid, cv=2, scoring="neg_log_loss")
     assert search.fit(X[HELD_OUT], WORDS[HELD_OUT]).best_score_ > -0.6
 
 
-def test_other_labels_do_not_change_a_temperature():
+def test_temperature_does_not_depend_on_label_values():
     by_digit, _ = both(DIGIT)
-    # Scikit-learn takes such labels for column numbers and reads beyond its arrays, so it is not asked.
+    # scikit-learn uses such labels as column indices, out of bounds, so it is not run here.
     for labels in (10 * DIGIT + 10, -DIGIT, DIGIT + 0.0):
         base = LogisticRegression(max_iter=2000).fit(X[FIT], labels[FIT])
-        mine = CalibratedCLIPClassifier(base, cv="prefit").fit(X[HELD_OUT], labels[HELD_OUT])
-        assert_allclose(mine.calibrator_.temperature_, by_digit.calibrator_.temperature_, rtol=1e-6)
+        ours = CalibratedCLIPClassifier(base, cv="prefit").fit(X[HELD_OUT], labels[HELD_OUT])
+        assert_allclose(ours.calibrator_.temperature_, by_digit.calibrator_.temperature_, rtol=1e-6)
 
 
-def test_columns_in_another_order():
+def test_unsorted_classes():
     class InPromptOrder(ClassifierMixin, BaseEstimator):
         def fit(self, X, y):
             self.inner_ = LogisticRegression(max_iter=2000).fit(X, y)
@@ -67,27 +67,27 @@ def test_columns_in_another_order():
         def predict(self, X):
             return self.inner_.predict(X)
 
-    mine = CalibratedCLIPClassifier(InPromptOrder().fit(X[FIT], WORDS[FIT]), cv="prefit")
-    mine.fit(X[HELD_OUT], WORDS[HELD_OUT])
-    sorted_ones, _ = both(WORDS)
-    assert_allclose(mine.predict_proba(X[TEST]), sorted_ones.predict_proba(X[TEST]), atol=1e-9)
+    ours = CalibratedCLIPClassifier(InPromptOrder().fit(X[FIT], WORDS[FIT]), cv="prefit")
+    ours.fit(X[HELD_OUT], WORDS[HELD_OUT])
+    expected, _ = both(WORDS)
+    assert_allclose(ours.predict_proba(X[TEST]), expected.predict_proba(X[TEST]), atol=1e-9)
 
 
-def test_few_rows_and_a_class_without_any():
+def test_few_rows_and_a_class_without_rows():
     base = LogisticRegression(max_iter=2000).fit(X[FIT], WORDS[FIT])
     rows = np.concatenate([np.flatnonzero(WORDS[HELD_OUT] == word)[:4] + 300 for word in np.unique(WORDS)])
     for chosen in (rows, rows[4:]):
         for method in ("temperature", "vector", "matrix", "isotonic", IsotonicCalibration("one-vs-rest")):
-            mine = CalibratedCLIPClassifier(base, method=method, cv="prefit").fit(X[chosen], WORDS[chosen])
-            prob = mine.predict_proba(X[TEST])
+            ours = CalibratedCLIPClassifier(base, method=method, cv="prefit").fit(X[chosen], WORDS[chosen])
+            prob = ours.predict_proba(X[TEST])
             assert_allclose(prob.sum(axis=1), 1)
-            # Nothing blows up: the log loss stays near that of the uncalibrated model.
+            # The log loss is close to that of the uncalibrated model.
             assert log_loss(WORDS[TEST], prob) < log_loss(WORDS[TEST], base.predict_proba(X[TEST])) + 0.2
 
 
-def test_isotonic_maps_of_each_class():
+def test_isotonic_one_vs_rest_agrees():
     class Probabilities(ClassifierMixin, BaseEstimator):
-        """scikit-learn fits on logits where there are some; this hides them."""
+        """Hides decision_function, which scikit-learn would use instead of probabilities."""
 
         def fit(self, X, y):
             self.inner_ = LogisticRegression(max_iter=2000).fit(X, y)
@@ -102,10 +102,10 @@ def test_isotonic_maps_of_each_class():
 
     base = Probabilities().fit(X[FIT], WORDS[FIT])
     method = IsotonicCalibration("one-vs-rest", smoothing=0)
-    mine = CalibratedCLIPClassifier(base, method=method, cv="prefit").fit(X[HELD_OUT], WORDS[HELD_OUT])
+    ours = CalibratedCLIPClassifier(base, method=method, cv="prefit").fit(X[HELD_OUT], WORDS[HELD_OUT])
     theirs = CalibratedClassifierCV(FrozenEstimator(base), method="isotonic", ensemble=False)
     theirs.fit(X[HELD_OUT], WORDS[HELD_OUT])
-    assert_allclose(mine.predict_proba(X[TEST]), theirs.predict_proba(X[TEST]), atol=1e-9)
+    assert_allclose(ours.predict_proba(X[TEST]), theirs.predict_proba(X[TEST]), atol=1e-9)
 
 
 def test_in_pipelines_and_cross_validation():

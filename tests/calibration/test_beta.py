@@ -27,7 +27,7 @@ def log_loss(theta, score, hit):
 
 
 def test_recovers_the_temperature_of_two_classes():
-    # Twice too large log-odds are beta calibration with a = b = 1/2 and c = 0.
+    # Log-odds that are twice too large need a = b = 1/2 and c = 0.
     logits, y = problem(200_000, n_classes=2)
     a, b, c = BetaCalibration("one-vs-rest").fit(logits, y).maps_[0]
     assert_allclose([a, b, c], [0.5, 0.5, 0], atol=0.02)
@@ -42,7 +42,7 @@ def test_formula():
 
 @given(st.integers(0, 2**31), st.floats(0.3, 5))
 @settings(deadline=None, max_examples=25)
-def test_no_neighbour_is_better(seed, scale):
+def test_no_neighbouring_parameters_are_better(seed, scale):
     logits, y = problem(400, seed, scale)
     theta = np.array(BetaCalibration().fit(logits, y).maps_[0])
     assert (theta[:2] >= 0).all()
@@ -52,15 +52,15 @@ def test_no_neighbour_is_better(seed, scale):
     for step in np.vstack([np.eye(3), -np.eye(3)]) * 0.05:
         moved = theta + step
         moved[:2] = np.maximum(moved[:2], 0)
-        # The pull to the identity is worth about 1e-3 / 400 rows.
+        # The penalty has a weight of about 1e-3 / 400 rows.
         assert best <= log_loss(moved, score, hit) + 1e-4
 
 
 @given(st.integers(0, 2**31), st.integers(1, 30))
 @settings(deadline=None, max_examples=25)
-def test_functions_never_decrease(seed, n):
+def test_functions_are_non_decreasing(seed, n):
     rng = np.random.default_rng(seed)
-    # Labels without any relation to the scores, or with the opposite one, press a and b to zero.
+    # Labels that are independent of the scores, or negatively related, drive a and b to zero.
     logits = rng.normal(size=(n, 3)) * 3
     score_map = BetaCalibration().fit(logits, logits.argsort(axis=1)[:, rng.integers(3)], classes=range(3))
     values = score_map.maps_[0](np.linspace(0, 1, 300))
@@ -69,7 +69,7 @@ def test_functions_never_decrease(seed, n):
 
 @pytest.mark.parametrize("right", [True, False])
 @pytest.mark.parametrize("n", [1, 4, 100])
-def test_data_that_determine_nothing_give_finite_parameters(n, right):
+def test_degenerate_data_give_finite_parameters(n, right):
     logits = np.random.default_rng(0).normal(size=(n, 3))
     y = logits.argmax(axis=1) if right else logits.argmin(axis=1)
     fitted = BetaCalibration(keep_argmax=False).fit(logits, y, classes=range(3))
@@ -91,14 +91,14 @@ def confidence_problem():
     return logits, y, score, hit, BetaCalibration(smoothing=0).fit(logits, y).maps_[0]
 
 
-def test_equals_betacal():
+def test_agrees_with_betacal():
     betacal = pytest.importorskip("betacal")
     _, _, score, hit, ours = confidence_problem()
     expected = betacal.BetaCalibration(parameters="abm").fit(score.reshape(-1, 1), hit).predict(score)
     assert_allclose(ours(score), expected, atol=5e-3)
 
 
-def test_equals_netcal():
+def test_agrees_with_netcal():
     scaling = pytest.importorskip("netcal.scaling")
     _, _, score, hit, ours = confidence_problem()
     theirs = scaling.BetaCalibration().fit(score, hit, random_state=0, tensorboard=False)

@@ -1,4 +1,4 @@
-"""One calibrator for each range of proximity: the cuts, the parts, and what happens to small parts."""
+"""BinMeanShift: edges, calibrators of the groups, and small groups."""
 
 import pickle
 
@@ -14,7 +14,7 @@ from clipcal.calibration._bin_mean_shift import _group_edges
 
 
 class Prior(Calibrator):
-    """Return how frequent each class was, whatever the logits."""
+    """Returns the class frequencies, independent of the logits."""
 
     preserves_argmax = False
     class_agnostic = False
@@ -36,7 +36,7 @@ def sample(n=200, n_classes=3, seed=0):
     return logits, y, rng.uniform(0.2, 0.9, n)
 
 
-def test_each_group_has_a_calibrator_of_its_own():
+def test_each_group_has_a_separate_calibrator():
     logits, y, proximity = sample()
     shift = BinMeanShift().fit(logits, y, proximity=proximity)
     assert len(shift.calibrators_) == 5 and shift.global_calibrator_ is None
@@ -65,7 +65,7 @@ def test_each_group_has_a_calibrator_of_its_own():
         ([-1.7e308, 1.7e308], 1, 2, [0.0]),
     ],
 )
-def test_cuts_lie_between_distinct_values(proximity, weight, n_groups, edges):
+def test_edges_lie_between_distinct_values(proximity, weight, n_groups, edges):
     proximity = np.array(proximity)
     weight = np.broadcast_to(np.asarray(weight, dtype=float), proximity.shape)
     assert_allclose(_group_edges(proximity, weight, n_groups), edges)
@@ -86,7 +86,7 @@ def test_no_group_is_empty_and_weights_repeat_rows(seed, n, n_groups, digits):
 
 def test_small_groups_use_all_rows():
     logits, y, _ = sample(90)
-    # The first group cannot be split, so its 30 rows leave 6 for the second.
+    # The first group has 30 rows, which cannot be split, so the second has 6.
     proximity = np.maximum(np.arange(90), 29) / 100
     template = BinMeanShift(Prior(), n_groups=5, min_samples=10)
 
@@ -98,14 +98,14 @@ def test_small_groups_use_all_rows():
     shift = clone(template).fit(logits, y, proximity=proximity)
     assert_allclose(shift.calibrate(logits[:1], proximity=[0.32])[0], np.bincount(y) / 90)
     assert_allclose(shift.calibrate(logits[:1], proximity=[0.0])[0], np.bincount(y[:30]) / 30)
-    # A weight of 2 counts as two rows; weights that sum to 1 count as they would with a mean of 1.
+    # A weight of 2 counts as two rows; weights that sum to 1 are scaled to a mean of 1.
     assert has_own(np.full(90, 2.0)) == [True] * 5
     assert has_own(np.full(90, 1 / 90)) == has_own()
     assert has_own(min_samples=0) == [True] * 5
     assert has_own(min_samples=1000) == [False] * 5
 
 
-def test_one_value_of_proximity_makes_one_group():
+def test_constant_proximity_gives_one_group():
     logits, y, _ = sample()
     same = np.full(len(y), 0.5)
     shift = BinMeanShift().fit(logits, y, proximity=same)
@@ -116,7 +116,7 @@ def test_one_value_of_proximity_makes_one_group():
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 9999), n_classes=st.integers(2, 6))
-def test_rows_stand_for_themselves_and_keep_their_argmax(seed, n_classes):
+def test_rows_are_independent_and_keep_their_argmax(seed, n_classes):
     logits, y, proximity = sample(150, n_classes, seed)
     shift = BinMeanShift(TemperatureScaling(shrinkage=1.0), n_groups=3).fit(logits, y, proximity=proximity)
     prob = shift.calibrate(logits, proximity=proximity)
@@ -127,7 +127,7 @@ def test_rows_stand_for_themselves_and_keep_their_argmax(seed, n_classes):
     assert_allclose(shift.calibrate(logits[:1], proximity=proximity[:1]), prob[:1], atol=1e-12)
 
 
-def test_what_it_promises_follows_its_calibrator():
+def test_tags_follow_the_calibrator():
     logits, y, proximity = sample()
     shift = BinMeanShift()
     assert shift.preserves_argmax and shift.class_agnostic
@@ -139,7 +139,7 @@ def test_what_it_promises_follows_its_calibrator():
     bound = BinMeanShift(Prior())
     assert not bound.preserves_argmax and not bound.class_agnostic
     bound.fit(logits, y, proximity=proximity)
-    with pytest.raises(ValueError, match="cannot serve others"):
+    with pytest.raises(ValueError, match="cannot be used for other classes"):
         bound.for_classes(list("abcdef"))
     with pytest.raises(ValueError, match="6 features"):
         bound.calibrate(np.zeros((2, 6)), proximity=[0, 1])
@@ -147,7 +147,7 @@ def test_what_it_promises_follows_its_calibrator():
 
 def test_groups_may_lack_classes_and_labels_may_be_strings():
     logits, y = np.zeros((60, 3)), np.repeat([0, 1, 2], 20)
-    # The classes lie in different ranges of proximity.
+    # Each class has its own range of proximity.
     proximity = y + np.linspace(0, 0.1, 60)
     names = np.array(["owl", "ant", "bee"])
     shift = BinMeanShift(Prior(), n_groups=3, min_samples=1)
@@ -156,9 +156,9 @@ def test_groups_may_lack_classes_and_labels_may_be_strings():
     assert shift.calibrate(logits[:1], proximity=[9.0]).tolist() == [[0, 0, 1]]
 
 
-def test_worded_refusals():
+def test_invalid_input_raises():
     logits, y, proximity = sample()
-    with pytest.raises(ValueError, match=r"DensityRatioCalibration\(\) asks for proximity"):
+    with pytest.raises(ValueError, match=r"DensityRatioCalibration\(\) needs proximity"):
         BinMeanShift(DensityRatioCalibration()).fit(logits, y, proximity=proximity)
     with pytest.raises(ValueError, match=r"BinMeanShift\.fit needs the proximity"):
         BinMeanShift().fit(logits, y)

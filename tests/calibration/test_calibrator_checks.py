@@ -1,4 +1,4 @@
-"""scikit-learn's checks on every calibrator, and what all calibrators promise alike."""
+"""scikit-learn's checks for all calibrators, and their common properties."""
 
 import pickle
 
@@ -13,8 +13,8 @@ from sklearn.utils.estimator_checks import check_param_validation, parametrize_w
 
 from clipcal.calibration import CALIBRATORS, TemperatureScaling
 
-# What the checks feed has any number of columns for any number of labels, but the columns of logits are the
-# classes.
+# These checks pass arrays whose number of columns differs from the number of labels, but columns of logits
+# are classes.
 COLUMNS = "one column of logits is needed for each label"
 EXPECTED = {
     name: COLUMNS
@@ -71,7 +71,7 @@ def made(name):
 
 
 def rows(n=200, n_classes=4, seed=0, scale=2.0):
-    """Logits that claim twice what they know."""
+    """Logits that are over-confident by a factor of two, and labels."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, n_classes)) * scale
     y = (0.5 * logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
@@ -106,7 +106,7 @@ def test_parameters_are_validated(name):
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 999), n_classes=st.integers(2, 6), scale=st.sampled_from([0.1, 1.0, 2.0]))
-def test_every_calibrator_keeps_its_promises(name, seed, n_classes, scale):
+def test_common_properties(name, seed, n_classes, scale):
     logits, y, rng = rows(120, n_classes, seed, scale)
     calibrator = made(name)
     side = side_for_fit(calibrator, len(y), n_classes, rng)
@@ -116,7 +116,7 @@ def test_every_calibrator_keeps_its_promises(name, seed, n_classes, scale):
     assert_array_equal(logits, before)
     assert prob.dtype == np.float64 and (prob >= 0).all()
     assert_allclose(prob.sum(axis=1), 1, atol=1e-9)
-    # Each row stands for itself, wherever a row's logits are anchored.
+    # Rows are independent, and constants added to a row have no effect.
     shifted = calibrate(calibrator, logits + rng.normal(size=(len(y), 1)), side)
     assert_allclose(shifted, prob, atol=1e-6)
     assert_allclose(calibrate(calibrator, logits[:1], side), prob[:1], atol=1e-12)
@@ -137,26 +137,28 @@ def test_clone_pickle_refit_and_labels(name):
     assert_array_equal(calibrate(restored, logits, side), prob)
     again = clone(calibrator).fit(logits, y, **side)
     assert_array_equal(calibrate(again, logits, side), prob)
-    # The same classes under other names, with columns in another order.
+    # Renamed classes, with columns in another order.
     order = np.array([2, 0, 1])
     names = np.array(["owl", "ant", "bee"])
     text_side = {key: value[order] if key.endswith("features") else value for key, value in side.items()}
     renamed = made(name).fit(logits[:, order], names[y], classes=names[order], **text_side)
     assert_allclose(calibrate(renamed, logits[:, order], side), prob[:, order], atol=1e-6)
-    # A refit forgets what was before.
+    # A refit does not depend on the previous fit.
     other = calibrator.fit(logits[::-1] * 3, y, **side)
-    if name != "dac":  # which fits no number to rows
+    if name != "dac":  # "dac" fits no parameters to rows
         assert not np.array_equal(calibrate(other, logits, side), prob)
 
 
 @pytest.mark.filterwarnings("ignore:The data do not determine", "ignore:.*rows")
 @pytest.mark.parametrize("name", NAMES)
-def test_other_classes_or_a_worded_refusal(name):
+def test_other_classes_are_supported_or_raise(name):
     logits, y, rng = rows(200, 4)
     calibrator = made(name)
     calibrator.fit(logits, y, **side_for_fit(calibrator, 200, 4, rng))
     if not calibrator.class_agnostic:
-        with pytest.raises(ValueError, match=f"{type(calibrator).__name__} .* cannot serve others"):
+        with pytest.raises(
+            ValueError, match=f"{type(calibrator).__name__} .* cannot be used for other classes"
+        ):
             calibrator.for_classes(list("abcdef"))
         with pytest.raises(ValueError, match="6 features"):
             calibrator.calibrate(np.zeros((2, 6)))
@@ -172,7 +174,7 @@ def test_other_classes_or_a_worded_refusal(name):
 @pytest.mark.filterwarnings("ignore:The data do not determine", "ignore:.*rows")
 @pytest.mark.parametrize("per_class", [1, 2, 4])
 @pytest.mark.parametrize("name", NAMES)
-def test_few_rows_do_not_break(name, per_class):
+def test_few_rows(name, per_class):
     n_classes = 5
     y = np.tile(np.arange(n_classes), per_class)
     rng = np.random.default_rng(3)
@@ -189,7 +191,7 @@ def test_few_rows_do_not_break(name, per_class):
     [
         ([[np.nan, 0]], [0], {"classes": [0, 1]}, "NaN"),
         ([[np.inf, 0]], [0], {"classes": [0, 1]}, "infinity"),
-        ([[-np.inf, -np.inf]], [0], {"classes": [0, 1]}, "-inf throughout"),
+        ([[-np.inf, -np.inf]], [0], {"classes": [0, 1]}, "all -inf"),
         ([[-np.inf, 0]], [0], {"classes": [0, 1]}, "-inf in 1 rows"),
         ([[2, 0]], [2], {"classes": [0, 1]}, "not in classes"),
         ([[1, 0]], [0], {}, "classes=estimator.classes_"),
@@ -199,19 +201,19 @@ def test_few_rows_do_not_break(name, per_class):
         ([[1, 0]], None, {}, "requires y"),
     ],
 )
-def test_worded_refusals(logits, y, options, message):
+def test_invalid_input_raises(logits, y, options, message):
     with pytest.raises(ValueError, match=message):
         TemperatureScaling().fit(logits, y, **options)
 
 
-def test_weight_zero_is_no_row():
+def test_rows_of_weight_zero_are_ignored():
     logits, y, _ = rows(100, 3)
     weight = np.arange(100) % 2
     weighted = TemperatureScaling().fit(logits, y, weight)
     assert weighted.temperature_ == TemperatureScaling().fit(logits[1::2], y[1::2]).temperature_
 
 
-def test_softmax_of_transform_is_calibrate():
+def test_softmax_of_transform_equals_calibrate():
     logits, y, _ = rows(200, 4)
     for name in NAMES:
         if not made(name).side_inputs:
@@ -221,7 +223,7 @@ def test_softmax_of_transform_is_calibrate():
             )
 
 
-def test_shrinkage_holds_a_temperature_that_the_data_leave_open():
+def test_shrinkage_determines_the_temperature_of_separable_data():
     logits = np.array([[3.0, 0.0], [0.0, 2.0], [0.0, 4.0]])
     scaling = TemperatureScaling(shrinkage=1.0).fit(logits, [0, 1, 1])
     assert scaling.identified_ and 0.3 < scaling.temperature_ < 1
@@ -236,7 +238,7 @@ def test_shrinkage_holds_a_temperature_that_the_data_leave_open():
 
 @pytest.mark.filterwarnings("ignore:The data do not determine")
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_that_sum_to_one_count_rows(name):
+def test_weights_that_sum_to_one_are_scaled(name):
     logits, y, rng = rows(150, 3)
     side = side_for_fit(made(name), 150, 3, rng)
     plain = made(name).fit(logits, y, **side)
@@ -249,7 +251,7 @@ def test_weights_that_sum_to_one_count_rows(name):
 
 @pytest.mark.filterwarnings("ignore:The data do not determine")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_failed_refit_changes_nothing(name):
+def test_failed_refit_does_not_change_the_calibrator(name):
     logits, y, rng = rows(150, 3)
     calibrator = made(name)
     side = side_for_fit(calibrator, 150, 3, rng)

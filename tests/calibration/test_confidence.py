@@ -1,4 +1,4 @@
-"""Redistribution of probability, and what all calibrators have in common that map one score at a time."""
+"""Redistribution of probability, and common properties of calibrators of a single score."""
 
 import pickle
 
@@ -60,7 +60,7 @@ def check_probabilities(prob, logits):
     assert (prob[np.isneginf(logits)] == 0).all()
 
 
-# Ties, saturation and excluded classes; the first column is always possible.
+# Ties, saturation and excluded classes; the first column is always finite.
 hard_logits = arrays(
     np.float64,
     st.tuples(st.integers(1, 12), st.integers(1, 5)),
@@ -72,13 +72,13 @@ def test_redistribution_by_hand():
     top = top_choice(np.log([[0.2, 0.5, 0.3]]))
     assert_allclose(top.confidence, [0.5])
     assert_allclose(redistribute(top, np.array([0.8])), [[0.08, 0.8, 0.12]])
-    # Less than 0.3 / (0.5 + 0.3) would put the third class first.
+    # A confidence below 0.3 / (0.5 + 0.3) would change the predicted class to the third.
     assert_allclose(redistribute(top, np.array([0.1])), [[0.25, 0.375, 0.375]])
     assert redistribute(top, np.array([0.1])).argmax() == 1
     assert_allclose(redistribute(top, np.array([0.1]), keep_argmax=False), [[0.36, 0.1, 0.54]])
 
 
-def test_a_certain_first_choice_gives_to_the_others_as_their_logits_say():
+def test_redistribution_from_a_confidence_of_1_uses_the_logits():
     logits = np.array([[1e3, 0.0, 0.0], [1e3, 0.0, np.log(3)], [0.0, -np.inf, -np.inf]])
     top = top_choice(logits)
     assert_array_equal(top.confidence, 1)
@@ -95,7 +95,7 @@ def test_put_first():
 
 @given(hard_logits, st.floats(0, 1))
 @settings(deadline=None, max_examples=40)
-def test_redistribution_keeps_the_first_choice(logits, confidence):
+def test_redistribution_keeps_the_argmax(logits, confidence):
     top = top_choice(logits)
     assert_allclose(top.confidence, softmax(logits, axis=1).max(axis=1), rtol=1e-12)
     prob = redistribute(top, np.full(len(logits), confidence))
@@ -149,7 +149,7 @@ def test_small_weights_are_scaled_up(calibrator):
 
 
 @each(ALL)
-def test_order_of_rows_and_classes_has_no_effect(calibrator):
+def test_order_of_rows_and_classes_does_not_matter(calibrator):
     logits, y = problem(150)
     names = np.array(["dog", "ant", "cat", "bee"])
     plain = clone(calibrator).fit(logits, y).calibrate(logits)
@@ -159,7 +159,7 @@ def test_order_of_rows_and_classes_has_no_effect(calibrator):
 
 
 @each(ALL)
-def test_a_constant_added_to_a_row_changes_nothing(calibrator):
+def test_constants_added_to_rows_have_no_effect(calibrator):
     logits, y = problem()
     queries, _ = problem(50, seed=1)
     fitted = calibrator.fit(logits, y)
@@ -182,7 +182,7 @@ def test_calibration_lowers_the_log_loss_of_overconfident_logits(calibrator):
 
 
 @each(TRANSFERABLE)
-def test_other_classes_may_be_calibrated(calibrator):
+def test_other_classes_are_supported(calibrator):
     logits, y = problem()
     fitted = calibrator.fit(logits, y)
     assert fitted.class_agnostic and fitted.preserves_argmax
@@ -193,7 +193,7 @@ def test_other_classes_may_be_calibrated(calibrator):
 
 
 @each(BOUND)
-def test_functions_of_each_class_stay_with_their_classes(calibrator):
+def test_other_classes_raise_with_functions_per_class(calibrator):
     logits, y = problem()
     fitted = calibrator.fit(logits, y)
     assert not fitted.class_agnostic and not fitted.preserves_argmax
@@ -204,9 +204,9 @@ def test_functions_of_each_class_stay_with_their_classes(calibrator):
 
 
 @each(FREE)
-def test_the_first_choice_may_be_given_up(calibrator):
+def test_argmax_may_change_without_keep_argmax(calibrator):
     logits, _ = problem(n_classes=3)
-    # All wrong at low confidence.
+    # All predictions are wrong.
     wrong = logits.argsort(axis=1)[:, 1]
     fitted = calibrator.fit(logits, wrong)
     assert fitted.class_agnostic and not fitted.preserves_argmax
@@ -214,7 +214,7 @@ def test_the_first_choice_may_be_given_up(calibrator):
 
 
 @each(BOUND)
-def test_a_class_without_rows_keeps_its_probability(calibrator):
+def test_class_without_rows_has_the_identity(calibrator):
     logits, y = problem()
     kept = y != 2
     fitted = calibrator.fit(logits[kept], y[kept], classes=range(4))
@@ -228,8 +228,8 @@ def test_a_class_without_rows_keeps_its_probability(calibrator):
 
 
 @each([c for c in ALL if "smoothing" in c.get_params()])
-def test_smoothing_leaves_no_zeros(calibrator):
-    # Every row is right: without smoothing the first choice becomes certain.
+def test_smoothing_gives_positive_probabilities(calibrator):
+    # All rows are correct: without smoothing, the confidence would be 1.
     logits = np.random.default_rng(0).normal(size=(30, 3))
     calibrator = clone(calibrator).set_params(smoothing="auto")
     fitted = calibrator.fit(logits, logits.argmax(axis=1))
@@ -242,7 +242,7 @@ def test_smoothing_leaves_no_zeros(calibrator):
 
 
 @each(ALL)
-def test_life_cycle(calibrator):
+def test_clone_refit_and_pickle(calibrator):
     logits, y = problem()
     assert repr(clone(calibrator)) == repr(calibrator)
     with pytest.raises(NotFittedError):
@@ -256,7 +256,7 @@ def test_life_cycle(calibrator):
 
 
 @each([c for c in ALL if c.scope == "top-label"])
-def test_argmax_is_kept_whatever_the_labels(calibrator):
+def test_argmax_is_kept_for_random_labels(calibrator):
     logits, _ = problem(120, n_classes=5, scale=1.0)
     y = np.random.default_rng(0).integers(5, size=120)
     fitted = clone(calibrator).set_params(keep_argmax=True).fit(logits, y)

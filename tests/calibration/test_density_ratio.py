@@ -1,4 +1,4 @@
-"""Density ratios: the formula, its symmetry, rows far from all others, and refusals."""
+"""Density ratios: the formula, its symmetry, rows far from all others, and invalid input."""
 
 import pickle
 
@@ -15,7 +15,7 @@ from clipcal.calibration import DensityRatioCalibration, _density_ratio
 
 
 def sample(n=120, n_classes=4, seed=0, scale=2.0):
-    """Rows that are the more often right the nearer they are."""
+    """Rows whose accuracy increases with proximity."""
     rng = np.random.default_rng(seed)
     proximity = rng.uniform(0.2, 0.9, n)
     logits = rng.normal(size=(n, n_classes)) * scale
@@ -52,7 +52,7 @@ def test_bayes_rule_by_hand():
     assert_allclose(prob, [[right / (right + wrong), wrong / (right + wrong)]], rtol=1e-12)
 
 
-def test_densities_are_those_of_statsmodels():
+def test_densities_agree_with_statsmodels():
     density = pytest.importorskip("statsmodels.nonparametric.kernel_density")
     logits, y, proximity = sample(300)
     fitted = fit(logits, y, proximity)
@@ -69,7 +69,7 @@ def test_densities_are_those_of_statsmodels():
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 9999), scale=st.sampled_from([0.3, 2.0, 8.0]), keep=st.booleans())
-def test_exchanging_right_and_wrong_exchanges_the_probabilities(seed, scale, keep):
+def test_exchanging_correct_and_wrong_exchanges_the_probabilities(seed, scale, keep):
     logits, y, proximity = sample(60, 2, seed, scale)
     q = top_probability(fit(logits, y, proximity, keep_argmax=False), logits, proximity)
     opposite = top_probability(fit(logits, 1 - y, proximity, keep_argmax=False), logits, proximity)
@@ -82,7 +82,7 @@ def test_exchanging_right_and_wrong_exchanges_the_probabilities(seed, scale, kee
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 9999), n_classes=st.integers(2, 8))
-def test_rows_stand_for_themselves_and_others_keep_their_proportions(seed, n_classes):
+def test_rows_are_independent_and_other_classes_keep_their_proportions(seed, n_classes):
     logits, y, proximity = sample(50, n_classes, seed)
     logits[::7, -1] = -np.inf
     y = np.where(np.isneginf(logits[np.arange(50), y]), 0, y)
@@ -92,7 +92,7 @@ def test_rows_stand_for_themselves_and_others_keep_their_proportions(seed, n_cla
     assert (prob >= 0).all() and (prob[::7, -1] == 0).all()
     assert_array_equal(prob.argmax(axis=1), logits.argmax(axis=1))
     assert_allclose(fitted.calibrate(logits[3:4], proximity=proximity[3:4]), prob[3:4], atol=1e-12)
-    # Of the others, all have changed by the same factor.
+    # All other probabilities of a row have the same factor.
     raw = softmax(logits, axis=1)
     others = np.arange(n_classes) != logits.argmax(axis=1)[:, None]
     shares, raw_shares = prob * others, raw * others
@@ -101,14 +101,14 @@ def test_rows_stand_for_themselves_and_others_keep_their_proportions(seed, n_cla
     )
 
 
-def test_a_row_far_from_all_others_keeps_its_probabilities():
+def test_rows_far_from_all_others_keep_their_probabilities():
     logits, y, proximity = sample()
     fitted = fit(logits, y, proximity)
     near = fitted.calibrate(logits[:3], proximity=[0.5] * 3)
     assert not np.allclose(near, softmax(logits[:3], axis=1), atol=1e-3)
     for far in ([-9.0, 9.0, 30.0], [1e300, -1e300, 1.7e308]):
         assert_allclose(fitted.calibrate(logits[:3], proximity=far), softmax(logits[:3], axis=1), rtol=1e-12)
-    # Where only one of the densities vanishes, the ratio is as clear as can be.
+    # If only one density vanishes, the probability is 0 or 1.
     apart = np.where(y == logits.argmax(axis=1), 0.8, 0.2) + np.linspace(0, 1e-3, len(y))
     separated = fit(logits, y, apart, keep_argmax=False)
     assert_allclose(top_probability(separated, logits[:2], [0.8, 0.2]), [1, 0], atol=1e-9)
@@ -126,7 +126,7 @@ def test_integer_weights_repeat_rows_and_small_weights_are_scaled_up():
     assert_allclose(normalized.right_bandwidth_, fit(logits, y, proximity).right_bandwidth_)
 
 
-def test_blocks_change_nothing(monkeypatch):
+def test_block_size_has_no_effect(monkeypatch):
     logits, y, proximity = sample()
     fitted = fit(logits, y, proximity)
     whole = fitted.calibrate(logits, proximity=proximity)
@@ -134,13 +134,13 @@ def test_blocks_change_nothing(monkeypatch):
     assert_allclose(fitted.calibrate(logits, proximity=proximity), whole, atol=1e-12)
 
 
-def test_confidence_of_far_rows_falls_to_their_accuracy():
+def test_confidence_agrees_with_accuracy_for_near_and_far_rows():
     logits, y, proximity = sample(4000)
     fitted = fit(logits[:2000], y[:2000], proximity[:2000], keep_argmax=False)
     q = top_probability(fitted, logits[2000:], proximity[2000:])
     right = y[2000:] == logits[2000:].argmax(axis=1)
     far, near = proximity[2000:] < 0.4, proximity[2000:] > 0.7
-    # In 2000 rows a group of 500 has a standard error of about 0.02.
+    # Groups of about 500 rows have a standard error of about 0.02.
     assert_allclose([q[far].mean(), q[near].mean()], [right[far].mean(), right[near].mean()], atol=0.06)
 
 
@@ -157,7 +157,7 @@ def test_confidence_of_far_rows_falls_to_their_accuracy():
         ({"proximity": np.full(120, np.nan)}, "proximity contains NaN"),
     ],
 )
-def test_worded_refusals(change, message):
+def test_invalid_input_raises(change, message):
     logits, y, proximity = sample()
     right, wrong = logits.argmax(axis=1), logits.argmin(axis=1)
     labels = {"right": right, "wrong": wrong, "one wrong": np.where(np.arange(120) == 7, wrong, right)}
@@ -168,7 +168,7 @@ def test_worded_refusals(change, message):
         fit(**given_)
 
 
-def test_calibrate_asks_for_proximity_too():
+def test_calibrate_needs_proximity():
     logits, y, proximity = sample()
     fitted = fit(logits, y, proximity)
     with pytest.raises(ValueError, match=r"\.calibrate needs the proximity"):
@@ -177,7 +177,7 @@ def test_calibrate_asks_for_proximity_too():
         fitted.transform(logits[:2], proximity=[0.5])
 
 
-def test_other_classes_extreme_logits_and_kinds_of_numbers():
+def test_other_classes_extreme_logits_and_single_precision():
     logits, y, proximity = sample()
     fitted = pickle.loads(pickle.dumps(clone(DensityRatioCalibration()).fit(logits, y, proximity=proximity)))
     prob = fitted.calibrate(logits, proximity=proximity)
@@ -194,7 +194,7 @@ def test_other_classes_extreme_logits_and_kinds_of_numbers():
     assert not DensityRatioCalibration(keep_argmax=False).preserves_argmax
 
 
-def test_smoothing_keeps_estimates_away_from_certainty():
+def test_smoothing_keeps_estimates_away_from_0_and_1():
     logits, y, proximity = sample()
     sharp = fit(logits, y, proximity)
     smooth = fit(logits, y, proximity, smoothing="auto")

@@ -1,4 +1,4 @@
-"""Scales by how far tuning moved a text: the published numbers, symmetries, and composition."""
+"""Distance-aware calibration: published numbers, symmetries, and composition."""
 
 import pickle
 
@@ -24,7 +24,7 @@ def unit(features):
 
 
 def at_distance(distance):
-    """Return a unit vector of the plane at this distance from (1, 0)."""
+    """Return a unit vector in the plane at this distance from (1, 0)."""
     angle = 2 * np.arcsin(distance / 2)
     return [np.cos(angle), np.sin(angle)]
 
@@ -48,7 +48,7 @@ def scales(base_before, base_after, before, after, **parameters):
     return fitted.for_classes(classes, text_features=after, zero_shot_features=before).scales_
 
 
-def test_the_published_example():
+def test_published_example():
     base = [[1.0, 0.0]]
     found = scales(base, base, [at_distance(0.60)], [at_distance(0.85)])
     assert_allclose(found, [0.7788], atol=1e-4)
@@ -57,7 +57,7 @@ def test_the_published_example():
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 9999), n_base=st.integers(2, 9), k=st.integers(1, 12))
-def test_scales_are_those_of_a_plain_loop(seed, n_base, k):
+def test_scales_agree_with_a_loop(seed, n_base, k):
     base_before, base_after, before, after = texts(n_base, 4, seed)
     after[0] = 3 * base_after[1]  # seen
     expected = []
@@ -73,7 +73,7 @@ def test_scales_are_those_of_a_plain_loop(seed, n_base, k):
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 9999), length=st.floats(1e-3, 1e3))
-def test_rotation_length_and_order_have_no_effect(seed, length):
+def test_rotation_length_and_order_do_not_matter(seed, length):
     base_before, base_after, before, after = texts(5, 3, seed)
     found = scales(base_before, base_after, before, after, n_neighbors=3)
     first, second = special_ortho_group.rvs(6, size=2, random_state=seed)
@@ -83,12 +83,12 @@ def test_rotation_length_and_order_have_no_effect(seed, length):
     assert_allclose(rotated, found, rtol=1e-9)
     turned = scales(base_before[::-1], base_after[::-1], before[::-1], after[::-1], n_neighbors=3)
     assert_allclose(turned, found[::-1], rtol=1e-12)
-    # What tuning did not move, and what it was tuned on, is left alone.
+    # Base classes, and classes whose features have not moved, have a scale of 1.
     assert_array_equal(scales(base_before, base_after, base_before, base_after, n_neighbors=3), np.ones(5))
     assert_allclose(scales(base_before, base_before, before, before, n_neighbors=3), np.ones(3), rtol=1e-12)
 
 
-def test_a_class_counts_as_seen_up_to_the_tolerance():
+def test_seen_tolerance():
     base = [[1.0, 0.0]]
     before, after = [at_distance(1.0)] * 3, [at_distance(0.049), at_distance(0.051), at_distance(0.2)]
     assert_allclose(scales(base, base, before, after), [1, np.exp(1 - 0.051), np.exp(1 - 0.2)])
@@ -97,7 +97,7 @@ def test_a_class_counts_as_seen_up_to_the_tolerance():
     assert_allclose(exact, [1, np.exp(np.sqrt(2) - 0.01)])
 
 
-def test_rows_are_scaled_by_the_class_they_are_given_to():
+def test_rows_are_scaled_by_their_predicted_class():
     base = np.array([[1.0, 0.0]])
     fitted = fit(base, base)
     new = fitted.for_classes(
@@ -112,12 +112,12 @@ def test_rows_are_scaled_by_the_class_they_are_given_to():
     assert_allclose(new.transform(logits), scaled)
     assert new.scales_[0] == 1 and fitted.scales_.tolist() == [1]
     assert fitted.classes_.tolist() == [0] and new.classes_.tolist() == ["old", "new"]
-    # The copy still knows what was tuned on.
+    # The copy keeps the base classes.
     again = new.for_classes(["new"], zero_shot_features=[at_distance(0.6)], text_features=[at_distance(0.85)])
     assert_allclose(again.scales_, [gamma])
 
 
-def test_the_calibrator_is_fitted_without_scales_and_applied_after_them():
+def test_calibrator_is_fitted_without_scales_and_applied_after_them():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(200, 4)) * 3
     y = (0.4 * logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
@@ -146,7 +146,7 @@ def test_the_calibrator_is_fitted_without_scales_and_applied_after_them():
     assert refitted.scales_.tolist() == [1] * 4
 
 
-def test_what_it_promises_follows_its_calibrator():
+def test_tags_follow_the_calibrator():
     class PerClass(TemperatureScaling):
         class_agnostic = False
         preserves_argmax = False
@@ -157,7 +157,7 @@ def test_what_it_promises_follows_its_calibrator():
     base = np.eye(2)
     logits, y = [[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 1.0]], [0, 0, 1, 1]
     bound.fit(logits, y, text_features=base, zero_shot_features=base)
-    with pytest.raises(ValueError, match="cannot serve others"):
+    with pytest.raises(ValueError, match="cannot be used for other classes"):
         bound.for_classes(["a"], text_features=base[:1], zero_shot_features=base[:1])
 
 
@@ -166,27 +166,27 @@ def test_what_it_promises_follows_its_calibrator():
     [
         ({"text_features": None}, r"DistanceAwareCalibration\.fit needs text features"),
         ({"zero_shot_features": np.ones((3, 2))}, "3 rows of zero_shot_features for 2 classes"),
-        ({"text_features": [[0.0, 0.0], [1.0, 0.0]]}, r"Rows \[0\] of text_features are zero"),
+        ({"text_features": [[0.0, 0.0], [1.0, 0.0]]}, r"Rows \[0\] of text_features are all zeros"),
         ({"text_features": [[np.nan, 0.0], [1.0, 0.0]]}, "text_features contains NaN"),
     ],
 )
-def test_worded_refusals(change, message):
+def test_invalid_features_raise(change, message):
     given_ = {"text_features": np.eye(2), "zero_shot_features": np.eye(2), **change}
     with pytest.raises(ValueError, match=message):
         DistanceAwareCalibration().fit(9 * np.eye(2), [0, 1], **given_)
 
 
-def test_worded_refusals_for_other_classes():
+def test_invalid_input_for_other_classes_raises():
     fitted = fit(np.eye(2), np.eye(2))
-    with pytest.raises(ValueError, match="3 columns but this DistanceAwareCalibration serves 2 classes"):
+    with pytest.raises(ValueError, match="3 columns but this DistanceAwareCalibration has 2 classes"):
         fitted.calibrate(np.zeros((1, 3)))
     with pytest.raises(ValueError, match=r"for_classes needs text features"):
         fitted.for_classes(["a"])
     with pytest.raises(ValueError, match="zero_shot_features has 3 columns but had 2 in fit"):
         fitted.for_classes(["a"], text_features=[[1, 0]], zero_shot_features=[[1, 0, 0]])
-    for asks in (DensityRatioCalibration(), BinMeanShift()):
-        with pytest.raises(ValueError, match=r"asks for proximity"):
-            fit(np.eye(2), np.eye(2), calibrator=asks)
+    for with_side_input in (DensityRatioCalibration(), BinMeanShift()):
+        with pytest.raises(ValueError, match=r"needs proximity"):
+            fit(np.eye(2), np.eye(2), calibrator=with_side_input)
 
 
 def test_features_of_any_size_and_single_precision():

@@ -1,4 +1,4 @@
-"""The template of the features before tuning, which a classifier computes."""
+"""The template of the text features before tuning, which the classifier computes."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def calibrated(clf, template):
         (["dtd", "the {}."], ["{} texture.", "the {}."]),
     ],
 )
-def test_features_before_tuning_are_in_the_template(tuned, template, same):
+def test_features_before_tuning_use_the_template(tuned, template, same):
     scaled = calibrated(tuned, template)
     expected = zero_shot_features(BACKBONE, BASE, same).numpy()
     assert_allclose(scaled.calibrator_.base_zero_shot_features_, expected, atol=1e-6)
@@ -58,7 +58,7 @@ def test_the_template_changes_the_scales_of_new_classes(tuned):
     assert np.abs(plain - texture).max() > 1e-3
 
 
-def test_zero_shot_takes_a_template(tuned):
+def test_zero_shot_accepts_a_template(tuned):
     for template in ("dtd", ["a {}.", "dtd"], "a {}, a type of pet."):
         before = tuned.zero_shot(template)
         assert before.template == template
@@ -72,7 +72,7 @@ def test_zero_shot_takes_a_template(tuned):
 
 
 @pytest.mark.parametrize("template", ["no place", "{} {}", [], ["a {}.", "pets"]])
-def test_a_wrong_template_is_refused_before_the_classifier_is_fitted(template):
+def test_invalid_template_raises_before_fitting(template):
     method = DistanceAwareCalibration(template=template)
     with pytest.raises(ClassNameError, match="template"):
         CalibratedCLIPClassifier(PromptTunedCLIPClassifier("no-such/backbone"), method=method).fit(X, Y)
@@ -81,14 +81,14 @@ def test_a_wrong_template_is_refused_before_the_classifier_is_fitted(template):
 
 
 @pytest.mark.parametrize("template", [3, b"a {}."])
-def test_a_template_of_the_wrong_type_is_refused(template):
+def test_template_of_invalid_type_raises(template):
     with pytest.raises(ValueError, match="template"):
         DistanceAwareCalibration(template=template).fit(
             9 * np.eye(2), [0, 1], text_features=np.eye(2), zero_shot_features=np.eye(2)
         )
 
 
-def test_given_features_are_taken_as_they_are():
+def test_passed_features_do_not_depend_on_the_template():
     fitted = DistanceAwareCalibration(template="dtd").fit(
         9 * np.eye(2), [0, 1], text_features=np.eye(2), zero_shot_features=np.eye(2)
     )

@@ -1,4 +1,4 @@
-"""What the wrapper is given to fit on: groups, weights of zero, frames, tensors and text of any width."""
+"""Input of CalibratedCLIPClassifier: groups, weights of zero, data frames, tensors and string dtypes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def wrapped(base=LOGISTIC, **options):
 
 
 class EverySecondGroup(BaseCrossValidator):
-    """A splitter of one's own, which says nothing about itself."""
+    """A custom splitter without metadata requests."""
 
     def split(self, X, y=None, groups=None):
         for odd in (0, 1):
@@ -64,7 +64,7 @@ class EverySecondGroup(BaseCrossValidator):
 @pytest.mark.parametrize(
     "cv", [GroupKFold(3), LeaveOneGroupOut(), StratifiedGroupKFold(2), EverySecondGroup()]
 )
-def test_groups_reach_the_splitter(cv):
+def test_groups_are_passed_to_the_splitter(cv):
     by_hand = wrapped(cv=list(cv.split(X, NAMES, GROUPS))).fit(X, NAMES)
     for groups in (GROUPS, GROUPS.tolist(), pd.Series(GROUPS), torch.tensor(GROUPS), GROUPS.astype(str)):
         model = wrapped(cv=cv).fit(X, NAMES, groups=groups)
@@ -74,7 +74,7 @@ def test_groups_reach_the_splitter(cv):
     assert in_pipeline[-1].calibrator_.temperature_ == by_hand.calibrator_.temperature_
 
 
-def test_groups_reach_an_estimator_that_takes_them():
+def test_groups_are_passed_to_an_estimator_that_uses_them():
     class Grouped(GaussianNB):
         def fit(self, X, y, sample_weight=None, groups=None):
             self.n_groups_ = len(np.unique(groups))
@@ -94,12 +94,12 @@ def test_groups_reach_an_estimator_that_takes_them():
 
 
 @pytest.mark.parametrize("cv", [3, KFold(3), "classes", LeaveClassesOut(seen_size=0.2)])
-def test_groups_that_nobody_uses_are_refused(cv):
+def test_unused_groups_raise(cv):
     with pytest.raises(TypeError, match=r"Neither cv=.* nor .*fit uses groups. Pass a splitter"):
         wrapped(NearestText() if cv in ("classes",) else LOGISTIC, cv=cv).fit(X, NAMES, groups=GROUPS)
     with pytest.raises(ValueError, match=r"cv=GroupKFold.* splits by groups; pass them: fit\(X, y, groups"):
         wrapped(cv=GroupKFold(3)).fit(X, NAMES)
-    with pytest.raises(TypeError, match=r"takes no \['groups'\] in fit"):
+    with pytest.raises(TypeError, match=r"does not accept \['groups'\]"):
         wrapped(clone(LOGISTIC).fit(X, NAMES), cv="prefit").fit(X, NAMES, groups=GROUPS)
     assert wrapped(cv=list(KFold(3, shuffle=True, random_state=0).split(X))).fit(X, NAMES, groups=None)
 
@@ -114,7 +114,7 @@ def test_groups_without_rows_of_weight_zero():
     assert_allclose(found.predict_proba(X), expected.predict_proba(X))
 
 
-def test_groups_by_metadata_routing():
+def test_groups_with_metadata_routing():
     plain = wrapped(cv=GroupKFold(3)).fit(X, NAMES, groups=GROUPS)
     weight = np.where(np.arange(150) % 10 == 9, 0.0, 1.0)
     weighted = wrapped(cv=GroupKFold(3)).fit(X, NAMES, sample_weight=weight, groups=GROUPS)
@@ -136,7 +136,7 @@ def test_groups_by_metadata_routing():
 @pytest.mark.parametrize("missing", [None, np.nan, "another iris"])
 @pytest.mark.parametrize("method", ["temperature", "density-ratio", "vector"])
 @pytest.mark.parametrize("cv", ["prefit", 3, "given"])
-def test_nothing_in_a_row_of_weight_zero_matters(cv, method, missing):
+def test_rows_of_weight_zero_are_ignored(cv, method, missing):
     rng = np.random.default_rng(0)
     data = X + 2 * rng.normal(size=X.shape)
     weight = np.where(np.arange(150) % 7 == 3, 0.0, 1.0 + np.arange(150) % 3)
@@ -158,7 +158,7 @@ def test_nothing_in_a_row_of_weight_zero_matters(cv, method, missing):
 
 
 @pytest.mark.filterwarnings("ignore:NearestText.fit does not accept")
-def test_a_lonely_label_of_weight_zero_does_not_lower_the_folds():
+def test_labels_of_weight_zero_do_not_limit_the_number_of_folds():
     labels, weight = NAMES.copy(), np.ones(150)
     labels[0], weight[0] = "other", 0.0
     model = wrapped(cv=5).fit(X, labels, sample_weight=weight)
@@ -177,13 +177,13 @@ def test_a_lonely_label_of_weight_zero_does_not_lower_the_folds():
     )
 
 
-# --- answers in frames and tensors ------------------------------------------------------------------
+# --- data frames and tensors ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("frame", ["pandas", "text", "table"])
 @pytest.mark.parametrize("logits", [False, True])
 @pytest.mark.parametrize("target", [NAMES, Y * 10 + 3, Y == 1], ids=["text", "numbers", "two"])
-def test_columns_of_a_frame_are_taken_by_name(frame, logits, target):
+def test_columns_of_data_frames_are_selected_by_name(frame, logits, target):
     class Plain(ClassifierMixin, BaseEstimator):
         def fit(self, X, y):
             self.model_ = clone(LOGISTIC).fit(X, y)
@@ -208,7 +208,7 @@ def test_columns_of_a_frame_are_taken_by_name(frame, logits, target):
         wrapped(Framed(frame, logits=logits, names=names)).fit(X, target)
 
 
-def test_features_are_taken_by_name_where_the_classifier_does():
+def test_features_are_selected_by_name_like_in_the_classifier():
     names = list("abcd")
     frame = pd.DataFrame(X + np.random.default_rng(0).normal(size=X.shape), columns=names)
     model = wrapped(_ByName(LOGISTIC, names), method="density-ratio").fit(frame, NAMES)
@@ -235,14 +235,14 @@ class Tensors(GaussianNB):
         return torch.tensor(super().predict_proba(X), requires_grad=True)
 
 
-def test_tensors_of_labels_and_answers():
+def test_tensors_are_accepted():
     expected = wrapped(GaussianNB()).fit(X, Y)
     found = wrapped(Tensors()).fit(X, torch.tensor(Y), torch.ones(150))
     assert_allclose(found.predict_proba(X), expected.predict_proba(X), atol=1e-9)
     assert found.score(X, torch.tensor(Y)) == expected.score(X, Y)
 
 
-def test_text_of_variable_width():
+def test_labels_of_string_dtype():
     wide = NAMES.astype(np.dtypes.StringDType())
     expected = wrapped().fit(X, NAMES)
     found = wrapped().fit(X, wide)
@@ -257,11 +257,11 @@ def test_text_of_variable_width():
     assert scorer(model, points, words) == scorer(model, points, np.array(WORDS * 9))
 
 
-# --- probabilities in place of logits ---------------------------------------------------------------
+# --- probabilities instead of logits ----------------------------------------------------------------
 
 
 class Confused(GaussianNB):
-    """Its ``decision_function`` returns probabilities."""
+    """A classifier whose ``decision_function`` returns probabilities."""
 
     def decision_function(self, X):
         prob = self.predict_proba(X)
@@ -270,7 +270,7 @@ class Confused(GaussianNB):
 
 @pytest.mark.parametrize("method", sorted(set(CALIBRATORS) - {"dac"}))
 @pytest.mark.parametrize("cv", [2, "prefit"])
-def test_probabilities_for_logits(method, cv):
+def test_warns_of_probabilities_from_decision_function(method, cv):
     rng = np.random.default_rng(0)
     data, target = make_classification(
         300, n_informative=4, n_classes=3, flip_y=0.2, random_state=rng.integers(9)
@@ -279,22 +279,22 @@ def test_probabilities_for_logits(method, cv):
         model = wrapped(Confused(), method=method, cv=cv)
         if cv == "prefit":
             model.estimator.fit(data, y)
-        with pytest.warns(UserWarning, match="what Confused.decision_function returned lies in") as caught:
+        with pytest.warns(UserWarning, match="the result of Confused.decision_function lies in") as caught:
             model.fit(data, y)
-        told = [w for w in caught if "as probabilities do" in str(w.message)]
-        assert [w.filename for w in told] == [__file__]
+        warned = [w for w in caught if "as probabilities do" in str(w.message)]
+        assert [w.filename for w in warned] == [__file__]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             model.predict_proba(data), model.decision_function(data), model.predict(data)
-            # Logarithms of probabilities are logits, and probabilities alone are no mistake.
+            # Logarithms of probabilities are logits, and predict_proba alone is supported.
             base = GaussianNB().fit(data, y)
             wrapped(base, method=method, cv="prefit").fit(data, y).predict_proba(data[:1])
             wrapped(FrozenEstimator(clone(LOGISTIC).fit(data, y)), method=method).fit(data, y)
 
 
 @pytest.mark.parametrize("cv", [4, "prefit"])
-def test_few_log_odds_are_no_probabilities(cv):
-    # Each fold of two rows may lie in [0, 1]; all rows together do not.
+def test_few_log_odds_in_0_1_do_not_warn(cv):
+    # The two rows of a fold may lie in [0, 1], but not all rows.
     data = np.array([0.1, 0.2, 0.3, 0.4, -0.2, 0.9, 0.3, 0.8])[:, None]
     target = np.array([0, 1] * 4)
     base = clone(LOGISTIC)
@@ -304,7 +304,7 @@ def test_few_log_odds_are_no_probabilities(cv):
         model.fit(data, target).predict_proba(data[5:6])
 
 
-def test_one_dimensional_answers():
+def test_one_dimensional_predictions():
     class OneColumn(GaussianNB):
         def predict_proba(self, X):
             return super().predict_proba(X)[:, 1]

@@ -11,7 +11,7 @@ from clipcal.calibration import HistogramBinning
 
 
 def two_class_logits(confidence):
-    """Rows whose first class has the given confidence of at least 1/2."""
+    """Rows that predict the first class with the given confidence, at least 1/2."""
     confidence = np.asarray(confidence, dtype=float)
     return np.column_stack([np.log(confidence / (1 - confidence)), np.zeros(len(confidence))])
 
@@ -72,7 +72,7 @@ def test_one_bin_is_the_accuracy():
 
 
 @pytest.mark.parametrize("n_bins", [10, 15])
-def test_one_vs_rest_equals_netcal(n_bins):
+def test_one_vs_rest_agrees_with_netcal(n_bins):
     binning = pytest.importorskip("netcal.binning")
     rng = np.random.default_rng(n_bins)
     logits = rng.normal(size=(1200, 5)) * 2
@@ -83,6 +83,6 @@ def test_one_vs_rest_equals_netcal(n_bins):
     assert_allclose(ours.fit(logits[:800], y[:800]).calibrate(logits[800:]), expected, atol=1e-12)
 
 
-def test_bad_number_of_bins():
+def test_invalid_number_of_bins_raises():
     with pytest.raises(ValueError, match="n_bins"):
         HistogramBinning(0).fit([[0.0, 1.0]], [0], classes=[0, 1])

@@ -1,4 +1,4 @@
-"""What calibrators take for logits, labels and weights, and what they say about the rest."""
+"""Input of calibrators: logits, labels and weights, and errors and warnings about invalid input."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def applied(calibrator, form, logits, side):
     return getattr(calibrator, form)(logits, **near)
 
 
-# --- columns that have names ------------------------------------------------------------------------
+# --- column names -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", sorted(FRAMES))
 @pytest.mark.parametrize("name", NAMES)
-def test_columns_in_another_order_are_refused(name, kind):
+def test_columns_in_another_order_raise(name, kind):
     logits, y, side = problem()
     frame = FRAMES[kind]
     with pytest.raises(ValueError, match=r"columns of logits are named .* but the sorted labels in y are"):
@@ -73,12 +73,12 @@ def test_columns_in_another_order_are_refused(name, kind):
             assert_array_equal(applied(calibrator, form, logits, side), expected)
             with pytest.raises(ValueError, match=r"of logits are named .* in the order .*Pass logits\["):
                 applied(calibrator, form, frame(logits[:, [2, 0, 1]], [2, 0, 1]), side)
-            # A calibrator fitted on an array knows the classes as well.
+            # The order is also checked after fitting on an array.
             with pytest.raises(ValueError, match="columns of logits are named"):
                 applied(plain, form, frame(logits[:, [2, 0, 1]], [2, 0, 1]), side)
 
 
-def test_names_that_are_no_classes():
+def test_column_names_that_are_not_classes():
     logits, y, _ = problem()
     names = ["logit_a", "logit_b", "logit_c"]
     frame = pd.DataFrame(logits, columns=names)
@@ -90,14 +90,14 @@ def test_names_that_are_no_classes():
         TemperatureScaling().fit(
             pd.DataFrame(logits, columns=["ant", "bee", "dog"]), np.array(["ant", "bee", "cat"])[y]
         )
-    # A temperature goes for other classes too, some of which may bear the same names.
+    # A temperature can be used for other classes, which may have some names in common.
     other = pd.DataFrame(logits, columns=[1, 2, 3])
     assert_array_equal(scaling.calibrate(other), scaling.calibrate(logits))
     wider = np.tile(logits, 2)
     assert_array_equal(scaling.calibrate(pd.DataFrame(wider)), scaling.calibrate(wider))
     with pytest.raises(ValueError, match="columns of logits are named"):
         scaling.for_classes([1, 2, 3]).calibrate(other[[3, 1, 2]])
-    with pytest.raises(ValueError, match="y_index counts them"):
+    with pytest.raises(ValueError, match="y_index refers to their positions"):
         fit_temperature(pd.DataFrame(logits, columns=[2, 0, 1]), y)
     assert fit_temperature(frame, y) == fit_temperature(logits, y)
 
@@ -106,7 +106,7 @@ def test_names_that_are_no_classes():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_probabilities_are_warned_of_where_they_are_passed(name):
+def test_warnings_about_probabilities_point_to_the_caller(name):
     logits, y, side = problem()
     prob = softmax(logits, axis=1)
     for given in (prob, prob.astype(np.float16), torch.tensor(prob).bfloat16(), pd.DataFrame(prob)):
@@ -124,7 +124,7 @@ def test_probabilities_are_warned_of_where_they_are_passed(name):
         assert [w.filename for w in caught] == [__file__]
 
 
-def test_calibrators_within_calibrators_do_not_repeat_it():
+def test_nested_calibrators_do_not_repeat_the_warning():
     logits, y, side = problem()
     prob = softmax(logits, axis=1)
     for calibrator in (DistanceAwareCalibration(TemperatureScaling()), BinMeanShift(min_samples=60)):
@@ -136,7 +136,7 @@ def test_calibrators_within_calibrators_do_not_repeat_it():
         assert len(caught) == 1
 
 
-def test_functions_warn_of_probabilities_too():
+def test_functions_warn_of_probabilities():
     logits, y, _ = problem()
     prob = softmax(logits, axis=1)
     with pytest.warns(UserWarning, match=r"fit_temperature takes it for logits. Pass np.log\(p\)") as caught:
@@ -151,7 +151,7 @@ def test_functions_warn_of_probabilities_too():
     )
 
 
-def test_what_is_no_probability_is_not_warned_of():
+def test_no_warning_for_other_values():
     logits, y, _ = problem()
     prob = softmax(logits, axis=1)
     odd = prob.copy()
@@ -162,13 +162,13 @@ def test_what_is_no_probability_is_not_warned_of():
             fit_temperature(given, y)
             TemperatureScaling().fit(given, y).calibrate(given)
         VectorScaling().fit([[1.0], [1.0]], ["a", "a"])
-        # Rows without weight have no say.
+        # Rows of weight zero are ignored.
         weight = np.where(np.arange(120) == 7, 0.0, 1.0)
     with pytest.warns(UserWarning, match="sums to 1"):
         TemperatureScaling().fit(odd, y, weight)
 
 
-def test_warnings_of_the_fit_point_at_the_caller():
+def test_warnings_of_fit_point_to_the_caller():
     easy = 9 * np.eye(3)
     for fit in (lambda: fit_temperature(easy, range(3)), lambda: TemperatureScaling().fit(easy, range(3))):
         with pytest.warns(UserWarning, match="do not determine a temperature") as caught:
@@ -180,7 +180,7 @@ def test_warnings_of_the_fit_point_at_the_caller():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_log_odds_are_two_columns(name):
+def test_log_odds_are_equivalent_to_two_columns(name):
     logits, y, side = problem(n_classes=2)
     odds = logits[:, 1] - logits[:, 0]
     two = np.column_stack([np.zeros(120), odds])
@@ -199,7 +199,7 @@ def test_log_odds_are_two_columns(name):
         fitted(clone(CALIBRATORS[name]), expit(odds), y, side)
 
 
-def test_log_odds_elsewhere():
+def test_log_odds_in_functions_and_intervals():
     logits, y, _ = problem(n_classes=2)
     odds = logits[:, 1] - logits[:, 0]
     two = np.column_stack([np.zeros(120), odds])
@@ -211,19 +211,19 @@ def test_log_odds_elsewhere():
     labels = np.array(["ant", "bee"])[y]
     one = TemperatureScaling().fit(odds[y == 1], labels[y == 1], classes=["ant", "bee"])
     assert one.classes_.tolist() == ["ant", "bee"]
-    # The row is certain, which log-odds say by minus infinity.
+    # Calibrated probabilities of 0 and 1 have infinite log-odds.
     exact = IsotonicCalibration(smoothing=0, keep_argmax=False).fit(logit([0.1, 0.2, 0.8, 0.9]), [0, 0, 1, 1])
     assert_array_equal(exact.transform(logit([0.1, 0.9])), [-np.inf, np.inf])
 
 
-def test_what_log_odds_need():
+def test_invalid_log_odds_raise():
     logits, y, _ = problem()
     odds = logits[:, 0]
-    with pytest.raises(ValueError, match="log-odds of the second of two classes, but y holds 3"):
+    with pytest.raises(ValueError, match="log-odds of the second of two classes, but y has 3"):
         TemperatureScaling().fit(odds, y)
-    with pytest.raises(ValueError, match=r"but y holds one class. Pass classes=\[first, second\]"):
+    with pytest.raises(ValueError, match=r"but y has one class. Pass classes=\[first, second\]"):
         TemperatureScaling().fit(odds, np.zeros(120))
-    with pytest.raises(ValueError, match="but classes names 3 classes"):
+    with pytest.raises(ValueError, match="but classes has 3 classes"):
         TemperatureScaling().fit(odds, y > 0, classes=[0, 1, 2])
     with pytest.raises(ValueError, match=r"pass logits\[:, 0\]"):
         TemperatureScaling().fit(odds[:, None], y > 0)
@@ -232,17 +232,19 @@ def test_what_log_odds_need():
     with pytest.raises(ValueError, match="from 0 to 1"):
         fit_temperature(odds, y)
     for calibrator in (TemperatureScaling(), VectorScaling()):
-        with pytest.raises(ValueError, match=r"serves 3. Reshape your data: pass logits.reshape\(1, -1\)"):
+        with pytest.raises(
+            ValueError, match=r"has 3 classes. Reshape your data: pass logits.reshape\(1, -1\)"
+        ):
             calibrator.fit(logits, y).calibrate(logits[0])
     with pytest.raises(ValueError, match="NaN or infinity"):
         TemperatureScaling().fit([np.nan, 1.0], [0, 1])
 
 
-# --- tensors, and text of variable width ------------------------------------------------------------
+# --- tensors and string dtypes ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tensors_of_every_kind(name):
+def test_tensors_are_accepted(name):
     logits, y, side = problem()
     weight = np.arange(1.0, 121.0)
     as_tensors = {
@@ -268,7 +270,7 @@ def test_tensors_of_every_kind(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_labels_of_variable_width(name):
+def test_labels_of_string_dtype(name):
     logits, y, side = problem()
     plain = np.array(["ant", "bumblebee", "cat"])
     wide = plain.astype(np.dtypes.StringDType())
@@ -289,7 +291,7 @@ def test_labels_of_variable_width(name):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("missing", [None, np.nan, "dog"])
-def test_rows_of_weight_zero_are_not_looked_at(name, missing):
+def test_rows_of_weight_zero_are_ignored(name, missing):
     logits, y, side = problem()
     labels = np.array(["ant", "bee", "cat"])[y].astype(object)
     weight = np.where(np.arange(120) % 5 == 4, 0.0, 1.0 + np.arange(120) % 3)
@@ -305,7 +307,7 @@ def test_rows_of_weight_zero_are_not_looked_at(name, missing):
         assert_array_equal(applied(found, "calibrate", logits[left], kept), prob)
 
 
-def test_rows_of_weight_zero_in_the_temperature():
+def test_rows_of_weight_zero_in_fit_temperature():
     logits, y, _ = problem()
     weight = (np.arange(120) % 5 < 4).astype(float)
     left = weight > 0
@@ -318,14 +320,14 @@ def test_rows_of_weight_zero_in_the_temperature():
         fit_temperature(logits, y + 0.5)
 
 
-def test_a_row_of_weight_zero_may_name_a_column():
+def test_labels_of_rows_of_weight_zero_define_columns():
     logits, y, _ = problem()
     weight = (y < 2).astype(float)
     assert TemperatureScaling().fit(logits, y, weight).classes_.tolist() == [0, 1, 2]
     assert TemperatureScaling().fit(logits[:, :2], y, weight).classes_.tolist() == [0, 1]
 
 
-def test_a_single_row_that_sums_to_one_is_no_sign_of_probabilities():
+def test_a_single_row_that_sums_to_one_does_not_warn():
     logits = np.random.default_rng(0).normal(size=(40, 2)) * 3
     calibrator = TemperatureScaling().fit(logits, logits.argmax(axis=1))
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Vector and matrix scaling: the optimum, what they shrink to, degenerate rows, and the oracles."""
+"""Vector and matrix scaling: the optimum, penalties, degenerate rows, and other libraries."""
 
 import warnings
 
@@ -18,7 +18,7 @@ BOTH = pytest.mark.parametrize("make", [VectorScaling, MatrixScaling])
 
 
 def problem(n, n_classes=5, seed=0, truth=None):
-    """Over-confident logits of which some columns are too high; `truth` draws from a world of its own."""
+    """Over-confident logits with biased and mixed columns; `truth` is the seed of the distortion."""
     world = np.random.default_rng(7 if truth is None else truth)
     leak = np.eye(n_classes) + 0.15 * world.normal(size=(n_classes, n_classes))
     bias = 0.7 * world.normal(size=n_classes)
@@ -44,7 +44,7 @@ def free_matrix(**changes):
 
 
 def slope(fitted, logits, y, diagonal, off_diagonal, intercept):
-    """Derivatives of the objective, written down once more."""
+    """Largest derivative of the objective, in an independent implementation."""
     log_prob = np.log(smoothed_temperature(logits, y))
     surplus = (fitted.calibrate(logits) - np.eye(logits.shape[1])[y]) / len(y)
     by_intercept = surplus.sum(axis=0) + 2 * intercept * fitted.intercept_
@@ -61,12 +61,12 @@ def slope(fitted, logits, y, diagonal, off_diagonal, intercept):
 
 
 def test_by_hand():
-    # Logits that say nothing leave the class frequencies as the best probabilities.
+    # With constant logits, the optimal probabilities are the class frequencies.
     y = [0, 0, 0, 1]
     for free in (VectorScaling(0), free_matrix()):
         assert_allclose(free.fit(np.zeros((4, 2)), y).calibrate([[0, 0]]), [[0.75, 0.25]], atol=1e-5)
-    # A penalty holds the margin back. Of all weights and intercepts that make a margin s, the nearest to
-    # the start are at squared distance s^2 / (2 + 2 log(2)^2), as each log-probability is -log(2).
+    # With a penalty, the margin is smaller. Of all weights and intercepts with a margin s, the nearest to the
+    # start have the squared distance s^2 / (2 + 2 log(2)^2), since all log-probabilities are -log(2).
     margin = brentq(lambda s: expit(s) - 0.75 + 2 * 0.1 * s / (2 + 2 * np.log(2) ** 2), 0, 2)
     prob = VectorScaling(0.1).fit(np.zeros((4, 2)), y).calibrate([[0, 0]])
     assert_allclose(prob, [[expit(margin), expit(-margin)]], atol=1e-8)
@@ -117,7 +117,7 @@ def test_derivatives(full):
     assert_allclose((forth(left) * right).sum(), (left * back(right)).sum(), rtol=1e-10)
 
 
-def test_blocks_change_nothing(monkeypatch):
+def test_block_size_has_no_effect(monkeypatch):
     logits, y = problem(300)
     before = [make().fit(logits, y).calibrate(logits) for make in (VectorScaling, MatrixScaling)]
     monkeypatch.setattr(_linear_fit, "_BLOCK_ENTRIES", 64)
@@ -127,7 +127,7 @@ def test_blocks_change_nothing(monkeypatch):
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 999), st.integers(2, 6), st.integers(100, 300))
-def test_more_freedom_is_a_smaller_loss(seed, n_classes, n):
+def test_more_parameters_give_a_smaller_loss(seed, n_classes, n):
     logits, y = problem(n, n_classes, seed, truth=seed)
     y[:n_classes] = np.arange(n_classes)
     vector = log_loss(VectorScaling(0).fit(logits, y).calibrate(logits), y)
@@ -139,7 +139,7 @@ def test_more_freedom_is_a_smaller_loss(seed, n_classes, n):
     assert vector - 1e-6 <= held[0] <= held[1] + 1e-9 <= held[2] + 2e-9
 
 
-# --- what they shrink to ----------------------------------------------------------------------------
+# --- penalties --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strength", [1e7, 1e300])
@@ -153,7 +153,7 @@ def test_infinite_penalty_is_smoothed_temperature_scaling(strength):
         assert_allclose(prob, smoothed_temperature(logits, y), atol=1e-6)
 
 
-def test_auto_is_these_numbers():
+def test_values_of_auto_penalties():
     logits, y = problem(100, 4)
     vector, auto = VectorScaling(0.04).fit(logits, y), VectorScaling().fit(logits, y)
     assert_array_equal(vector.coef_, auto.coef_)
@@ -163,7 +163,7 @@ def test_auto_is_these_numbers():
 
 @BOTH
 @pytest.mark.parametrize(("per_class", "gain"), [(1, -0.03), (4, 0.0), (16, 0.04), (64, 0.06)])
-def test_few_rows_do_not_hurt_and_many_help(make, per_class, gain):
+def test_few_rows_are_harmless_and_many_improve_the_loss(make, per_class, gain):
     fresh, y_fresh = problem(4000, 10, seed=99)
     gains = []
     for seed in range(4):
@@ -174,7 +174,7 @@ def test_few_rows_do_not_hurt_and_many_help(make, per_class, gain):
     assert np.mean(gains) > gain
 
 
-def test_recovers_biases_and_confusions():
+def test_biases_and_confusions_are_corrected():
     logits, y = problem(10_000)
     y_prob = MatrixScaling().fit(logits, y).calibrate(logits)
     world = np.random.default_rng(7)
@@ -225,7 +225,7 @@ def test_invariances(make, seed, n_classes):
         MatrixScaling(diagonal_penalty=0.01, off_diagonal_penalty=0.1, intercept_penalty=0.01),
     ],
 )
-def test_excluded_classes_have_no_say(calibrator):
+def test_excluded_classes_have_no_effect(calibrator):
     logits, y = problem(200, 3)
     prob = calibrator.fit(logits, y).calibrate(logits)
     padded = np.column_stack([logits, np.full(200, -np.inf)])
@@ -241,7 +241,7 @@ def test_excluded_classes_have_no_say(calibrator):
 
 
 @BOTH
-def test_a_class_without_rows_stays_as_it_was(make):
+def test_class_without_rows_has_the_identity(make):
     logits, y = problem(80, 5)
     seen = y != 2
     fitted = make().fit(logits[seen], y[seen], classes=range(5))
@@ -260,7 +260,7 @@ def test_a_class_without_rows_stays_as_it_was(make):
     [
         ([[5.0, 1.0, 0.0]], [0]),  # one row
         ([[0.0, 0.0, 0.0]] * 3, [0, 1, 2]),  # ties
-        (1e3 * np.eye(3), [0, 1, 2]),  # saturated and right
+        (1e3 * np.eye(3), [0, 1, 2]),  # saturated and correct
         (1e3 * np.eye(3), [1, 2, 0]),  # saturated and wrong
         ([[1e3, -1e3, 0]] * 4, [0, 0, 1, 2]),  # saturated and both
         (2 * np.eye(3).repeat(4, axis=0), [1] * 12),  # one class
@@ -277,7 +277,7 @@ def test_degenerate_rows(calibrator, logits, y):
 
 @BOTH
 @pytest.mark.filterwarnings("error")
-def test_one_column_and_weights_of_any_size(make):
+def test_one_column_and_extreme_weights(make):
     assert_array_equal(make().fit([[1.0], [2.0]], ["a", "a"]).calibrate([[3.0]]), [[1.0]])
     logits, y = problem(50, 3)
     for weight in (1e-300, 1e300):
@@ -285,16 +285,16 @@ def test_one_column_and_weights_of_any_size(make):
         assert_allclose(prob.sum(axis=1), 1, atol=1e-9)
 
 
-def test_too_many_classes_for_a_matrix():
+def test_max_classes():
     logits = np.zeros((201, 201))
-    with pytest.raises(ValueError, match=r"40,602 numbers for 201 classes.*VectorScaling\(\)"):
+    with pytest.raises(ValueError, match=r"40,602 parameters for 201 classes.*VectorScaling\(\)"):
         MatrixScaling().fit(logits, np.arange(201))
     MatrixScaling(max_classes=201).fit(logits, np.arange(201))
 
 
-def test_says_so_when_it_stops_early(monkeypatch):
+def test_warns_if_not_converged(monkeypatch):
     monkeypatch.setattr(_linear_fit, "_MAX_ITERATIONS", 2)
-    with pytest.warns(ConvergenceWarning, match="VectorScaling stopped before") as caught:
+    with pytest.warns(ConvergenceWarning, match="VectorScaling did not converge") as caught:
         VectorScaling(0).fit(*problem(200))
     assert caught[0].filename == __file__
 
@@ -307,13 +307,13 @@ def test_a_thousand_classes():
     assert log_loss(prob, y) < log_loss(smoothed_temperature(logits, y), y)
 
 
-# --- oracles ----------------------------------------------------------------------------------------
+# --- other libraries --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("make", "name"), [(VectorScaling, "svs"), (MatrixScaling, "sms")])
 @pytest.mark.parametrize(("n", "n_classes"), [(60, 4), (2000, 8)])
 def test_agrees_with_probmetrics(make, name, n, n_classes):
-    factory = pytest.importorskip("probmetrics.calibrators", reason="probmetrics is an oracle only")
+    factory = pytest.importorskip("probmetrics.calibrators", reason="probmetrics is only used for comparison")
     logits, y = problem(n, n_classes)
     prob = softmax(logits, axis=1)
     theirs = factory.get_calibrator(name)
@@ -323,7 +323,7 @@ def test_agrees_with_probmetrics(make, name, n, n_classes):
 
 
 def test_agrees_with_netcal():
-    scaling = pytest.importorskip("netcal.scaling", reason="netcal is an oracle only")
+    scaling = pytest.importorskip("netcal.scaling", reason="netcal is only used for comparison")
     logits, y = problem(2000)
     log_prob = log_softmax(logits / 2, axis=1)
     theirs = scaling.LogisticCalibration()

@@ -1,4 +1,4 @@
-"""The temperature of logits: the solver, and the calibrator around it."""
+"""The temperature: the solver and the calibrator."""
 
 import warnings
 
@@ -23,14 +23,14 @@ def log_loss_at(beta, logits, y, weight=None):
 
 
 def test_temperature_by_hand():
-    # Three rows in four are right at the same margin, so the best probability is 3/4.
+    # Three of four rows with the same margin are correct, so the optimal probability is 3/4.
     beta = fit_temperature([[0.0, 5.0]] * 4, [1, 1, 1, 0])
     assert_allclose(beta * 5, np.log(3), rtol=1e-12)
     assert_allclose(fit_temperature([[0.0, 5.0]] * 2, [1, 0], [3, 1]), beta, rtol=1e-12)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_minimises_the_log_loss(weighted):
+def test_log_loss_is_minimal(weighted):
     logits = random_logits()
     y = drawn_from(0.4 * logits)
     weight = np.random.default_rng(1).random(len(y)) if weighted else None
@@ -68,12 +68,12 @@ def test_scale_shift_and_repetition(seed, log_factor, n_classes):
         ([[1, 1], [1, 1]], [1, 0], "do not determine"),
     ],
 )
-def test_says_so_when_there_is_no_optimum(logits, y, reason):
+def test_warns_if_there_is_no_optimum(logits, y, reason):
     with pytest.warns(UserWarning, match=reason):
         assert fit_temperature(logits, y) == 1.0
 
 
-def test_excluded_classes_have_no_say():
+def test_excluded_classes_have_no_effect():
     logits = random_logits(200, 3)
     y = drawn_from(logits)
     padded = np.column_stack([logits, np.full(200, -np.inf)])
@@ -93,13 +93,13 @@ def test_excluded_classes_have_no_say():
         (np.empty((0, 2)), [], None, "0 sample"),
     ],
 )
-def test_solver_refuses(logits, y, weight, message):
+def test_invalid_input_raises(logits, y, weight, message):
     with pytest.raises(ValueError, match=message):
         fit_temperature(logits, y, weight)
 
 
 @pytest.mark.parametrize("mask", [-1e8, -1e9, -1e15, np.finfo(np.float32).min, -1e300])
-def test_masked_classes_do_not_matter_however_they_are_masked(mask):
+def test_classes_masked_by_large_negative_logits_have_no_effect(mask):
     logits = random_logits(300, 4)
     y = drawn_from(logits * 0.3)
     masked = np.column_stack([logits, np.full(300, mask)])
@@ -108,7 +108,7 @@ def test_masked_classes_do_not_matter_however_they_are_masked(mask):
 
 
 @pytest.mark.parametrize("size", [1e-200, 1e-30, 1e30, 1e160])
-def test_any_unit_will_do(size):
+def test_scale_of_logits(size):
     logits = random_logits(300, 4)
     y = drawn_from(logits * 0.3)
     with np.errstate(all="raise", under="ignore"):
@@ -117,7 +117,7 @@ def test_any_unit_will_do(size):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How many rows each evaluation of the derivatives went through."""
+    """Number of rows in each evaluation of the derivatives."""
     from clipcal.calibration import _temperature_fit
 
     calls = []
@@ -155,7 +155,7 @@ def test_few_steps_on_many_rows(calls):
 
 
 @pytest.mark.parametrize("near", [1e-16, 1e-15])
-def test_rounding_does_not_change_the_choice(near):
+def test_rounding_does_not_change_the_argmax(near):
     logits = np.array([[1.0, 1.0 + 4 * near, 0.0], [2.0, 0.0, np.nextafter(2.0, 3.0)]] * 20)
     y = np.array([1, 2, 0, 0] * 10)
     scaling = TemperatureScaling().fit(logits, y)
@@ -164,7 +164,9 @@ def test_rounding_does_not_change_the_choice(near):
 
 
 def test_agrees_with_probmetrics():
-    calibrators = pytest.importorskip("probmetrics.calibrators", reason="probmetrics is an oracle only")
+    calibrators = pytest.importorskip(
+        "probmetrics.calibrators", reason="probmetrics is only used for comparison"
+    )
     from probmetrics.distributions import CategoricalLogits
 
     torch = pytest.importorskip("torch")
@@ -177,7 +179,7 @@ def test_agrees_with_probmetrics():
 
 
 @pytest.mark.parametrize("seed", [100, 174, 223])
-def test_masks_do_not_make_the_search_crawl(seed, calls):
+def test_masked_classes_do_not_slow_down_the_search(seed, calls):
     rng = np.random.default_rng(seed)
     logits = rng.standard_t(1.2, size=(30, 4)) * 1e-4
     y = np.where(rng.random(30) < 0.9, logits.argmax(axis=1), rng.integers(0, 4, 30))

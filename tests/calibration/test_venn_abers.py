@@ -1,4 +1,4 @@
-"""Venn-Abers calibration: the fast algorithm against one isotonic regression per row and label."""
+"""Venn-Abers calibration: the fast algorithm against an isotonic regression per row and label."""
 
 import time
 
@@ -26,7 +26,7 @@ def binary(logits, y):
 
 
 def by_definition(score, hit, weight, query, label):
-    """Fit an isotonic regression with the query added, and read it off there."""
+    """Fit an isotonic regression with the query added, and evaluate it at the query."""
     model = IsotonicRegression(y_min=0, y_max=1)
     model.fit(np.append(score, query), np.append(hit, label), np.append(weight, 1.0))
     return model.predict([query])[0]
@@ -37,19 +37,19 @@ def test_by_hand():
     logits = np.log(np.column_stack([confidence, 1 - confidence]))
     fitted = VennAbersCalibration().fit(logits, [0, 1, 0, 0])
     lower, upper = fitted.intervals(np.log([[0.75, 0.25], [0.55, 0.45], [0.95, 0.05]]))
-    # At 0.75, a miss joins one hit and one miss: 1/3. A hit joins none of lower frequency: 1.
-    # At 0.55, a miss stays alone: 0. A hit joins a hit and a miss: 2/3.
-    # At 0.95, a miss joins two hits: 2/3 (more than 1/2). A hit: 1.
+    # At 0.75, a miss is pooled with one hit and one miss: 1/3. A hit is not pooled: 1.
+    # At 0.55, a miss is not pooled: 0. A hit is pooled with a hit and a miss: 2/3.
+    # At 0.95, a miss is pooled with two hits: 2/3 (more than 1/2). A hit: 1.
     assert_allclose(lower, [1 / 3, 0, 2 / 3])
     assert_allclose(upper, [1, 2 / 3, 1])
     merged = fitted.calibrate(np.log([[0.75, 0.25]]))[0, 0]
     assert_allclose(merged, 1 / (1 - 1 / 3 + 1))
 
 
-@pytest.mark.filterwarnings("ignore:Every row of logits")  # rounded to whole numbers, which may be 0 and 1
+@pytest.mark.filterwarnings("ignore:Every row of logits")  # rounded logits may be 0 and 1
 @given(st.integers(0, 2**31), st.integers(1, 25), st.sampled_from([0, 1, 9]), st.booleans())
 @settings(deadline=None, max_examples=40)
-def test_equals_the_definition(seed, n, decimals, weighted):
+def test_agrees_with_the_definition(seed, n, decimals, weighted):
     logits, y = problem(n, seed=seed, decimals=decimals)
     weight = np.random.default_rng(seed).uniform(1, 3, size=n) if weighted else np.ones(n)
     queries, _ = problem(10, seed=seed + 1, decimals=decimals)
@@ -64,7 +64,7 @@ def test_equals_the_definition(seed, n, decimals, weighted):
 
 @given(st.integers(0, 2**31), st.integers(1, 60))
 @settings(deadline=None, max_examples=25)
-def test_intervals_are_ordered_and_never_decrease(seed, n):
+def test_intervals_are_ordered_and_non_decreasing(seed, n):
     rng = np.random.default_rng(seed)
     logits, y = rng.normal(size=(n, 3)) * 4, rng.integers(3, size=n)
     score_map = VennAbersCalibration().fit(logits, y, classes=range(3)).maps_[0]
@@ -86,7 +86,7 @@ def test_one_vs_rest_intervals():
     lower, upper = fitted.intervals(logits)
     prob = softmax(logits, axis=1)
     assert lower.shape == upper.shape == (200, 4)
-    # No row tells anything of the second class.
+    # The second class has no rows.
     assert_array_equal(lower[:, 1], prob[:, 1])
     assert_array_equal(upper[:, 1], prob[:, 1])
     assert_allclose(np.array(fitted.maps_[2].interval(prob[:, 2])), [lower[:, 2], upper[:, 2]])
@@ -100,7 +100,7 @@ def test_the_only_possible_class_is_certain():
     assert lower.tolist() == upper.tolist() == [1.0]
 
 
-def test_more_rows_narrow_the_interval():
+def test_more_rows_give_shorter_intervals():
     queries, _ = problem(200, seed=9)
     widths = []
     for n in (30, 300, 3000):
@@ -109,14 +109,14 @@ def test_more_rows_narrow_the_interval():
     assert widths[0] > 2 * widths[1] > 4 * widths[2]
 
 
-def test_a_constant_added_to_calibration_rows_crosses_no_step():
+def test_constants_added_to_rows_have_no_effect():
     logits, y = problem(300)
     fitted = VennAbersCalibration().fit(logits, y)
     shift = np.random.default_rng(0).normal(size=(300, 1)) * 10
     assert_allclose(fitted.intervals(logits + shift), fitted.intervals(logits))
 
 
-def test_fifty_thousand_rows_in_seconds():
+def test_fifty_thousand_rows_are_fast():
     logits, y = problem(50_000, 10)
     start = time.perf_counter()
     fitted = VennAbersCalibration().fit(logits, y)
@@ -124,8 +124,8 @@ def test_fifty_thousand_rows_in_seconds():
     assert time.perf_counter() - start < 5
 
 
-def test_equals_venn_abers_package():
-    # The package switches off NumPy's warnings for everyone.
+def test_agrees_with_venn_abers_package():
+    # The package disables NumPy's warnings globally.
     with np.errstate():
         venn_abers = pytest.importorskip("venn_abers")
         logits, y = problem(700, seed=3)
