@@ -65,9 +65,9 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "images": set(),
     "scenes": set(),
     "datasets": {"scenes"},
-    "methods": {"backbones", "text"},
-    "regularizers": {"backbones", "methods", "text"},
-    "training": {"methods", "regularizers"},
+    "methods": {"backbones", "regularizers", "text", "training"},
+    "regularizers": {"backbones", "text", "training"},
+    "training": {"backbones"},
     "classifiers": {"images", "metrics", "text"},
     "persistence": {"_whole_file", "calibration", "classifiers", "model_selection"},
     "demo": {

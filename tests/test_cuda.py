@@ -7,10 +7,10 @@ import open_clip
 import pytest
 import torch
 from tiny_clip import make_tiny_model
+from tuning_problem import problem_of
 
 from clipcal import CoOp, DynamicOutlierRegularizer, PromptTunedCLIPClassifier
 from clipcal.backbones import OpenClipBackbone
-from clipcal.training import torch_generator
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="requires a CUDA device")
 
@@ -25,8 +25,8 @@ def backbone_on(device, precision="fp32"):
 
 
 def features_and_gradient(device, precision="fp32", **params):
-    learner = CoOp(**params).learner(backbone_on(device, precision), len(NAMES), torch_generator(0))
-    features = learner(learner.prompts(NAMES))
+    learner = CoOp(**params).learner(problem_of(backbone_on(device, precision), NAMES))
+    features = learner.encode_texts(learner.prompts(NAMES), None)
     (features * torch.linspace(-1, 1, 64, device=features.device)).sum().backward()
     return features.detach().cpu(), learner.context.grad.cpu()
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from models import class_names, padded_features, random_clip
+from models import class_names, padded_features, random_clip, random_context
 from paired import compare, report
 from text import floor
 from torch.nn import functional as F
@@ -38,7 +38,7 @@ def main() -> None:
     args = parser.parse_args()
     backbone = random_clip()
     names = class_names(args.classes)
-    learner = CoOp(context_init=None).learner(backbone, len(names), torch_generator(0))
+    learner = random_context(backbone, names)
     lengths = learner.prompts(names).lengths
     ours, dor = (fitting(backbone, names, args.epochs, with_dor) for with_dor in (False, True))
     if args.profile:
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def plain_step(backbone: OpenClipBackbone, names: list[str]) -> Callable[[], None]:
-    learner = CoOp(context_init=None).learner(backbone, len(names), torch_generator(0))
+    learner = random_context(backbone, names)
     context, tokens = learner.context, learner.prompts(names).tokens
     pixels = torch.randn(BATCH, 3, 224, 224, generator=torch_generator(1)).to(backbone.device)
     targets = torch.arange(BATCH, device=backbone.device) % len(names)
@@ -91,7 +91,7 @@ def fitting(
     backbone: OpenClipBackbone, names: list[str], epochs: int, with_dor: bool
 ) -> Callable[[], object]:
     X = np.random.default_rng(0).standard_normal((SHOTS * len(names), backbone.embedding_dim))
-    # Few nouns, so that no table of them is computed; as many are drawn at each step as there are classes.
+    # Few nouns, so that no table of them is computed; as many are drawn in each step as there are classes.
     regularizer = DynamicOutlierRegularizer(lexicon=load_nouns()[::120]) if with_dor else None
     clf = PromptTunedCLIPClassifier(
         backbone,

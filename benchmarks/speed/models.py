@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
+from typing import Any
 
 import open_clip
 import torch
 from torch.nn import functional as F
 
+from clipcal import CoOp
 from clipcal.backbones import OpenClipBackbone
+from clipcal.methods import zero_shot_features
 from clipcal.text import load_nouns
+from clipcal.training import TuningProblem, torch_generator
 
 
 def random_clip(device: str = "auto", precision: str = "auto") -> OpenClipBackbone:
@@ -28,6 +33,15 @@ def class_names(n: int) -> list[str]:
     step = 9  # neighbours in ImageNet's list are alike: dogs, then more dogs
     spread = [name for start in range(step) for name in names[:1000][start::step]]
     return [*spread, *names[1000:]][:n]
+
+
+def random_context(backbone: OpenClipBackbone, names: list[str], n_context: int = 16) -> Any:
+    """Return CoOp's learner with random vectors, as a fit makes it."""
+    zero_shot = partial(zero_shot_features, backbone)
+    problem = TuningProblem(
+        backbone, names, zero_shot=zero_shot, zero_shot_table=zero_shot, generator=torch_generator(0)
+    )
+    return CoOp(context_init=None, n_context=n_context).learner(problem)
 
 
 def padded_features(backbone: OpenClipBackbone, context: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

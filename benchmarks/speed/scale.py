@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from models import class_names, padded_features, random_clip
+from models import class_names, padded_features, random_clip, random_context
 from paired import in_a_process, report
 from torch.nn import functional as F
 
-from clipcal import CoOp
 from clipcal.text import load_nouns
 from clipcal.training import torch_generator
 
@@ -63,8 +62,8 @@ def main() -> None:
 
 def measure(way: str, n_classes: int, n_outliers: int) -> dict[str, Any]:
     backbone = random_clip()
-    learner = CoOp(context_init=None).learner(backbone, n_classes, torch_generator(0))
     names = class_names(n_classes)
+    learner = random_context(backbone, names)
     nouns = [noun for noun in load_nouns()[3::7] if noun not in set(names)][:n_outliers]
     prompts = learner.prompts([*names, *nouns])
     generator = torch_generator(1)
@@ -74,7 +73,10 @@ def measure(way: str, n_classes: int, n_outliers: int) -> dict[str, Any]:
     targets = torch.arange(32, device=backbone.device) % n_classes
 
     def step(part: Any, n: int) -> None:
-        features = learner(part) if way == "ours" else padded_features(backbone, learner.context, part.tokens)
+        if way == "ours":
+            features = learner.encode_texts(part, None)
+        else:
+            features = padded_features(backbone, learner.context, part.tokens)
         loss = F.cross_entropy(100 * images @ features[:n].T, targets % n)
         if len(part) > n:
             loss = loss + 8 * (1 - (features[n:] * held).sum(dim=-1).mean())

@@ -21,10 +21,12 @@ from clipcal._score import ScoredClassifier
 from clipcal._weights import check_weight, rows_that_count, take_rows
 from clipcal.caching import MemoryLike
 from clipcal.classifiers._prediction import (
+    CosineLogits,
+    Logits,
+    all_logits,
     best_classes,
     class_log_probabilities,
     class_probabilities,
-    cosine_logits,
     logit_margins,
 )
 from clipcal.exceptions import BackboneError
@@ -51,7 +53,7 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
     backbone: str | Backbone
     class_names: Mapping[Any, str] | None
     allow_duplicate_names: bool
-    batch_size: int
+    batch_size: int | None
     device: str | torch.device
     precision: str
     memory: MemoryLike | None
@@ -75,6 +77,11 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         # Directions alone cannot separate what differs in length, which the checks' blobs do.
         tags.classifier_tags.poor_score = True
         return tags
+
+    @property
+    def _images_at_once(self) -> int:
+        """Images that pass the image tower at once."""
+        return self.batch_size or 64
 
     def _open_backbone(self, n_features: int | None = None) -> Backbone:
         from clipcal.backbones import open_backbone
@@ -178,22 +185,22 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
     def _predict_embeddings(self, X: Any) -> NDArray[np.floating]:
         """Return embeddings of what is to be predicted, shape (n_samples, n_features)."""
         if input_kind(X) == "embeddings":
-            # Floats stay as they are: each block is brought to float64 when its turn comes.
+            # Floats keep their precision here; each block is converted to float64 later.
             return validate_data(
                 self, _without_tensors(X), dtype=[np.float64, np.float32, np.float16], reset=False
             )
         return encode_images(
             X,
             self._open_backbone(),
-            batch_size=self.batch_size,
+            batch_size=self._images_at_once,
             memory=self.memory,
             verbose=self.verbose,
         )
 
-    def _cosine_terms(self, X: Any) -> tuple[NDArray[np.floating], NDArray[np.float32], float]:
-        """Return what `cosine_logits` and its kin take."""
+    def _logits(self, X: Any) -> Logits:
+        """Return the logits of what is to be predicted."""
         check_is_fitted(self, "text_features_")
-        return self._predict_embeddings(X), self.text_features_, self.logit_scale_
+        return CosineLogits(self._predict_embeddings(X), self.text_features_, self.logit_scale_)
 
     def image_features(self, X: Any) -> NDArray[np.float64]:
         """Return embeddings of unit length, by which pictures can be told to be near or far.
@@ -225,8 +232,8 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         logits : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
             Cosine times ``logit_scale_``; for two classes the difference, second minus first.
         """
-        terms = self._cosine_terms(X)
-        return logit_margins(*terms) if len(self.classes_) == 2 else cosine_logits(*terms)
+        logits = self._logits(X)
+        return logit_margins(logits) if len(self.classes_) == 2 else all_logits(logits)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Return class probabilities, the softmax of the logits.
@@ -241,7 +248,7 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         probabilities : ndarray of shape (n_samples, n_classes)
             Columns in the order of ``classes_``; rows sum to 1.
         """
-        return class_probabilities(*self._cosine_terms(X))
+        return class_probabilities(self._logits(X))
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """Return logarithms of the class probabilities, exact where they are tiny.
@@ -255,7 +262,7 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
         """
-        return class_log_probabilities(*self._cosine_terms(X))
+        return class_log_probabilities(self._logits(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each sample, the first one among equals.
@@ -269,7 +276,7 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         -------
         labels : ndarray of shape (n_samples,)
         """
-        best = best_classes(*self._cosine_terms(X))
+        best = best_classes(self._logits(X))
         return self.classes_[best]
 
     def with_classes(self, labels: Sequence[Any] | Mapping[Any, str]) -> Self:
@@ -312,7 +319,7 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
             own = {label: label for label in classes.tolist() if isinstance(label, str)}
             names = {**own, **(self.class_names or {})}
         other = copy.copy(self)
-        for name in ("learned_", "history_"):
+        for name in ("learned_", "history_", "recipe_"):
             if hasattr(self, name):
                 setattr(other, name, copy.deepcopy(getattr(self, name)))
         other._set_classes(classes, names)

@@ -1,4 +1,4 @@
-"""The method and the regularizers of a prompt-tuned classifier, from what the user gave."""
+"""The method, the recipe and the regularizers of a prompt-tuned classifier, from its parameters."""
 
 from __future__ import annotations
 
@@ -12,15 +12,59 @@ from clipcal.text import find_templates
 if TYPE_CHECKING:
     from clipcal.methods import TuningMethod
     from clipcal.regularizers import Regularizer
+    from clipcal.training import Recipe
 
-__all__ = ["find_method", "find_regularizer", "find_regularizers"]
+__all__ = ["find_method", "find_recipe", "find_regularizer", "find_regularizers"]
 
 
-def find_method(method: str | TuningMethod) -> TuningMethod:
-    """Return the tuning method that a parameter names or is."""
+def find_method(method: str | TuningMethod, recipe: str = "original") -> TuningMethod:
+    """Return the tuning method that a parameter names or is; a named one as its recipe has it.
+
+    Raises
+    ------
+    ValueError
+        If the name of the method or of the recipe is not known.
+    TypeError
+        If the method is a class.
+    """
     from clipcal.methods import METHODS
 
-    return named_component("method", method, METHODS, example="CoOp(n_context=16, context_init=None)")
+    found = named_component("method", method, METHODS, example="CoOp(n_context=16, context_init=None)")
+    if isinstance(method, str):
+        found.set_params(**find_recipe(found, recipe).method_params)
+    return found
+
+
+def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe:
+    """Return a method's published training settings of a name, with the user's values in their place.
+
+    Parameters
+    ----------
+    method : TuningMethod
+    name : str
+    given : object, default=None
+        Has an attribute for each setting, None where the published value is to be used.
+
+    Raises
+    ------
+    ValueError
+        If the method has no recipe of the name, or momentum is given for an optimizer without one.
+    """
+    if name not in method.recipes:
+        raise ValueError(
+            f"recipe={name!r} is not known for method {type(method).__name__}; choose among "
+            f"{', '.join(map(repr, method.recipes))}, and set single parameters, such as max_epochs, where "
+            "they should differ."
+        )
+    recipe = method.recipes[name]
+    values = {setting: getattr(given, setting, None) for setting in recipe.names()}
+    recipe = recipe.with_values(**values)
+    if values["momentum"] is not None and not recipe.uses_momentum:
+        raise ValueError(
+            f"momentum={values['momentum']} belongs to optimizer='sgd', but the optimizer is "
+            f"{recipe.plain()['optimizer']!r}; leave momentum=None."
+        )
+    return recipe
 
 
 def find_regularizer(regularizer: str | Regularizer) -> Regularizer:
@@ -45,9 +89,9 @@ def find_regularizer(regularizer: str | Regularizer) -> Regularizer:
 def find_regularizers(
     given: str | Regularizer | Sequence[str | Regularizer] | None, method: TuningMethod
 ) -> list[Regularizer]:
-    """Return what the user asked for, after what belongs to the method.
+    """Return the method's own regularizers, followed by those that the user asked for.
 
-    A regularizer that the user gives takes the place of the method's own of the same kind.
+    A regularizer of the user's replaces the method's own of the same kind.
 
     Raises
     ------
@@ -61,5 +105,4 @@ def find_regularizers(
     names = [regularizer.name for regularizer in wanted]
     if len(set(names)) < len(names):
         raise ValueError(f"regularizer holds several of one kind: {names}; give each kind once.")
-    own = method.default_regularizer
-    return wanted if own is None or own in names else [find_regularizer(own), *wanted]
+    return [own for own in method.regularizers() if own.name not in names] + wanted

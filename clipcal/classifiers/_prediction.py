@@ -1,163 +1,151 @@
-"""From embeddings and text features to logits, probabilities and best classes, block by block.
+"""From logits to probabilities and best classes, block by block.
 
-Everything is computed in float64 on a few rows at a time: no other array grows with the number of samples
-than the one that is returned, and the softmax reads what the matrix product has just left in the cache.
+Everything is computed in float64 on a few rows at a time. Only the returned array grows with the number of
+samples, and the softmax reads logits that are still in the processor's cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "CosineLogits",
+    "GivenLogits",
+    "Logits",
+    "all_logits",
     "best_classes",
     "class_log_probabilities",
     "class_probabilities",
-    "cosine_logits",
     "logit_margins",
 ]
 
-# 8 MiB in float64: less starves the matrix product, which packs the text features anew for each block;
-# more leaves the cache before the softmax comes.
+# 8 MiB in float64. Smaller blocks slow the matrix product, which packs the text features anew for each block;
+# larger blocks leave the cache before the softmax.
 _BLOCK_SIZE = 2**20
 _MIN_ROWS = 256
 _MAX_ROWS = 16_384
-# A shorter embedding has no direction; it is not stretched to unit length, and one of zeros stays zeros.
+# Shorter embeddings have no direction: they are not scaled to unit length, and zeros stay zeros.
 _MIN_LENGTH = 1e-12
 
 
-def cosine_logits(
-    embeddings: NDArray[np.floating], text_features: NDArray[np.floating], logit_scale: float
-) -> NDArray[np.float64]:
-    """Return scaled cosines between embeddings and text features.
+class Logits(Protocol):
+    """Logits that are computed in blocks of rows."""
 
-    Parameters
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of samples and of classes."""
+        ...
+
+    def blocks(self, out: NDArray[np.float64] | None = None) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Yield rows and their logits: a view of `out`, or a buffer that the next block overwrites."""
+        ...
+
+
+@dataclass(frozen=True)
+class CosineLogits:
+    """Scaled cosines between embeddings and text features.
+
+    Attributes
     ----------
     embeddings : ndarray of shape (n_samples, n_features)
     text_features : ndarray of shape (n_classes, n_features)
         Rows of unit length.
     logit_scale : float
-
-    Returns
-    -------
-    logits : ndarray of float64, shape (n_samples, n_classes)
     """
-    logits = np.empty((len(embeddings), len(text_features)))
-    for _ in _logit_blocks(embeddings, text_features, logit_scale, out=logits):
-        pass
-    return logits
+
+    embeddings: NDArray[np.floating]
+    text_features: NDArray[np.floating]
+    logit_scale: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of samples and of classes."""
+        return len(self.embeddings), len(self.text_features)
+
+    def blocks(self, out: NDArray[np.float64] | None = None) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Yield rows and their logits; see :class:`Logits`."""
+        weights = np.asarray(self.text_features, dtype=np.float64).T * self.logit_scale
+        n_features, n_classes = weights.shape
+        n_rows = _rows_per_block(n_features, n_classes)
+        buffer = np.empty((min(n_rows, len(self.embeddings)), n_classes)) if out is None else out
+        for start in range(0, len(self.embeddings), n_rows):
+            unit = _unit_rows(self.embeddings[start : start + n_rows])
+            rows = slice(start, start + len(unit))
+            logits = buffer[: len(unit)] if out is None else out[rows]
+            np.matmul(unit, weights, out=logits)
+            yield rows, logits
 
 
-def logit_margins(
-    embeddings: NDArray[np.floating], text_features: NDArray[np.floating], logit_scale: float
-) -> NDArray[np.float64]:
-    """Return the logit of the second class minus that of the first.
+@dataclass(frozen=True)
+class GivenLogits:
+    """Logits that have been computed.
 
-    Parameters
+    Attributes
     ----------
-    embeddings : ndarray of shape (n_samples, n_features)
-    text_features : ndarray of shape (2, n_features)
-        Rows of unit length.
-    logit_scale : float
-
-    Returns
-    -------
-    margins : ndarray of float64, shape (n_samples,)
+    values : ndarray of float64, shape (n_samples, n_classes)
     """
-    margins = np.empty(len(embeddings))
-    for rows, logits in _logit_blocks(embeddings, text_features, logit_scale):
-        np.subtract(logits[:, 1], logits[:, 0], out=margins[rows])
+
+    values: NDArray[np.float64]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of samples and of classes."""
+        n_samples, n_classes = self.values.shape
+        return n_samples, n_classes
+
+    def blocks(self, out: NDArray[np.float64] | None = None) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Yield all rows at once; see :class:`Logits`."""
+        buffer = np.empty(self.shape) if out is None else out
+        buffer[...] = self.values
+        yield slice(0, len(buffer)), buffer
+
+
+def all_logits(logits: Logits) -> NDArray[np.float64]:
+    """Return the logits, shape (n_samples, n_classes)."""
+    result = np.empty(logits.shape)
+    for _ in logits.blocks(out=result):
+        pass
+    return result
+
+
+def logit_margins(logits: Logits) -> NDArray[np.float64]:
+    """Return the logit of the second of two classes minus that of the first, shape (n_samples,)."""
+    margins = np.empty(logits.shape[0])
+    for rows, block in logits.blocks():
+        np.subtract(block[:, 1], block[:, 0], out=margins[rows])
     return margins
 
 
-def class_probabilities(
-    embeddings: NDArray[np.floating], text_features: NDArray[np.floating], logit_scale: float
-) -> NDArray[np.float64]:
-    """Return the softmax of :func:`cosine_logits`.
-
-    Parameters
-    ----------
-    embeddings : ndarray of shape (n_samples, n_features)
-    text_features : ndarray of shape (n_classes, n_features)
-        Rows of unit length.
-    logit_scale : float
-
-    Returns
-    -------
-    probabilities : ndarray of float64, shape (n_samples, n_classes)
-    """
-    probabilities = np.empty((len(embeddings), len(text_features)))
-    for _, block in _logit_blocks(embeddings, text_features, logit_scale, out=probabilities):
+def class_probabilities(logits: Logits) -> NDArray[np.float64]:
+    """Return the softmax of the logits, shape (n_samples, n_classes)."""
+    probabilities = np.empty(logits.shape)
+    for _, block in logits.blocks(out=probabilities):
         block -= block.max(axis=1, keepdims=True)
         np.exp(block, out=block)
         block *= 1.0 / block.sum(axis=1, keepdims=True)
     return probabilities
 
 
-def class_log_probabilities(
-    embeddings: NDArray[np.floating], text_features: NDArray[np.floating], logit_scale: float
-) -> NDArray[np.float64]:
-    """Return the logarithm of the softmax of :func:`cosine_logits`, finite where the softmax is zero.
-
-    Parameters
-    ----------
-    embeddings : ndarray of shape (n_samples, n_features)
-    text_features : ndarray of shape (n_classes, n_features)
-        Rows of unit length.
-    logit_scale : float
-
-    Returns
-    -------
-    log_probabilities : ndarray of float64, shape (n_samples, n_classes)
-    """
-    log_probabilities = np.empty((len(embeddings), len(text_features)))
-    for _, block in _logit_blocks(embeddings, text_features, logit_scale, out=log_probabilities):
+def class_log_probabilities(logits: Logits) -> NDArray[np.float64]:
+    """Return the logarithm of the softmax, finite where the softmax is zero."""
+    log_probabilities = np.empty(logits.shape)
+    for _, block in logits.blocks(out=log_probabilities):
         block -= block.max(axis=1, keepdims=True)
         block -= np.log(np.exp(block).sum(axis=1, keepdims=True))
     return log_probabilities
 
 
-def best_classes(
-    embeddings: NDArray[np.floating], text_features: NDArray[np.floating], logit_scale: float
-) -> NDArray[np.intp]:
-    """Return the position of the highest of :func:`cosine_logits`, the first one among equals.
-
-    Parameters
-    ----------
-    embeddings : ndarray of shape (n_samples, n_features)
-    text_features : ndarray of shape (n_classes, n_features)
-        Rows of unit length.
-    logit_scale : float
-
-    Returns
-    -------
-    best : ndarray of intp, shape (n_samples,)
-    """
-    best = np.empty(len(embeddings), dtype=np.intp)
-    for rows, logits in _logit_blocks(embeddings, text_features, logit_scale):
-        logits.argmax(axis=1, out=best[rows])
+def best_classes(logits: Logits) -> NDArray[np.intp]:
+    """Return the position of the highest logit, the first one among equals, shape (n_samples,)."""
+    best = np.empty(logits.shape[0], dtype=np.intp)
+    for rows, block in logits.blocks():
+        block.argmax(axis=1, out=best[rows])
     return best
-
-
-def _logit_blocks(
-    embeddings: NDArray[np.floating],
-    text_features: NDArray[np.floating],
-    logit_scale: float,
-    out: NDArray[np.float64] | None = None,
-) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Yield which rows and their logits: a view of `out`, or a buffer that the next block overwrites."""
-    weights = np.asarray(text_features, dtype=np.float64).T * logit_scale
-    n_features, n_classes = weights.shape
-    n_rows = _rows_per_block(n_features, n_classes)
-    buffer = np.empty((min(n_rows, len(embeddings)), n_classes)) if out is None else out
-    for start in range(0, len(embeddings), n_rows):
-        unit = _unit_rows(embeddings[start : start + n_rows])
-        rows = slice(start, start + len(unit))
-        logits = buffer[: len(unit)] if out is None else out[rows]
-        np.matmul(unit, weights, out=logits)
-        yield rows, logits
 
 
 def _rows_per_block(n_features: int, n_classes: int) -> int:
@@ -165,11 +153,11 @@ def _rows_per_block(n_features: int, n_classes: int) -> int:
 
 
 def _unit_rows(embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return a copy in float64 with rows of unit length, but for those that have no direction."""
+    """Return a copy in float64 with rows of unit length, except those without a direction."""
     block = np.asarray(embeddings, dtype=np.float64, order="C")
     length = np.sqrt(np.einsum("ij,ij->i", block, block))
     if np.isinf(length).any():
-        # The squares of large entries are not finite, though the entries are.
+        # The squares of large finite entries may overflow.
         block = block / np.maximum(np.abs(block).max(axis=1, keepdims=True), 1.0)
         length = np.sqrt(np.einsum("ij,ij->i", block, block))
     return block * (1.0 / np.maximum(length, _MIN_LENGTH))[:, np.newaxis]

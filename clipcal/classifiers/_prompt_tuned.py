@@ -1,9 +1,10 @@
-"""Prompt-tuned CLIP as a classifier."""
+"""CLIP tuned on a few images per class."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -18,29 +19,30 @@ from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
 from clipcal._components import NamedComponents
 from clipcal._fitting import all_or_nothing
 from clipcal.caching import FeatureCache, MemoryLike
-from clipcal.classifiers._base import CLIPClassifier
 from clipcal.classifiers._callbacks import FitReport
-from clipcal.classifiers._components import find_method, find_regularizer, find_regularizers
+from clipcal.classifiers._components import find_method, find_recipe, find_regularizer, find_regularizers
+from clipcal.classifiers._learned import LearnedCLIPClassifier
+from clipcal.classifiers._training_data import training_data
 from clipcal.classifiers._zero_shot import ZeroShotCLIPClassifier
-from clipcal.images import encode_images, input_kind
 from clipcal.text import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
     import torch
 
     from clipcal.backbones import Backbone
-    from clipcal.methods import TextLearner, TuningMethod
-    from clipcal.regularizers import Penalty, Regularizer
+    from clipcal.methods import TuningMethod
+    from clipcal.regularizers import Regularizer
+    from clipcal.training import Recipe, TrainingData
 
 __all__ = ["PromptTunedCLIPClassifier"]
 
 
-class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClassifier):
-    """A CLIP classifier whose prompt is learned from a few pictures per class.
+class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCLIPClassifier):
+    """A CLIP classifier that is tuned on a few images per class.
 
-    The towers stay frozen. The vectors before the class name are trained by gradient descent on
-    cross-entropy plus, if asked for, a regularizer that mends the calibration on classes that
-    training has not seen.
+    The towers stay frozen. What the method learns, such as the vectors before the class name, is trained by
+    gradient descent on cross-entropy plus, if asked for, a regularizer that improves calibration on unseen
+    classes.
 
     Parameters
     ----------
@@ -49,9 +51,35 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
     method : {"coop", "kgcoop"} or TuningMethod, default="coop"
         What is learned. ``"kgcoop"`` is CoOp with the regularizer ``"kg"``.
     regularizer : {"dor", "kg"}, Regularizer, a list of these, or None, default=None
-        ``"dor"`` holds other nouns where zero-shot CLIP has them
-        (:class:`~clipcal.regularizers.DynamicOutlierRegularizer`), ``"kg"`` the classes themselves
+        ``"dor"`` keeps the text features of other nouns where zero-shot CLIP has them
+        (:class:`~clipcal.regularizers.DynamicOutlierRegularizer`), ``"kg"`` those of the classes
         (:class:`~clipcal.regularizers.AnchorRegularizer`). A search may set ``regularizer__weight``.
+    recipe : str, default="original"
+        Published settings of the method, used for each parameter from ``max_epochs`` to ``drop_last`` that
+        is None. ``"original"`` are those of the method's authors, ``"dor"`` those of the authors of DOR as
+        far as their published code shows. A method given by name also gets the recipe's own parameters:
+        16 random context vectors for CoOp in ``"dor"``.
+    max_epochs : int or None, default=None
+        Passes through the data; 200 for CoOp, 100 for KgCoOp.
+    learning_rate : float or None, default=None
+        The highest learning rate; 0.002.
+    batch_size : int or None, default=None
+        Samples per step; 32 for CoOp, 128 for KgCoOp. Fewer samples make one step.
+    optimizer : {"sgd", "adam", "adamw"}, callable or None, default=None
+        A callable, such as a class of ``torch.optim``, gets the parameters, ``lr`` and ``weight_decay``. SGD
+        for CoOp and KgCoOp.
+    momentum : float or None, default=None
+        Momentum of SGD; 0.9.
+    weight_decay : float or None, default=None
+        0.0005.
+    schedule : {"cosine", "constant"} or None, default=None
+        The learning rate after the warm-up; a cosine.
+    warmup_epochs : int or None, default=None
+        First epochs, at the constant rate ``warmup_rate``; 1.
+    warmup_rate : float or None, default=None
+        0.00001.
+    drop_last : bool or None, default=None
+        Whether an incomplete last batch is dropped; True.
     class_names : mapping of label to str, default=None
         Names of labels that are not themselves readable.
     allow_duplicate_names : bool, default=False
@@ -59,16 +87,11 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
         ImageNet's classes. Such classes get the same probability, unless each learns a context of its own
         (``class_specific=True``). By default names that are the same to the backbone's tokenizer are
         refused.
-    max_epochs : int, default=50
-        Passes through the data. Published trainers of CoOp run 200.
-    learning_rate : float, default=0.002
-        The rate after the first, slow epoch; it falls along a cosine.
-    batch_size : int, default=32
-        Samples in a step of training, and pictures encoded at once. What does not fill the last batch
-        of an epoch waits for the next one, whose order is another; fewer samples make one step.
-    n_views : int, default=1
-        1 trains on the plain centre crop of each picture. From 2 on, so many randomly cropped and
-        mirrored views are encoded once, and each step draws among them. Embeddings have one view.
+    n_views : int or "fresh", default=1
+        1 trains on the centre crop of each image. From 2 on, that many randomly cropped and mirrored views
+        are embedded before training, and each step draws among them. ``"fresh"`` draws a new crop of each
+        image in each step, as the published trainers do, and embeds it then, which is slow without a GPU.
+        Embeddings have one view.
     random_state : int, RandomState instance or None, default=None
         Random start values, order of samples, views and outliers.
     device : str or torch.device, default="auto"
@@ -77,11 +100,11 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
         Arithmetic of the frozen towers: ``"auto"`` is bfloat16 on CUDA. What is learned, softmax and
         losses are always float32.
     memory : str, Path, FeatureCache, joblib.Memory or None, default=None
-        Where features of pictures, class prompts and outliers are kept on disk, each found again by
+        Where features of images, class prompts and outliers are kept on disk, each found again by
         content; see :class:`clipcal.FeatureCache`.
     verbose : int, default=0
-        From 1 on, a progress bar shows how far the encoding of images and nouns and the training are, with
-        the loss and the accuracy of the last epoch. For other displays see the notes on callbacks.
+        From 1 on, progress bars for encoding images and nouns and for training, with the loss and the
+        accuracy of the last epoch. For other displays see the notes on callbacks.
 
     Attributes
     ----------
@@ -95,11 +118,15 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
         The method that was used, with its hyper-parameters.
     learned_ : dict of ndarray
         Learned parameters by name; for CoOp ``"context"`` of shape (n_context, token_dim).
+    tuned_names_ : list of str
+        The names of the classes that were trained; ``with_classes`` keeps them.
+    recipe_ : dict
+        The settings that were used, by parameter, and the name of the recipe.
     logit_scale_ : float
         Factor of the cosines.
     history_ : list of dict
-        One record an epoch: ``epoch``, ``learning_rate``, ``loss``, ``cross_entropy``, ``accuracy`` on
-        the training batches, and the weighted penalty of each regularizer by its name.
+        One record per epoch: ``epoch``, ``learning_rate``, ``loss``, ``cross_entropy``, ``accuracy`` on
+        the training batches, and the weighted loss term of each regularizer by its name.
     device_ : str
         Where training ran.
     n_features_in_ : int
@@ -110,7 +137,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
     See Also
     --------
     ZeroShotCLIPClassifier : The same without training.
-    clipcal.calibration.CalibratedCLIPClassifier : Mends confidence after training.
+    clipcal.calibration.CalibratedCLIPClassifier : Improves confidence after training.
 
     Notes
     -----
@@ -140,14 +167,22 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
     _components: ClassVar[tuple[str, ...]] = ("method", "regularizer")
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "backbone": "no_validation",
-        "method": [StrOptions({"coop", "kgcoop"}), HasMethods(["learner"])],
-        "regularizer": [StrOptions({"dor", "kg"}), HasMethods(["prepare"]), list, tuple, None],
+        "method": [str, HasMethods(["learner"])],
+        "regularizer": [str, HasMethods(["prepare"]), list, tuple, None],
+        "recipe": [str],
+        "max_epochs": [Interval(Integral, 0, None, closed="left"), None],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "optimizer": [StrOptions({"sgd", "adam", "adamw"}), callable, None],
+        "momentum": [Interval(Real, 0, 1, closed="left"), None],
+        "weight_decay": [Interval(Real, 0, None, closed="left"), None],
+        "schedule": [StrOptions({"cosine", "constant"}), None],
+        "warmup_epochs": [Interval(Integral, 0, None, closed="left"), None],
+        "warmup_rate": [Interval(Real, 0, None, closed="left"), None],
+        "drop_last": ["boolean", None],
         "class_names": [Mapping, None],
         "allow_duplicate_names": ["boolean"],
-        "max_epochs": [Interval(Integral, 0, None, closed="left")],
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "n_views": [Interval(Integral, 1, None, closed="left")],
+        "n_views": [Interval(Integral, 1, None, closed="left"), StrOptions({"fresh"})],
         "random_state": ["random_state"],
         "device": "no_validation",
         "precision": [StrOptions({"auto", "fp32", "bf16"})],
@@ -161,12 +196,20 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
         *,
         method: str | TuningMethod = "coop",
         regularizer: str | Regularizer | Sequence[str | Regularizer] | None = None,
+        recipe: str = "original",
+        max_epochs: int | None = None,
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        optimizer: str | Callable[..., torch.optim.Optimizer] | None = None,
+        momentum: float | None = None,
+        weight_decay: float | None = None,
+        schedule: str | None = None,
+        warmup_epochs: int | None = None,
+        warmup_rate: float | None = None,
+        drop_last: bool | None = None,
         class_names: Mapping[Any, str] | None = None,
         allow_duplicate_names: bool = False,
-        max_epochs: int = 50,
-        learning_rate: float = 0.002,
-        batch_size: int = 32,
-        n_views: int = 1,
+        n_views: int | str = 1,
         random_state: int | np.random.RandomState | None = None,
         device: str | torch.device = "auto",
         precision: str = "auto",
@@ -176,11 +219,19 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
         self.backbone = backbone
         self.method = method
         self.regularizer = regularizer
-        self.class_names = class_names
-        self.allow_duplicate_names = allow_duplicate_names
+        self.recipe = recipe
         self.max_epochs = max_epochs
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.warmup_epochs = warmup_epochs
+        self.warmup_rate = warmup_rate
+        self.drop_last = drop_last
+        self.class_names = class_names
+        self.allow_duplicate_names = allow_duplicate_names
         self.n_views = n_views
         self.random_state = random_state
         self.device = device
@@ -202,7 +253,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
 
         Parameters
         ----------
-        X : pictures or embeddings
+        X : images or embeddings
             Paths (list, array, Series, :class:`~clipcal.images.ImagePaths`), PIL images, uint8 arrays or
             tensors (n_samples, height, width[, 3]), or embeddings, numbers (n_samples, n_features).
         y : array-like of shape (n_samples,)
@@ -228,84 +279,55 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
         from clipcal.training import torch_generator, tune
 
         X, targets, weights = self._check_training_data(X, y, sample_weight)
+        self.method_ = clone(find_method(self.method, self.recipe))
+        regularizers = find_regularizers(self.regularizer, self.method_)
+        recipe = find_recipe(self.method_, self.recipe, self)
+        self.recipe_ = {"recipe": self.recipe, **recipe.plain()}
         backbone = self._backbone_for(X)
-        names = list(self.class_names_.values())
         random_state = check_random_state(self.random_state)
         generator = torch_generator(random_state)
-        self.method_ = clone(find_method(self.method))
-        learner = self.method_.learner(backbone, len(names), generator)
-        class_prompts = learner.prompts(names)
         data = self._training_data(X, targets, weights, backbone, random_state)
-        penalties = self._penalties(learner, names, backbone, generator)
-
-        def state() -> dict[str, Any]:
-            features = self._text_features(learner, class_prompts, backbone)
-            return {"text_features_": features, "logit_scale_": float(backbone.logit_scale)}
-
-        with (
-            FitReport(
-                self,
-                X,
-                self.classes_[targets],
-                None if sample_weight is None else weights,
-                max_epochs=self.max_epochs,
-                state=state,
-                description=f"Tuning {type(self.method_).__name__}" if self.verbose else None,
-            ) as report,
-            threads_for(learner.work(class_prompts)),
-        ):
+        self.tuned_names_ = list(self.class_names_.values())
+        problem = self._problem(backbone, generator, data, regularizers)
+        learner = self._new_learner(problem)
+        class_prompts = learner.prompts(problem.names)
+        terms = [regularizer.prepare(problem, learner) for regularizer in regularizers]
+        state = partial(self._learned_state, learner, class_prompts, backbone)
+        report = self._report(X, targets, None if sample_weight is None else weights, recipe, state)
+        with report, threads_for(learner.work(class_prompts, recipe.batch_size)):
             self.history_ = tune(
                 learner,
                 class_prompts,
                 data,
-                penalties,
-                logit_scale=float(backbone.logit_scale),
-                n_epochs=self.max_epochs,
-                learning_rate=self.learning_rate,
-                batch_size=self.batch_size,
+                terms,
+                recipe=recipe,
                 data_generator=torch_generator(random_state, backbone.device),
-                penalty_generator=generator,
+                term_generator=generator,
                 on_epoch_end=report.epoch,
             )
-        self.learned_ = learner.arrays()
         self.device_ = str(backbone.device)
         self.__dict__.update(state())
         self._check_text_features()
         report.end()
         return self
 
-    def _check_text_features(self) -> None:
-        # The loop looks at losses, of which none comes after the last step, and vectors so long that their
-        # length is infinite give features of zeros and an unsuspicious loss.
-        if not (np.abs(np.linalg.norm(self.text_features_, axis=1) - 1) < 1e-3).all():
-            raise FloatingPointError(
-                "Training diverged and left no text features; "
-                f"lower learning_rate (now {self.learning_rate})."
-            )
-
-    def _named_component(self, parameter: str, name: str) -> Any:
-        return find_method(name) if parameter == "method" else find_regularizer(name)
-
-    def _penalties(
-        self, learner: TextLearner, names: list[str], backbone: Backbone, generator: Any
-    ) -> list[Penalty]:
-        from clipcal.methods import zero_shot_features
-        from clipcal.regularizers import TuningProblem
-
-        regularizers = find_regularizers(self.regularizer, self.method_)
-        problem = TuningProblem(
-            learner=learner,
-            names=names,
-            zero_shot=lambda texts, template: zero_shot_features(
-                backbone, texts, template, memory=self.memory
-            ),
-            zero_shot_table=lambda texts, template: zero_shot_features(
-                backbone, texts, template, skip_long=True, memory=self.memory, verbose=self.verbose
-            ),
-            outlier_weight=self.method_.outlier_weight if len(regularizers) == 1 else 2.0,
-            generator=generator,
+    def _report(
+        self,
+        X: Any,
+        targets: NDArray[np.intp],
+        weights: NDArray[np.float64] | None,
+        recipe: Recipe,
+        state: Callable[[], dict[str, Any]],
+    ) -> FitReport:
+        return FitReport(
+            self,
+            X,
+            self.classes_[targets],
+            weights,
+            max_epochs=recipe.max_epochs,
+            state=state,
+            description=f"Tuning {type(self.method_).__name__}" if self.verbose else None,
         )
-        return [regularizer.prepare(problem) for regularizer in regularizers]
 
     def _training_data(
         self,
@@ -314,32 +336,30 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
         weights: NDArray[np.float64],
         backbone: Backbone,
         random_state: np.random.RandomState,
-    ) -> Any:
-        """Return embeddings (n_samples, n_views, n_features) with targets and weights, on the device."""
-        import torch
-        from torch.nn.functional import normalize
-
-        from clipcal.training import LabelledEmbeddings
-
-        if input_kind(X) != "embeddings":
-            # Crops without a seed are never drawn again, so keeping them would only fill the disk.
-            seeded = self.n_views == 1 or self.random_state is not None
-            X = encode_images(
-                X,
-                backbone,
-                batch_size=self.batch_size,
-                n_views=self.n_views,
-                random_state=random_state,
-                memory=self.memory if seeded else None,
-                verbose=self.verbose,
-            )
-        # A copy: torch warns of read-only arrays, which joblib's workers get.
-        views = torch.from_numpy(np.array(X, dtype=np.float64)).reshape(len(X), -1, self.n_features_in_)
-        return LabelledEmbeddings(
-            embeddings=normalize(views, dim=-1).float().to(backbone.device),
-            targets=torch.as_tensor(targets, device=backbone.device),
-            weights=torch.as_tensor(weights, dtype=torch.float32, device=backbone.device),
+    ) -> TrainingData:
+        # Crops without a seed are never drawn again, so keeping them would only fill the disk.
+        seeded = self.n_views == 1 or self.random_state is not None
+        return training_data(
+            X,
+            targets,
+            weights,
+            backbone,
+            n_views=self.n_views,
+            needs_pixels=self.method_.needs_pixels,
+            images_at_once=self._images_at_once,
+            random_state=random_state,
+            memory=self.memory if seeded else None,
+            verbose=self.verbose,
         )
+
+    def _named_component(self, parameter: str, name: str) -> Any:
+        return find_method(name, self.recipe) if parameter == "method" else find_regularizer(name)
+
+    @property
+    def _images_at_once(self) -> int:
+        # Batches of training may be too small to use a GPU, and their size must not change the cost of
+        # encoding.
+        return 64
 
     def zero_shot(self, template: str | Sequence[str] = DEFAULT_TEMPLATE) -> ZeroShotCLIPClassifier:
         """Return the classifier as it was before tuning, for the same classes.
@@ -362,32 +382,10 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, CLIPClass
         check_is_fitted(self, "learned_")
         # All but the parameters of training.
         own = self.get_params(deep=False)
-        shared = own.keys() & ZeroShotCLIPClassifier().get_params(deep=False).keys()
+        shared = own.keys() & ZeroShotCLIPClassifier().get_params(deep=False).keys() - {"batch_size"}
         other = ZeroShotCLIPClassifier(template=template, **{name: own[name] for name in shared})
         other.n_features_in_, other.logit_scale_ = self.n_features_in_, self.logit_scale_
         other.classes_, other.class_names_ = self.classes_, dict(self.class_names_)
         other._backbone_fingerprint_ = self._backbone_fingerprint_
         other.text_features_ = other._encode_classes(other._open_backbone(other.n_features_in_))
         return other
-
-    def _encode_classes(self, backbone: Backbone) -> NDArray[np.float32]:
-        from clipcal.training import torch_generator
-
-        check_is_fitted(self, "learned_")
-        names = list(self.class_names_.values())
-        learner = self.method_.learner(backbone, len(names), torch_generator(0))
-        if not learner.supports_new_classes:
-            raise ValueError(
-                "The context was learned for each class (class_specific=True), so it serves no other "
-                "classes; fit with a shared context to use with_classes."
-            )
-        learner.load_arrays(self.learned_)
-        return self._text_features(learner, learner.prompts(names), backbone)
-
-    def _text_features(self, learner: TextLearner, prompts: Any, backbone: Backbone) -> NDArray[np.float32]:
-        import torch
-
-        with torch.no_grad():
-            features = learner(prompts).cpu().numpy()
-        shared = learner.supports_new_classes
-        return self._with_equal_rows(features, backbone) if shared else features

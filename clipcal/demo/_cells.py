@@ -116,7 +116,12 @@ class CellResult(NamedTuple):
 
 def _tuned(cell: Cell, memory: Memory | None, **parameters: Any) -> PromptTunedCLIPClassifier:
     return PromptTunedCLIPClassifier(
-        backbone="mini", max_epochs=cell.max_epochs, random_state=cell.seed, memory=memory, **parameters
+        backbone="mini",
+        max_epochs=cell.max_epochs,
+        batch_size=32,
+        random_state=cell.seed,
+        memory=memory,
+        **parameters,
     )
 
 

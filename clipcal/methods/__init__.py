@@ -1,18 +1,9 @@
-"""Tuning methods: what is learned, and how it enters the text tower."""
+"""Tuning methods: what is learned, and how it enters the towers."""
 
-from clipcal.methods._base import Prompts, TextLearner, TuningMethod
-from clipcal.methods._coop import ContextLearner, CoOp, KgCoOp
+from clipcal.methods._base import TuningMethod
+from clipcal.methods._coop import CoOp, KgCoOp
 from clipcal.methods._zero_shot import zero_shot_features
 
-METHODS: dict[str, type[TuningMethod]] = {"coop": CoOp, "kgcoop": KgCoOp}
+METHODS: dict[str, type[TuningMethod]] = {method.name: method for method in (CoOp, KgCoOp)}
 
-__all__ = [
-    "METHODS",
-    "CoOp",
-    "ContextLearner",
-    "KgCoOp",
-    "Prompts",
-    "TextLearner",
-    "TuningMethod",
-    "zero_shot_features",
-]
+__all__ = ["METHODS", "CoOp", "KgCoOp", "TuningMethod", "zero_shot_features"]

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from clipcal._compat import Interval, StrOptions, validate_parameters
-from clipcal.backbones import Backbone, product_size
+from clipcal.backbones import Backbone
 from clipcal.exceptions import ClassNameError
-from clipcal.methods._base import Prompts, TextLearner, TuningMethod
-from clipcal.methods._chunks import chunks_of, encode_in_chunks, memory_budget
+from clipcal.methods._base import TuningMethod
+from clipcal.regularizers import AnchorRegularizer, Regularizer
+from clipcal.text import fill
+from clipcal.training import Learner, PromptEncoder, Prompts, Recipe, TuningProblem, tokenize_prompts
 
 __all__ = ["CoOp", "ContextLearner", "KgCoOp"]
 
 
-class ContextLearner(TextLearner):
-    """Context vectors between the start marker and the class name (or around it, or after it).
+class ContextLearner(Learner):
+    """Context vectors before the class name, around it, or after it.
 
     Parameters
     ----------
@@ -28,10 +32,12 @@ class ContextLearner(TextLearner):
         Initial context, shared or one for each class.
     placeholder : str
         Text of exactly ``n_context`` tokens that holds the context's place in tokenisation.
+    template : str
+        The words around the class name that follow the context.
     class_token_position : {"end", "middle", "front"}
         Where the class name stands.
     text_chunk_size : int or "auto"
-        At most so many prompts are encoded at once; see :func:`encode_in_chunks`.
+        At most so many prompts are encoded at once; see :class:`~clipcal.training.PromptEncoder`.
     """
 
     def __init__(
@@ -40,17 +46,17 @@ class ContextLearner(TextLearner):
         context: Tensor,
         *,
         placeholder: str,
+        template: str,
         class_token_position: str,
         text_chunk_size: int | str,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone.logit_scale)
         self.backbone = backbone
         self.context = nn.Parameter(context.detach().float().clone())
         self.placeholder = placeholder
+        self.template = template
         self.class_token_position = class_token_position
-        self.text_chunk_size = text_chunk_size
-        # Asked once: what the first step leaves allocated must not shrink the chunks of the next.
-        self.memory_budget = memory_budget(backbone.device)
+        self.encoder = PromptEncoder(backbone, text_chunk_size)
 
     @property
     def supports_new_classes(self) -> bool:  # type: ignore[override]
@@ -58,17 +64,18 @@ class ContextLearner(TextLearner):
         return self.context.ndim == 2
 
     def prompts(self, names: Sequence[str]) -> Prompts:
-        """Tokenise ``placeholder name.`` for each name."""
-        tokens = self.backbone.tokenize([f"{self.placeholder} {name}." for name in names])
-        lengths = self.backbone.text_lengths(tokens).cpu()
+        """Tokenise the placeholder and the name in its template, for each name."""
+        n_context = self.context.shape[-2]
+        n_before = {"end": n_context, "middle": n_context // 2, "front": 0}[self.class_token_position]
+        texts = [f"{self.placeholder} {text}" for text in fill(self.template, names)]
+        prompts = tokenize_prompts(self.backbone, texts, n_before)
         if self.class_token_position == "end":
-            return Prompts(tokens, lengths)
-        return Prompts(tokens, lengths, self._order(tokens, names))
+            return prompts
+        return replace(prompts, order=self._order(prompts.tokens, names, n_before))
 
-    def _order(self, tokens: Tensor, names: Sequence[str]) -> Tensor:
+    def _order(self, tokens: Tensor, names: Sequence[str], n_before: int) -> Tensor:
         """Return which token comes at each position once the name has moved forward."""
         start, n_context = self.backbone.n_start_tokens, self.context.shape[-2]
-        n_before = n_context // 2 if self.class_token_position == "middle" else 0
         n_marks = int(self.backbone.text_lengths(self.backbone.tokenize([""]))[0])
         stop = self.backbone.tokenize(["."])[0, start]
         sentences = self.backbone.tokenize([f"{name}." for name in names])
@@ -82,68 +89,22 @@ class ContextLearner(TextLearner):
             order[row, first + n_name : start + n_context + n_name] = torch.arange(first, start + n_context)
         return order.to(tokens.device)
 
-    @property
-    def n_shared(self) -> int:
-        """The number of leading positions that hold the same vectors in every prompt."""
+    def encode_texts(self, prompts: Prompts, images: Tensor | None) -> Tensor:
+        """Encode prompts with the present context, as unit vectors."""
+        return nn.functional.normalize(self.encoder(prompts, self.context), dim=-1)
+
+    def for_names(self, names: Sequence[str]) -> Self:
+        """Return the learner, if its context is shared."""
         if not self.supports_new_classes:
-            return self.backbone.n_start_tokens
-        n_before = {"end": len(self.context), "middle": len(self.context) // 2, "front": 0}
-        return self.backbone.n_start_tokens + n_before[self.class_token_position]
+            raise ValueError(
+                "The context was learned for each class (class_specific=True), so it serves no other "
+                "classes; fit with a shared context to use with_classes."
+            )
+        return self
 
-    def work(self, prompts: Prompts) -> float:
-        """Return the multiply-adds of the largest matrix product in a pass."""
-        n_rows = self.n_shared + int(self._computed(prompts).sum())
-        return product_size(n_rows, self.backbone.token_dim)
-
-    def _computed(self, prompts: Prompts) -> Tensor:
-        """Return how many tokens are computed for each prompt."""
-        if getattr(self.backbone, "shares_prefix", False):
-            return prompts.lengths - self.n_shared
-        return torch.full((len(prompts),), prompts.tokens.shape[1])
-
-    def forward(self, prompts: Prompts) -> Tensor:
-        """Encode prompts with the present context, in as many chunks as memory asks for."""
-        shares = getattr(self.backbone, "shares_prefix", False)
-        lengths = self._computed(prompts)
-        cost = getattr(self.backbone, "text_bytes_per_token", None)
-        chunks = chunks_of(lengths, self.text_chunk_size, cost=cost, budget=self.memory_budget)
-
-        def encode(rows: slice, context: Tensor) -> Tensor:
-            part = prompts if len(chunks) == 1 else prompts.take(rows)
-            context = context if context.ndim == 2 else context[rows]
-            features = (self._packed if shares else self._padded)(part, context)
-            return nn.functional.normalize(features.float(), dim=-1)
-
-        return encode_in_chunks(encode, chunks, self.context)
-
-    def _packed(self, prompts: Prompts, context: Tensor) -> Tensor:
-        """Encode what the prompts share once, and each name without padding."""
-        packing = prompts.packing(self.n_shared)
-        if prompts.order is None and context.ndim == 2:
-            start = self.backbone.embed_tokens(prompts.tokens[:1, : self.backbone.n_start_tokens])[0]
-            prefix = torch.cat([start, context])
-            names = prompts.tokens[packing.names, packing.positions]
-            suffixes = self.backbone.embed_tokens(names[None])[0]
-        else:
-            embeddings = self._embeddings(prompts, context)
-            prefix, suffixes = embeddings[0, : self.n_shared], embeddings[packing.names, packing.positions]
-        return self.backbone.encode_suffixes(prefix, suffixes, packing)  # type: ignore[attr-defined]
-
-    def _padded(self, prompts: Prompts, context: Tensor) -> Tensor:
-        """Encode every prompt by itself, padded to the longest."""
-        return self.backbone.encode_text(self._embeddings(prompts, context), prompts.tokens)
-
-    def _embeddings(self, prompts: Prompts, context: Tensor) -> Tensor:
-        """Put the context into the prompts' token embeddings (n_prompts, length, token_dim)."""
-        start = self.backbone.n_start_tokens
-        end = start + context.shape[-2]
-        embeddings = self.backbone.embed_tokens(prompts.tokens)
-        embeddings = torch.cat(
-            [embeddings[:, :start], context.expand(len(prompts), -1, -1), embeddings[:, end:]], dim=1
-        )
-        if prompts.order is not None:
-            embeddings = embeddings.gather(1, prompts.order[..., None].expand_as(embeddings))
-        return embeddings
+    def work(self, prompts: Prompts, batch_size: int) -> float:
+        """Return the multiply-adds of the largest matrix product in a step."""
+        return self.encoder.work(prompts, self.context)
 
 
 class CoOp(TuningMethod):
@@ -164,13 +125,23 @@ class CoOp(TuningMethod):
         a random start. With a text it must be the text's number of tokens, if given.
     class_token_position : {"end", "middle", "front"}, default="end"
         Where the class name stands relative to the context.
+    template : str, default="{}."
+        The words around the class name, which stay as they are: ``"{}, a type of pet."`` with the default
+        context starts as zero-shot CLIP with ``"a photo of a {}, a type of pet."``. Words before the name
+        follow the context. The name can move (``class_token_position``) only with the default template.
     class_specific : bool, default=False
-        Learn one context for each class. Such a classifier knows no other classes, and outliers have
+        Learn one context for each class. Such a classifier supports no other classes, and outliers have
         no context, so ``with_classes`` and ``regularizer="dor"`` raise.
     text_chunk_size : int or "auto", default="auto"
         Prompts encoded at once; bounds the memory of a step, at the price of encoding twice where not all
-        fit. ``"auto"`` takes as many as leave about half a GiB behind for the backward pass, on CUDA a
-        quarter of the free memory if that is more.
+        fit. ``"auto"`` takes as many as keep about half a GiB for the backward pass, on CUDA a quarter of
+        the free memory if that is more.
+
+    Notes
+    -----
+    The original recipe, 200 epochs in batches of 32, is that of the authors' base-to-new script, which
+    starts from the words ``"a photo of a"``; on ImageNet they train 50 epochs. ``recipe="dor"`` is that of
+    the authors of DOR, 16 random vectors, as far as their published code shows.
 
     References
     ----------
@@ -184,11 +155,18 @@ class CoOp(TuningMethod):
     CoOp(context_init=None, n_context=8)
     """
 
-    outlier_weight: ClassVar[float] = 8.0
+    name: ClassVar[str] = "coop"
+    recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
+        {
+            "original": Recipe(),
+            "dor": Recipe(method_params=MappingProxyType({"context_init": None, "n_context": 16})),
+        }
+    )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "context_init": [str, None],
         "n_context": [Interval(Integral, 1, None, closed="left"), None],
         "class_token_position": [StrOptions({"end", "middle", "front"})],
+        "template": [str],
         "class_specific": ["boolean"],
         "text_chunk_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
@@ -199,26 +177,24 @@ class CoOp(TuningMethod):
         *,
         n_context: int | None = None,
         class_token_position: str = "end",
+        template: str = "{}.",
         class_specific: bool = False,
         text_chunk_size: int | str = "auto",
     ) -> None:
         self.context_init = context_init
         self.n_context = n_context
         self.class_token_position = class_token_position
+        self.template = template
         self.class_specific = class_specific
         self.text_chunk_size = text_chunk_size
 
-    def learner(self, backbone: Backbone, n_classes: int, generator: torch.Generator) -> ContextLearner:
+    def learner(self, problem: TuningProblem) -> ContextLearner:
         """Return a context at its start value.
 
         Parameters
         ----------
-        backbone : Backbone
-            The CLIP whose text tower reads the context.
-        n_classes : int
-            How many contexts there are, if they are class-specific.
-        generator : torch.Generator
-            Source of a random start.
+        problem : TuningProblem
+            Its backbone's text tower encodes the context, its generator is the source of a random start.
 
         Returns
         -------
@@ -230,14 +206,21 @@ class CoOp(TuningMethod):
         ClassNameError
             If the context leaves no room for a name.
         ValueError
-            If a parameter is out of range, or ``n_context`` contradicts ``context_init``.
+            If a parameter is out of range, ``n_context`` contradicts ``context_init``, or ``template``
+            contradicts ``class_token_position``.
         """
         validate_parameters(self)
+        backbone = problem.backbone
+        if self.template != "{}." and self.class_token_position != "end":
+            raise ValueError(
+                f"template={self.template!r} needs class_token_position='end', but it is "
+                f"{self.class_token_position!r}; leave one of the two at its default."
+            )
         # As in class names, and as the published trainers read it.
         words = None if self.context_init is None else self.context_init.replace("_", " ")
-        shape = (n_classes,) if self.class_specific else ()
+        shape = (len(problem.names),) if self.class_specific else ()
         if words is None:
-            context = self._random_context(backbone, shape, generator)
+            context = self._random_context(backbone, shape, problem.generator)
         else:
             context = self._word_context(backbone, words).expand(*shape, -1, -1)
         n_context = context.shape[-2]
@@ -252,6 +235,7 @@ class CoOp(TuningMethod):
             backbone,
             context,
             placeholder=placeholder,
+            template=self.template,
             class_token_position=self.class_token_position,
             text_chunk_size=self.text_chunk_size,
         )
@@ -291,10 +275,17 @@ class KgCoOp(CoOp):
         See :class:`CoOp`.
     class_token_position : {"end", "middle", "front"}, default="end"
         See :class:`CoOp`.
+    template : str, default="{}."
+        See :class:`CoOp`.
     class_specific : bool, default=False
         See :class:`CoOp`.
     text_chunk_size : int or "auto", default="auto"
         See :class:`CoOp`.
+
+    Notes
+    -----
+    The original recipe is 100 epochs in batches of 128; ``recipe="dor"``, that of the authors of DOR as far
+    as their published code shows, is 200 epochs in batches of 32.
 
     References
     ----------
@@ -304,9 +295,20 @@ class KgCoOp(CoOp):
     Examples
     --------
     >>> from clipcal.methods import KgCoOp
-    >>> KgCoOp().default_regularizer
-    'kg'
+    >>> KgCoOp().regularizers()
+    [AnchorRegularizer()]
     """
 
-    default_regularizer: ClassVar[str | None] = "kg"
-    outlier_weight: ClassVar[float] = 2.0
+    name: ClassVar[str] = "kgcoop"
+    recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
+        {"original": Recipe(max_epochs=100, batch_size=128), "dor": Recipe()}
+    )
+
+    def regularizers(self) -> list[Regularizer]:
+        """Return the anchor with the authors' weight.
+
+        Returns
+        -------
+        regularizers : list of Regularizer
+        """
+        return [AnchorRegularizer()]

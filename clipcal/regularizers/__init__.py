@@ -1,20 +1,17 @@
-"""Loss terms that join cross-entropy."""
+"""Regularizers: loss terms that are added to a method's own loss."""
 
 from clipcal.regularizers._anchor import AnchorRegularizer
-from clipcal.regularizers._base import Penalty, Regularizer, TuningProblem
+from clipcal.regularizers._base import Regularizer
 from clipcal.regularizers._outlier import DynamicOutlierRegularizer, rank_outliers
 
 REGULARIZERS: dict[str, type[Regularizer]] = {
-    "dor": DynamicOutlierRegularizer,
-    "kg": AnchorRegularizer,
+    regularizer.name: regularizer for regularizer in (DynamicOutlierRegularizer, AnchorRegularizer)
 }
 
 __all__ = [
     "REGULARIZERS",
     "AnchorRegularizer",
     "DynamicOutlierRegularizer",
-    "Penalty",
     "Regularizer",
-    "TuningProblem",
     "rank_outliers",
 ]

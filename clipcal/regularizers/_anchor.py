@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from clipcal._compat import Interval, validate_parameters
-from clipcal.regularizers._base import Penalty, Regularizer, TuningProblem
+from clipcal.regularizers._base import Regularizer
 from clipcal.text import DEFAULT_TEMPLATE
+from clipcal.training import Batch, Forward, Learner, LossTerm, TuningProblem
 
 __all__ = ["AnchorRegularizer"]
 
 
-class _AnchorPenalty(Penalty):
+class _AnchorTerm(LossTerm):
     name = "kg"
 
     def __init__(self, weight: float, anchors: Tensor) -> None:
         self.weight = weight
         self.anchors = anchors
 
-    def __call__(self, class_features: Tensor, drawn_features: Tensor | None) -> Tensor:
-        return self.weight * (1 - (class_features * self.anchors).sum(dim=-1).mean())
+    def __call__(self, out: Forward, batch: Batch, drawn: Tensor | None) -> Tensor:
+        return self.weight * (1 - (out.texts * self.anchors).sum(dim=-1).mean())
 
 
 class AnchorRegularizer(Regularizer):
     """Penalise the distance of each class's text feature from its zero-shot one.
 
-    The loss term is ``weight * (1 - mean_c cos(w_c, w0_c))`` over all base classes at each step, as in
+    The loss term is ``weight * (1 - mean_c cos(w_c, w0_c))`` over all base classes in each step, as in
     the code of KgCoOp's authors. Their paper writes the squared distance of the two features, which is
     twice as much for features of unit length.
 
@@ -59,11 +61,11 @@ class AnchorRegularizer(Regularizer):
         "template": [str, "array-like"],
     }
 
-    def __init__(self, weight: float = 8.0, *, template: str = DEFAULT_TEMPLATE) -> None:
+    def __init__(self, weight: float = 8.0, *, template: str | Sequence[str] = DEFAULT_TEMPLATE) -> None:
         self.weight = weight
         self.template = template
 
-    def prepare(self, problem: TuningProblem) -> Penalty:
+    def prepare(self, problem: TuningProblem, learner: Learner) -> LossTerm:
         """Encode the anchors."""
         validate_parameters(self)
-        return _AnchorPenalty(float(self.weight), problem.zero_shot(problem.names, self.template))
+        return _AnchorTerm(float(self.weight), problem.zero_shot(problem.names, self.template))

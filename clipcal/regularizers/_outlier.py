@@ -13,9 +13,9 @@ from torch import Tensor
 from clipcal._compat import Interval, StrOptions, validate_parameters
 from clipcal.backbones import upload
 from clipcal.exceptions import ClassNameError
-from clipcal.methods import Prompts, TextLearner
-from clipcal.regularizers._base import Penalty, Regularizer, TuningProblem
+from clipcal.regularizers._base import Regularizer
 from clipcal.text import DEFAULT_TEMPLATE, load_nouns, name_key
+from clipcal.training import Batch, Forward, Learner, LossTerm, Prompts, TuningProblem
 
 __all__ = ["DynamicOutlierRegularizer", "rank_outliers"]
 
@@ -37,11 +37,11 @@ def rank_outliers(zero_shot_candidates: Tensor, zero_shot_classes: Tensor) -> Te
     return zero_shot_candidates @ zero_shot_classes.mean(dim=0)
 
 
-class _OutlierPenalty(Penalty):
+class _OutlierTerm(LossTerm):
     name = "dor"
 
     def __init__(
-        self, weight: float, learner: TextLearner, nouns: Sequence[str], targets: Tensor, batch_size: int
+        self, weight: float, learner: Learner, nouns: Sequence[str], targets: Tensor, batch_size: int
     ) -> None:
         self.weight = weight
         self.nouns = list(nouns)
@@ -51,15 +51,15 @@ class _OutlierPenalty(Penalty):
         self.drawn = torch.empty(0, dtype=torch.long)
 
     def draw(self, generator: torch.Generator) -> Prompts:
-        """Draw outliers uniformly without replacement, afresh at each step."""
-        # On the host, since the nouns' lengths decide the shapes of the step.
+        """Draw outliers uniformly without replacement, anew in each step."""
+        # On the CPU, since the nouns' lengths determine the shapes of the step.
         drawn = torch.randperm(len(self.nouns), generator=generator)[: self.batch_size]
         self.drawn = upload(drawn, self.targets.device)
         return self.prompts.take(drawn)
 
-    def __call__(self, class_features: Tensor, drawn_features: Tensor | None) -> Tensor:
-        assert drawn_features is not None
-        return self.weight * (1 - (drawn_features * self.targets[self.drawn]).sum(dim=-1).mean())
+    def __call__(self, out: Forward, batch: Batch, drawn: Tensor | None) -> Tensor:
+        assert drawn is not None
+        return self.weight * (1 - (drawn * self.targets[self.drawn]).sum(dim=-1).mean())
 
 
 class DynamicOutlierRegularizer(Regularizer):
@@ -127,7 +127,7 @@ class DynamicOutlierRegularizer(Regularizer):
         pool_size: int = 5000,
         batch_size: int | None = None,
         lexicon: str | Path | Iterable[str] = "wordnet",
-        template: str = DEFAULT_TEMPLATE,
+        template: str | Sequence[str] = DEFAULT_TEMPLATE,
     ) -> None:
         self.weight = weight
         self.pool = pool
@@ -136,18 +136,17 @@ class DynamicOutlierRegularizer(Regularizer):
         self.lexicon = lexicon
         self.template = template
 
-    def prepare(self, problem: TuningProblem) -> Penalty:
+    def prepare(self, problem: TuningProblem, learner: Learner) -> LossTerm:
         """Choose the pool, tokenise it and encode its targets.
 
         Parameters
         ----------
         problem : TuningProblem
-            What is being tuned.
+        learner : Learner
 
         Returns
         -------
-        penalty : Penalty
-            The loss term.
+        term : LossTerm
 
         Raises
         ------
@@ -155,16 +154,22 @@ class DynamicOutlierRegularizer(Regularizer):
             If the contexts are class-specific, or no noun is left that is not a base class.
         """
         validate_parameters(self)
-        if not problem.learner.supports_new_classes:
+        if not learner.supports_new_classes:
             raise ValueError(
                 "regularizer='dor' needs a context that serves any noun, but class_specific=True learns one "
                 "for each class; use class_specific=False, or regularizer='kg'."
             )
-        nouns, targets = self._pool(problem)
-        weight = problem.outlier_weight if self.weight == "auto" else float(self.weight)
-        return _OutlierPenalty(weight, problem.learner, nouns, targets, self.batch_size or len(problem.names))
+        nouns, targets = self._pool(problem, learner)
+        batch_size = self.batch_size or len(problem.names)
+        return _OutlierTerm(self._weight(problem), learner, nouns, targets, batch_size)
 
-    def _pool(self, problem: TuningProblem) -> tuple[list[str], Tensor]:
+    def _weight(self, problem: TuningProblem) -> float:
+        if self.weight != "auto":
+            return float(self.weight)
+        plain_coop = problem.method == "coop" and set(problem.regularizers) <= {self.name}
+        return 8.0 if plain_coop else 2.0
+
+    def _pool(self, problem: TuningProblem, learner: Learner) -> tuple[list[str], Tensor]:
         """Return the pooled nouns and their zero-shot features."""
         candidates = load_nouns(self.lexicon)
         table = problem.zero_shot_table(candidates, self.template)
@@ -191,8 +196,8 @@ class DynamicOutlierRegularizer(Regularizer):
             chosen = torch.randperm(len(ranked), generator=problem.generator)[:size]
             kept = ranked[chosen.to(ranked.device)]
         pool = kept.tolist()
-        if not _fit_in(problem.learner, [candidates[i] for i in pool]):
-            pool = [i for i in pool if _fit_in(problem.learner, [candidates[i]])]
+        if not _fit_in(learner, [candidates[i] for i in pool]):
+            pool = [i for i in pool if _fit_in(learner, [candidates[i]])]
             if not pool:
                 raise ValueError(
                     "The context leaves no room for any of the outliers; choose a smaller n_context."
@@ -200,7 +205,7 @@ class DynamicOutlierRegularizer(Regularizer):
         return [candidates[i] for i in pool], table[torch.tensor(pool, device=table.device)]
 
 
-def _fit_in(learner: TextLearner, nouns: Sequence[str]) -> bool:
+def _fit_in(learner: Learner, nouns: Sequence[str]) -> bool:
     """Whether the nouns' prompts leave room for the context; the longest of WordNet may not."""
     try:
         learner.prompts(nouns)

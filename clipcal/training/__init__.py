@@ -1,7 +1,39 @@
-"""The training loop, its schedule and its random numbers."""
+"""Training: the interface of methods and loss terms, the loop, its settings and its random numbers."""
 
-from clipcal.training._loop import LabelledEmbeddings, tune
-from clipcal.training._schedule import cosine_with_warmup
-from clipcal.training._seeding import torch_generator
+from clipcal.training._encoding import PromptEncoder
+from clipcal.training._learner import Learner, LossTerm
+from clipcal.training._loop import tune
+from clipcal.training._prediction import predict_logits
+from clipcal.training._problem import (
+    Batch,
+    EmbeddedData,
+    Forward,
+    PixelData,
+    TrainingData,
+    TuningProblem,
+)
+from clipcal.training._prompts import Prompts as Prompts
+from clipcal.training._prompts import tokenize_prompts
+from clipcal.training._recipe import Recipe
+from clipcal.training._schedule import constant_with_warmup, cosine_with_warmup
+from clipcal.training._seeding import seeded, torch_generator
 
-__all__ = ["LabelledEmbeddings", "cosine_with_warmup", "torch_generator", "tune"]
+__all__ = [
+    "Batch",
+    "EmbeddedData",
+    "Forward",
+    "Learner",
+    "LossTerm",
+    "PixelData",
+    "PromptEncoder",
+    "Recipe",
+    "TrainingData",
+    "TuningProblem",
+    "constant_with_warmup",
+    "cosine_with_warmup",
+    "predict_logits",
+    "seeded",
+    "tokenize_prompts",
+    "torch_generator",
+    "tune",
+]

@@ -1,153 +1,146 @@
-"""The one training loop: cross-entropy of cosine logits, plus penalties."""
+"""The training loop that all methods share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from clipcal.methods import Prompts, TextLearner
-from clipcal.regularizers import Penalty
-from clipcal.training._schedule import cosine_with_warmup
+from clipcal.training._learner import Learner, LossTerm
+from clipcal.training._problem import Batch, Forward, TrainingData
+from clipcal.training._prompts import Prompts
+from clipcal.training._recipe import Recipe
 
-__all__ = ["LabelledEmbeddings", "tune"]
+__all__ = ["tune"]
 
-_MOMENTUM = 0.9
-_WEIGHT_DECAY = 5e-4
-
-
-@dataclass(frozen=True)
-class LabelledEmbeddings:
-    """Training data on the device.
-
-    Attributes
-    ----------
-    embeddings : Tensor, shape (n_samples, n_views, embedding_dim)
-        Of unit length.
-    targets : Tensor of int, shape (n_samples,)
-        Positions in the class order.
-    weights : Tensor, shape (n_samples,)
-    """
-
-    embeddings: Tensor
-    targets: Tensor
-    weights: Tensor
-
-    def batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield one epoch in random order, a random view of each sample, full batches only.
-
-        Data smaller than a batch is one batch. The generator is on the data's device, which draws for itself.
-        """
-        n_samples, n_views, _ = self.embeddings.shape
-        device = self.embeddings.device
-        order = torch.randperm(n_samples, generator=generator, device=device)
-        views = torch.randint(n_views, (n_samples,), generator=generator, device=device)
-        size = min(batch_size, n_samples)
-        for start in range(0, n_samples - size + 1, size):
-            rows = order[start : start + size]
-            yield self.embeddings[rows, views[rows]], self.targets[rows], self.weights[rows]
+Record = dict[str, float]
 
 
 def tune(
-    learner: TextLearner,
+    learner: Learner,
     class_prompts: Prompts,
-    data: LabelledEmbeddings,
-    penalties: Sequence[Penalty],
+    data: TrainingData,
+    terms: Sequence[LossTerm],
     *,
-    logit_scale: float,
-    n_epochs: int,
-    learning_rate: float,
-    batch_size: int,
+    recipe: Recipe,
     data_generator: torch.Generator,
-    penalty_generator: torch.Generator,
-    on_epoch_end: Callable[[dict[str, float]], bool] | None = None,
-) -> list[dict[str, float]]:
-    """Train a learner in place by stochastic gradient descent.
+    term_generator: torch.Generator,
+    on_epoch_end: Callable[[Record], bool] | None = None,
+) -> list[Record]:
+    """Train a learner in place.
 
-    Each step encodes the class prompts together with the prompts that penalties draw, and descends
-    on ``cross-entropy + sum of penalties``. Momentum is 0.9, weight decay 5e-4; the rate follows
-    :func:`cosine_with_warmup`.
+    Each step encodes the class prompts together with what the loss terms draw, and minimises the sum of
+    the learner's own losses and the terms.
 
     Parameters
     ----------
-    learner : TextLearner
+    learner : Learner
     class_prompts : Prompts
-        One row a class.
-    data : LabelledEmbeddings
-    penalties : sequence of Penalty
-    logit_scale : float
-        Factor of the cosines.
-    n_epochs : int
-    learning_rate : float
-    batch_size : int
+        One row per class.
+    data : TrainingData
+    terms : sequence of LossTerm
+    recipe : Recipe
+        Optimizer, schedule, number of epochs, batch size.
     data_generator : torch.Generator
         Order of samples and choice of views, on the data's device.
-    penalty_generator : torch.Generator
-        What penalties draw, on the CPU. The two are apart so that the outliers do not depend on the number
-        of samples.
+    term_generator : torch.Generator
+        What loss terms draw, on the CPU. The two are separate so that the outliers do not depend on the
+        number of samples.
     on_epoch_end : callable, default=None
         Gets each record; a true return value ends the training.
 
     Returns
     -------
     history : list of dict
-        One record an epoch: ``epoch``, ``learning_rate``, ``loss``, ``cross_entropy``, ``accuracy``
-        and one entry a penalty, means over the epoch's steps.
+        One record per epoch: ``epoch``, ``learning_rate``, ``loss``, each part of the learner's loss,
+        ``accuracy``, each term; means over the epoch's steps.
 
     Raises
     ------
     FloatingPointError
         If the loss stops being a finite number.
     """
-    optimizer = torch.optim.SGD(
-        learner.parameters(), lr=learning_rate, momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY
-    )
-    history: list[dict[str, float]] = []
-    for epoch, rate in enumerate(cosine_with_warmup(n_epochs, learning_rate)):
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        # Sums stay on the device until the epoch ends: reading one number stalls a GPU.
-        terms: list[Tensor] = []
-        for embeddings, targets, weights in data.batches(batch_size, data_generator):
-            text_features, drawn = _encode_step(learner, class_prompts, penalties, penalty_generator)
-            logits = logit_scale * embeddings @ text_features.T
-            losses = F.cross_entropy(logits, targets, reduction="none")
-            cross_entropy = (weights * losses).sum() / weights.sum()
-            extra = [penalty(text_features, part) for penalty, part in zip(penalties, drawn, strict=True)]
-            loss = cross_entropy + sum(extra)
+    optimizer = recipe.make_optimizer(learner.parameter_groups())
+    rates = [recipe.rates(group["rate_factor"]) for group in optimizer.param_groups]
+    history: list[Record] = []
+    for epoch, learning_rate in enumerate(recipe.rates()):
+        for group, by_epoch in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = by_epoch[epoch]
+        steps: list[dict[str, Tensor]] = []
+        for batch in data.batches(recipe.batch_size, data_generator, drop_last=recipe.drop_last):
+            out, drawn = _encode(learner, class_prompts, batch, terms, term_generator)
+            losses = _losses(learner, out, batch, terms, drawn)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            learner.backward(losses)
             optimizer.step()
-            accuracy = (logits.argmax(dim=1) == targets).float().mean()
-            terms.append(torch.stack([loss, cross_entropy, accuracy, *extra]).detach())
-        means = torch.stack(terms).mean(dim=0).tolist()
-        names = ["loss", "cross_entropy", "accuracy", *(penalty.name for penalty in penalties)]
-        history.append({"epoch": epoch, "learning_rate": rate, **dict(zip(names, means, strict=True))})
-        if not all(map(math.isfinite, means)):
-            raise FloatingPointError(
-                f"The loss is {means[0]} in epoch {epoch}; lower learning_rate (now {learning_rate}) "
-                "or the regularizer's weight."
-            )
+            steps.append(_measured(losses, out, batch))
+        learner.end_epoch(epoch, recipe.max_epochs)
+        history.append({"epoch": epoch, "learning_rate": learning_rate, **_means(steps, terms)})
+        _check_finite(history[-1], recipe)
         if on_epoch_end is not None and on_epoch_end(history[-1]):
             break
+    learner.finish()
     return history
 
 
-def _encode_step(
-    learner: TextLearner, class_prompts: Prompts, penalties: Sequence[Penalty], generator: torch.Generator
-) -> tuple[Tensor, list[Tensor | None]]:
-    """Encode the class prompts and whatever the penalties draw in one text pass."""
-    wanted = [penalty.draw(generator) for penalty in penalties]
-    prompts = class_prompts
-    for more in wanted:
-        if more is not None:
-            prompts = prompts.joined(more)
-    features = learner(prompts)
-    sizes = [len(class_prompts), *(len(more) for more in wanted if more is not None)]
-    class_features, *parts = features.split(sizes)
-    remaining = iter(parts)
-    return class_features, [None if more is None else next(remaining) for more in wanted]
+def _encode(
+    learner: Learner,
+    class_prompts: Prompts,
+    batch: Batch,
+    terms: Sequence[LossTerm],
+    generator: torch.Generator,
+) -> tuple[Forward, list[Tensor | None]]:
+    """Encode a batch, the class prompts and what the terms draw, all prompts in one text pass."""
+    wanted = [term.draw(generator) for term in terms]
+    more = [drawn for drawn in wanted if isinstance(drawn, Prompts)]
+    prompts = reduce(Prompts.joined, more, class_prompts)
+    out, others = learner(batch, prompts, len(class_prompts))
+    parts = iter(others.split([len(drawn) for drawn in more], dim=-2))
+    features: list[Tensor | None] = []
+    for drawn in wanted:
+        if isinstance(drawn, Batch):
+            features.append(learner.encode_images(drawn))
+        else:
+            features.append(None if drawn is None else next(parts))
+    return out, features
+
+
+def _losses(
+    learner: Learner,
+    out: Forward,
+    batch: Batch,
+    terms: Sequence[LossTerm],
+    drawn: Sequence[Tensor | None],
+) -> dict[str, Tensor]:
+    """Return the learner's losses, without those that a term replaces, and the terms."""
+    replaced = {term.replaces for term in terms}
+    losses = {name: loss for name, loss in learner.losses(out, batch).items() if name not in replaced}
+    return losses | {term.name: term(out, batch, part) for term, part in zip(terms, drawn, strict=True)}
+
+
+def _measured(losses: Mapping[str, Tensor], out: Forward, batch: Batch) -> dict[str, Tensor]:
+    """Return the numbers of one step; they stay on the device, as reading one stalls a GPU."""
+    accuracy = (out.logits.argmax(dim=1) == batch.targets).float().mean()
+    numbers = {**losses, "accuracy": accuracy}
+    return {name: value.detach() for name, value in numbers.items()}
+
+
+def _means(steps: Sequence[Mapping[str, Tensor]], terms: Sequence[LossTerm]) -> Record:
+    """Average the steps of an epoch; the total comes first and the terms last."""
+    names = list(steps[0])
+    stacked = torch.stack([torch.stack([step[name] for name in names]) for step in steps])
+    means = dict(zip(names, stacked.mean(dim=0).tolist(), strict=True))
+    accuracy = means.pop("accuracy")
+    added = {term.name: means.pop(term.name) for term in terms}
+    return {"loss": sum(means.values()) + sum(added.values()), **means, "accuracy": accuracy, **added}
+
+
+def _check_finite(record: Record, recipe: Recipe) -> None:
+    if not all(map(math.isfinite, record.values())):
+        raise FloatingPointError(
+            f"The loss is {record['loss']} in epoch {record['epoch']}; lower learning_rate "
+            f"(now {recipe.learning_rate}) or the regularizer's weight."
+        )

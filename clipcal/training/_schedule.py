@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-__all__ = ["cosine_with_warmup"]
+__all__ = ["SCHEDULES", "constant_with_warmup", "cosine_with_warmup"]
 
 
 def cosine_with_warmup(
     n_epochs: int, learning_rate: float, *, n_warmup: int = 1, warmup_rate: float = 1e-5
 ) -> list[float]:
-    """Return one learning rate an epoch: constant warm-up, then a cosine.
+    """Return one learning rate per epoch: constant warm-up, then a cosine.
 
-    The cosine starts after the warm-up but has the full run as its period, as in the trainers of
-    CoOp's authors, so that the last rate is not quite zero. With a single epoch there is no warm-up,
-    since nothing would be left to train.
+    The cosine starts after the warm-up, but its period is the full run, as in the trainers of CoOp's
+    authors. The last rate is therefore not quite zero. With no more epochs than ``n_warmup`` there is no
+    warm-up, since nothing would be left to train.
 
     Parameters
     ----------
@@ -43,3 +44,38 @@ def cosine_with_warmup(
         else learning_rate * (1 + math.cos(math.pi * (epoch - n_warmup) / n_epochs)) / 2
         for epoch in range(n_epochs)
     ]
+
+
+def constant_with_warmup(
+    n_epochs: int, learning_rate: float, *, n_warmup: int = 1, warmup_rate: float = 1e-5
+) -> list[float]:
+    """Return one learning rate per epoch: constant warm-up, then the full rate.
+
+    Parameters
+    ----------
+    n_epochs : int
+    learning_rate : float
+        The rate after the warm-up.
+    n_warmup : int, default=1
+        Epochs at ``warmup_rate``; none, if there are no more epochs than these.
+    warmup_rate : float, default=1e-5
+
+    Returns
+    -------
+    rates : list of float, length n_epochs
+
+    Examples
+    --------
+    >>> from clipcal.training import constant_with_warmup
+    >>> constant_with_warmup(3, 0.002)
+    [1e-05, 0.002, 0.002]
+    """
+    if n_epochs <= n_warmup:
+        n_warmup = 0
+    return [warmup_rate] * n_warmup + [learning_rate] * (n_epochs - n_warmup)
+
+
+SCHEDULES: dict[str, Callable[..., list[float]]] = {
+    "cosine": cosine_with_warmup,
+    "constant": constant_with_warmup,
+}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-__all__ = ["torch_generator"]
+__all__ = ["seeded", "torch_generator"]
 
 
 def torch_generator(
@@ -15,3 +18,15 @@ def torch_generator(
     """Return a generator of its own on a device; torch's global ones are neither read nor written."""
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     return torch.Generator(device).manual_seed(int(seed))
+
+
+@contextmanager
+def seeded(generator: torch.Generator) -> Iterator[None]:
+    """Seed torch's global generator of the CPU from another one, and restore it afterwards.
+
+    New modules, such as ``torch.nn.Linear``, draw their parameters from the global generator. The other
+    generator is not advanced.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(generator.initial_seed())
+        yield

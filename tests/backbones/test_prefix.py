@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import normalize
+from tuning_problem import problem_of
 
 from clipcal.backbones import OpenClipBackbone, Packing
 from clipcal.exceptions import BackboneError
 from clipcal.methods import CoOp
 from clipcal.text import load_nouns
-from clipcal.training import torch_generator
 
 VISION = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1}
 TEXT = {"width": 64, "heads": 2, "layers": 3}
@@ -80,10 +80,10 @@ def loss_of(features):
 
 def assert_equal_to_padded(backbone, names, n_context, text_chunk_size="auto"):
     coop = CoOp(context_init=None, n_context=n_context, text_chunk_size=text_chunk_size)
-    learner = coop.learner(backbone, len(names), torch_generator(1))
+    learner = coop.learner(problem_of(backbone, names, seed=1))
     learner.context.data *= 20
     prompts = learner.prompts(names)
-    features = learner(prompts)
+    features = learner.encode_texts(prompts, None)
     loss_of(features).backward()
     context = learner.context.detach().clone().requires_grad_()
     # In chunks, as the padded prompts of a thousand names do not fit in memory.
@@ -127,10 +127,10 @@ def test_equals_the_padded_computation_for_random_names_and_contexts(rows, n_con
 def test_unsupported_towers_encode_each_prompt_separately(kind):
     backbone = backbone_of(kind)
     assert not backbone.shares_prefix
-    learner = CoOp(context_init=None, n_context=4).learner(backbone, 3, torch_generator(1))
+    learner = CoOp(context_init=None, n_context=4).learner(problem_of(backbone, ["x"] * 3, seed=1))
     prompts = learner.prompts(["dog", "fire engine", "x"])
     torch.testing.assert_close(
-        learner(prompts), padded(backbone, learner.context, prompts), atol=1e-6, rtol=0
+        learner.encode_texts(prompts, None), padded(backbone, learner.context, prompts), atol=1e-6, rtol=0
     )
     with pytest.raises(BackboneError, match=r"does not support a shared prefix .* use encode_text"):
         backbone.encode_suffixes(learner.context, learner.context, prompts.packing(1))
@@ -230,12 +230,12 @@ def test_bfloat16_is_as_accurate_as_autocast():
     model = backbone_of("OpenAI's").model
     names = some_names(50)
     errors = []
-    learner = CoOp(context_init=None).learner(backbone_of("OpenAI's"), 50, torch_generator(0))
-    exact = learner(learner.prompts(names))
+    learner = CoOp(context_init=None).learner(problem_of(backbone_of("OpenAI's"), ["x"] * 50, seed=0))
+    exact = learner.encode_texts(learner.prompts(names), None)
     low = OpenClipBackbone(model, open_clip.SimpleTokenizer(), device="cpu", precision="bf16")
-    learner = CoOp(context_init=None).learner(low, 50, torch_generator(0))
+    learner = CoOp(context_init=None).learner(problem_of(low, ["x"] * 50, seed=0))
     prompts = learner.prompts(names)
-    features = learner(prompts)
+    features = learner.encode_texts(prompts, None)
     assert features.dtype == learner.context.dtype == torch.float32
     loss_of(features).backward()
     assert learner.context.grad.isfinite().all()
@@ -254,8 +254,8 @@ def test_autocast_of_the_caller_does_not_affect_shares_prefix():
 def test_training_works_after_inference_mode():
     model = backbone_of("OpenCLIP's").model
     backbone = OpenClipBackbone(model, open_clip.SimpleTokenizer(), device="cpu", precision="bf16")
-    learner = CoOp().learner(backbone, 2, torch_generator(0))
+    learner = CoOp().learner(problem_of(backbone, ["x"] * 2, seed=0))
     with torch.inference_mode():
-        learner(learner.prompts(["dog", "cat"]))
-    learner(learner.prompts(["dog", "cat"])).sum().backward()
+        learner.encode_texts(learner.prompts(["dog", "cat"]), None)
+    learner.encode_texts(learner.prompts(["dog", "cat"]), None).sum().backward()
     assert learner.context.grad.abs().max() > 0

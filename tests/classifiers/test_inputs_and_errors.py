@@ -295,7 +295,11 @@ BAD_PARAMS = {
 }
 
 BAD_TUNING = {
-    "regularizer name": ({"regularizer": "l2"}, ValueError, "'regularizer'.*Got 'l2'"),
+    "regularizer name": (
+        {"regularizer": "l2"},
+        ValueError,
+        "regularizer='l2' is not known; choose among 'dor', 'kg'",
+    ),
     "regularizer name in a list": (
         {"regularizer": ["kg", "l2"]},
         ValueError,
@@ -313,7 +317,7 @@ BAD_TUNING = {
         r"several of one kind: \['kg', 'kg'\]",
     ),
     "regularizer weight": ({"regularizer": AnchorRegularizer(-1.0)}, ValueError, r"'weight'.*Got -1\.0"),
-    "method name": ({"method": "cocoop"}, ValueError, "'method'.*Got 'cocoop'"),
+    "method name": ({"method": "cocoop"}, ValueError, "method='cocoop' is not known; choose among 'coop'"),
     "method class": ({"method": CoOp}, TypeError, r"class CoOp; pass an instance: CoOp\(\)"),
     "context": ({"method": CoOp(n_context=16)}, ValueError, "has 4 tokens, but n_context=16"),
     "outliers of one class": (

@@ -13,10 +13,12 @@ from scipy.special import log_softmax, softmax
 from clipcal import ZeroShotCLIPClassifier
 from clipcal.classifiers import _prediction
 from clipcal.classifiers._prediction import (
+    CosineLogits,
+    GivenLogits,
+    all_logits,
     best_classes,
     class_log_probabilities,
     class_probabilities,
-    cosine_logits,
     logit_margins,
 )
 
@@ -50,32 +52,45 @@ def n_rows(request, monkeypatch):
 
 @pytest.mark.usefixtures("n_rows")
 class TestByHand:
-    def test_cosine_logits(self):
+    def test_all_logits(self):
         expected = [[6, 8, -10], [10, 0, -6], [0, 0, 0]]
-        np.testing.assert_allclose(cosine_logits(EMBEDDINGS, TEXT, 10.0), expected, atol=1e-6)
+        np.testing.assert_allclose(all_logits(CosineLogits(EMBEDDINGS, TEXT, 10.0)), expected, atol=1e-6)
 
     def test_logit_margins(self):
-        np.testing.assert_allclose(logit_margins(EMBEDDINGS, TEXT[:2], 10.0), [2, -10, 0], atol=1e-6)
+        np.testing.assert_allclose(
+            logit_margins(CosineLogits(EMBEDDINGS, TEXT[:2], 10.0)), [2, -10, 0], atol=1e-6
+        )
 
     def test_class_probabilities(self):
         # A scale of log 2 makes the powers powers of two: 2^1, 2^0 and 2^-0.6.
         powers = np.array([2, 1, 2**-0.6])
-        proba = class_probabilities(EMBEDDINGS, TEXT, np.log(2))
+        proba = class_probabilities(CosineLogits(EMBEDDINGS, TEXT, np.log(2)))
         np.testing.assert_allclose(proba[1], powers / powers.sum(), atol=1e-7)
         np.testing.assert_allclose(proba[2], [1 / 3, 1 / 3, 1 / 3])
 
     def test_class_log_probabilities(self):
-        log_proba = class_log_probabilities(EMBEDDINGS, TEXT, 2000.0)
+        log_proba = class_log_probabilities(CosineLogits(EMBEDDINGS, TEXT, 2000.0))
         np.testing.assert_allclose(log_proba[0], [-400, 0, -3600], rtol=1e-6)
         np.testing.assert_allclose(log_proba[2], np.full(3, -np.log(3)))
 
     def test_best_classes(self):
-        assert best_classes(EMBEDDINGS, TEXT, 10.0).tolist() == [1, 0, 0]
+        assert best_classes(CosineLogits(EMBEDDINGS, TEXT, 10.0)).tolist() == [1, 0, 0]
 
     def test_first_among_equals(self):
         text = np.array([[0, 1], [1, 0], [1, 0], [0, -1]])
         embeddings = np.array([[1.0, 0], [-1, 0], [0, -2], [0, 0]])
-        assert best_classes(embeddings, text, 100.0).tolist() == [1, 0, 3, 0]
+        assert best_classes(CosineLogits(embeddings, text, 100.0)).tolist() == [1, 0, 3, 0]
+
+
+def test_given_logits_are_read_as_they_are():
+    values = np.array([[1.0, 3.0], [2.0, 2.0], [-1e4, 0.0]])
+    given = GivenLogits(values)
+    np.testing.assert_array_equal(all_logits(given), values)
+    np.testing.assert_array_equal(logit_margins(given), [2, 0, 1e4])
+    np.testing.assert_allclose(class_probabilities(given), softmax(values, axis=1), atol=1e-15)
+    np.testing.assert_allclose(class_log_probabilities(given), log_softmax(values, axis=1), atol=1e-12)
+    assert best_classes(given).tolist() == [1, 0, 1]
+    np.testing.assert_array_equal(values, [[1, 3], [2, 2], [-1e4, 0]])
 
 
 class TestLength:
@@ -110,11 +125,13 @@ def test_agrees_with_scipy(scale):
     X, text = RNG.normal(size=(50, 16)), unit(RNG.normal(size=(7, 16)))
     logits = unit(X) @ text.T * scale
     terms = (X, text, scale)
-    np.testing.assert_allclose(cosine_logits(*terms), logits, atol=1e-14 * scale)
-    np.testing.assert_allclose(class_probabilities(*terms), softmax(logits, axis=1), atol=1e-14 * scale)
-    log_proba = class_log_probabilities(*terms)
+    np.testing.assert_allclose(all_logits(CosineLogits(*terms)), logits, atol=1e-14 * scale)
+    np.testing.assert_allclose(
+        class_probabilities(CosineLogits(*terms)), softmax(logits, axis=1), atol=1e-14 * scale
+    )
+    log_proba = class_log_probabilities(CosineLogits(*terms))
     np.testing.assert_allclose(log_proba, log_softmax(logits, axis=1), atol=1e-14 * scale)
-    np.testing.assert_array_equal(best_classes(*terms), logits.argmax(axis=1))
+    np.testing.assert_array_equal(best_classes(CosineLogits(*terms)), logits.argmax(axis=1))
 
 
 @settings(deadline=None)
@@ -127,22 +144,24 @@ def test_agrees_with_scipy(scale):
 )
 def test_properties(X, n_classes, scale, n_rows, position):
     terms = (unit(np.random.default_rng(n_classes).normal(size=(n_classes, 5))), scale)
-    whole = class_probabilities(X, *terms)
+    whole = class_probabilities(CosineLogits(X, *terms))
     np.testing.assert_allclose(whole.sum(axis=1), 1, atol=1e-12)
     assert (whole >= 0).all()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_prediction, "_rows_per_block", lambda n_features, n_classes: n_rows)
-        blocked = [f(X, *terms) for f in (class_probabilities, class_log_probabilities, best_classes)]
+        blocked = [
+            f(CosineLogits(X, *terms)) for f in (class_probabilities, class_log_probabilities, best_classes)
+        ]
     np.testing.assert_allclose(blocked[0], whole, atol=1e-12)
-    np.testing.assert_allclose(blocked[1], class_log_probabilities(X, *terms), atol=1e-12)
+    np.testing.assert_allclose(blocked[1], class_log_probabilities(CosineLogits(X, *terms)), atol=1e-12)
     # Rounding, which depends on the shape of the product, may choose only among what is equal but for it.
     np.testing.assert_allclose(whole[np.arange(len(X)), blocked[2]], whole.max(axis=1), atol=1e-12)
-    best = best_classes(X, *terms)
-    np.testing.assert_array_equal(best, cosine_logits(X, *terms).argmax(axis=1))
+    best = best_classes(CosineLogits(X, *terms))
+    np.testing.assert_array_equal(best, all_logits(CosineLogits(X, *terms)).argmax(axis=1))
     np.testing.assert_array_equal(whole[np.arange(len(X)), best], whole.max(axis=1))
     i = position % len(X)
-    np.testing.assert_allclose(class_probabilities(X[[i]], *terms)[0], whole[i], atol=1e-12)
-    np.testing.assert_allclose(class_probabilities(X[::-1], *terms)[::-1], whole, atol=1e-12)
+    np.testing.assert_allclose(class_probabilities(CosineLogits(X[[i]], *terms))[0], whole[i], atol=1e-12)
+    np.testing.assert_allclose(class_probabilities(CosineLogits(X[::-1], *terms))[::-1], whole, atol=1e-12)
 
 
 class TestClassifier:
@@ -220,7 +239,7 @@ class TestClassifier:
 def test_embeddings_of_pictures_that_are_no_numbers_end_as_such(value):
     # Embeddings that users pass are checked; those that a broken tower gives come this far.
     with np.errstate(invalid="ignore"):
-        logits = _prediction.cosine_logits(np.array([[value, 1.0], [3.0, 4.0]]), np.eye(2), 10.0)
+        logits = all_logits(CosineLogits(np.array([[value, 1.0], [3.0, 4.0]]), np.eye(2), 10.0))
     assert np.isnan(logits[0]).any()
     np.testing.assert_allclose(logits[1], [6, 8])
 

@@ -5,11 +5,14 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 from toy_backbone import AnyWidthBackbone
+from tuning_problem import encode as features_of
+from tuning_problem import problem_of
 
 from clipcal.backbones import open_backbone
 from clipcal.exceptions import ClassNameError
-from clipcal.methods import METHODS, CoOp, KgCoOp, _chunks, zero_shot_features
-from clipcal.training import torch_generator
+from clipcal.methods import METHODS, CoOp, KgCoOp, zero_shot_features
+from clipcal.regularizers import AnchorRegularizer
+from clipcal.training import _chunks, torch_generator
 
 START, END = 49406, 49407
 # One and several tokens, a name whose end merges with the full stop, one with marks and digits.
@@ -22,7 +25,7 @@ def mini():
 
 
 def learner_of(backbone, seed=0, **params):
-    return CoOp(**params).learner(backbone, len(NAMES), torch_generator(seed))
+    return CoOp(**params).learner(problem_of(backbone, NAMES, seed=seed))
 
 
 def encode(backbone, text):
@@ -60,7 +63,7 @@ def test_layout_and_truncation(tiny_backbone, position, n_context):
         learner.context.mul_(25)  # to the length of words, so that no position goes unnoticed
     prompts = learner.prompts(NAMES)
     assert prompts.tokens.shape[1] < 77
-    features = learner(prompts)
+    features = features_of(learner, prompts)
     context = learner.context.detach().clone().requires_grad_()
     expected = torch.stack(
         [plain_features(tiny_backbone, plain_rows(tiny_backbone, context, name, position)) for name in NAMES]
@@ -77,7 +80,7 @@ def test_layouts_differ(tiny_backbone):
     features = {}
     for position in ("end", "middle", "front"):
         learner = learner_of(tiny_backbone, class_token_position=position)
-        features[position] = learner(learner.prompts(NAMES)).detach()
+        features[position] = features_of(learner, learner.prompts(NAMES)).detach()
     assert (features["end"] - features["middle"]).abs().max() > 1e-2
     assert (features["front"] - features["middle"]).abs().max() > 1e-2
 
@@ -86,11 +89,29 @@ def test_layouts_differ(tiny_backbone):
 def test_untrained_words_are_zero_shot(kind, tiny_backbone, mini):
     backbone = {"tiny": tiny_backbone, "mini": mini}[kind]
     learner = learner_of(backbone)
-    features = learner(learner.prompts(NAMES)).detach()
+    features = features_of(learner, learner.prompts(NAMES)).detach()
     expected = zero_shot_features(backbone, NAMES, "a photo of a {}.")
     torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)
     other = zero_shot_features(backbone, NAMES, "a picture of the {}.")
     assert (features - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("template", "whole"),
+    [
+        ("{}, a type of pet.", "a photo of a {}, a type of pet."),
+        ("cute {}.", "a photo of a cute {}."),
+        ("{}", "a photo of a {}"),
+    ],
+)
+@pytest.mark.parametrize("class_specific", [False, True])
+def test_words_around_the_name_stay(tiny_backbone, template, whole, class_specific):
+    learner = learner_of(tiny_backbone, template=template, class_specific=class_specific)
+    assert learner.context.shape[-2:] == (4, 64)
+    expected = zero_shot_features(tiny_backbone, NAMES, whole)
+    features = features_of(learner, learner.prompts(NAMES)).detach()
+    torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)
+    assert (features - zero_shot_features(tiny_backbone, NAMES, "a photo of a {}.")).abs().max() > 1e-3
 
 
 def test_words_with_marks_have_more_tokens_than_words(tiny_backbone):
@@ -98,7 +119,7 @@ def test_words_with_marks_have_more_tokens_than_words(tiny_backbone):
     learner = learner_of(tiny_backbone, context_init=text)
     assert len(learner.context) == 9
     expected = zero_shot_features(tiny_backbone, NAMES, text + " {}.")
-    torch.testing.assert_close(learner(learner.prompts(NAMES)), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(features_of(learner, learner.prompts(NAMES)), expected, atol=1e-5, rtol=0)
 
 
 def test_a_merged_full_stop_is_tested_at_all(tiny_backbone):
@@ -119,7 +140,7 @@ def test_class_specific_contexts(tiny_backbone, position):
     assert not learner.supports_new_classes
     with torch.no_grad():
         learner.context.copy_(0.5 * torch.randn(learner.context.shape, generator=torch_generator(1)))
-    features = learner(learner.prompts(NAMES))
+    features = features_of(learner, learner.prompts(NAMES))
     rows = [plain_rows(tiny_backbone, learner.context[i], name, position) for i, name in enumerate(NAMES)]
     expected = torch.stack([plain_features(tiny_backbone, row) for row in rows])
     torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)
@@ -168,7 +189,7 @@ def test_underscores_of_the_first_words_are_spaces(mini, text, position):
     assert learner.context.shape[0] == 4
     torch.testing.assert_close(learner.context, expected.context)
     with torch.no_grad():
-        features = [made(made.prompts(NAMES)) for made in (learner, expected)]
+        features = [features_of(made, made.prompts(NAMES)) for made in (learner, expected)]
     torch.testing.assert_close(*features)
 
 
@@ -188,7 +209,7 @@ def test_chunks_give_the_same(tiny_backbone, position, class_specific):
             class_specific=class_specific,
             text_chunk_size=size,
         )
-        features = learner(learner.prompts(NAMES))
+        features = features_of(learner, learner.prompts(NAMES))
         (features * torch.linspace(-1, 1, 64)).sum().backward()
         results.append((features.detach(), learner.context.grad))
     for features, gradient in results[1:]:
@@ -203,15 +224,17 @@ def test_chunks_bound_a_pass(tiny_backbone, monkeypatch):
     monkeypatch.setattr(
         tiny_backbone,
         "encode_suffixes",
-        lambda prefix, suffixes, packing: sizes.append(len(packing)) or encode(prefix, suffixes, packing),
+        lambda prefix, suffixes, packing, deep: (
+            sizes.append(len(packing)) or encode(prefix, suffixes, packing)
+        ),
         raising=False,
     )
     learner = learner_of(tiny_backbone, text_chunk_size=2)
-    learner(learner.prompts(NAMES)).sum().backward()
+    features_of(learner, learner.prompts(NAMES)).sum().backward()
     assert sizes == 2 * [2, 2, 1]
     sizes.clear()
     learner = learner_of(tiny_backbone)
-    learner(learner.prompts(NAMES)).sum().backward()
+    features_of(learner, learner.prompts(NAMES)).sum().backward()
     assert sizes == [5]
 
 
@@ -228,15 +251,15 @@ def test_a_budget_of_memory_sets_the_chunks(tiny_backbone):
     assert len(ends("auto", None, 1)) == 1
 
     learner = learner_of(tiny_backbone)
-    whole = learner(learner.prompts(NAMES))
-    learner.memory_budget = 9 * tiny_backbone.text_bytes_per_token
-    torch.testing.assert_close(learner(learner.prompts(NAMES)), whole, atol=1e-6, rtol=0)
+    whole = features_of(learner, learner.prompts(NAMES))
+    learner.encoder.memory_budget = 9 * tiny_backbone.text_bytes_per_token
+    torch.testing.assert_close(features_of(learner, learner.prompts(NAMES)), whole, atol=1e-6, rtol=0)
 
 
 def test_only_the_context_learns(tiny_backbone):
     learner = learner_of(tiny_backbone)
     assert [name for name, _ in learner.named_parameters()] == ["context"]
-    learner(learner.prompts(NAMES)).sum().backward()
+    features_of(learner, learner.prompts(NAMES)).sum().backward()
     assert learner.context.grad.abs().max() > 0
     assert all(p.grad is None and not p.requires_grad for p in tiny_backbone.model.parameters())
 
@@ -266,7 +289,7 @@ class TestRefused:
     def test_context_fills_the_tower(self, tiny_backbone):
         # Start, a name of one token, full stop, end: 73 are left.
         learner = learner_of(tiny_backbone, context_init=None, n_context=73)
-        assert learner(learner.prompts(["dog"])).shape == (1, 64)
+        assert features_of(learner, learner.prompts(["dog"])).shape == (1, 64)
         with pytest.raises(ClassNameError, match=r"74 tokens leaves.*77 positions.*smaller n_context"):
             learner_of(tiny_backbone, context_init=None, n_context=74)
 
@@ -284,24 +307,27 @@ class TestRefused:
             ({"context_init": None, "n_context": 0}, "'n_context'.*Got 0"),
             ({"text_chunk_size": 2.5}, r"'text_chunk_size'.*Got 2\.5"),
             ({"class_specific": "yes"}, "'class_specific'.*Got 'yes'"),
+            ({"template": "a type of pet."}, r"exactly one '\{\}'"),
+            (
+                {"template": "{}, a pet.", "class_token_position": "front"},
+                "template='{}, a pet.' needs class_token_position='end', but it is 'front'",
+            ),
         ],
     )
     def test_parameters(self, params, words):
         with pytest.raises(ValueError, match=words):
-            learner_of(AnyWidthBackbone(), **params)
+            learner_of(AnyWidthBackbone(), **params).prompts(NAMES)
 
 
 def test_kgcoop_is_coop_with_an_anchor():
     assert isinstance(KgCoOp(), CoOp)
-    assert (KgCoOp().default_regularizer, KgCoOp().outlier_weight) == ("kg", 2.0)
-    assert (CoOp().default_regularizer, CoOp().outlier_weight) == (None, 8.0)
+    assert [type(own) for own in KgCoOp().regularizers()] == [AnchorRegularizer]
+    assert CoOp().regularizers() == []
     assert METHODS["kgcoop"] is KgCoOp
 
 
 def test_a_name_is_not_torn_where_it_ends_in_punctuation(tiny_backbone):
-    learner = CoOp(context_init="a photo of", class_token_position="front").learner(
-        tiny_backbone, 1, torch.Generator()
-    )
+    learner = learner_of(tiny_backbone, context_init="a photo of", class_token_position="front")
     for name in ("C++", "who?", "10%"):
         prompts = learner.prompts([name])
         tokens = prompts.tokens[0][prompts.order[0]]

@@ -1,8 +1,11 @@
 """Dynamic outlier regularization: the pool, the draws, the loss term."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from toy_backbone import AnyWidthBackbone
+from tuning_problem import encode, problem_of
 
 from clipcal import PromptTunedCLIPClassifier
 from clipcal.backbones import open_backbone
@@ -10,7 +13,6 @@ from clipcal.methods import CoOp, KgCoOp, zero_shot_features
 from clipcal.regularizers import (
     AnchorRegularizer,
     DynamicOutlierRegularizer,
-    TuningProblem,
     rank_outliers,
 )
 from clipcal.training import torch_generator
@@ -22,65 +24,62 @@ NOUNS = [
 ]  # fmt: skip
 
 
-def problem_of(backbone, method=None, names=NAMES, seed=1, outlier_weight=8.0):
-    names = [name.replace("_", " ") for name in names]
-    return TuningProblem(
-        learner=(method or CoOp()).learner(backbone, len(names), torch_generator(0)),
-        names=names,
-        zero_shot=lambda texts, template: zero_shot_features(backbone, texts, template),
-        zero_shot_table=lambda texts, template: zero_shot_features(backbone, texts, template, skip_long=True),
-        outlier_weight=outlier_weight,
-        generator=torch_generator(seed),
-    )
+class Case:
+    """A prepared regularizer with the learner that it was prepared for."""
+
+    def __init__(self, backbone, method=None, *, names=NAMES, seed=1, given=(), **params):
+        names = [name.replace("_", " ") for name in names]
+        problem = problem_of(backbone, names, seed=seed, regularizers=("dor", *given))
+        self.learner = (method or CoOp()).learner(replace(problem, generator=torch_generator(0)))
+        regularizer = DynamicOutlierRegularizer(**{"lexicon": NOUNS, **params})
+        self.term = regularizer.prepare(problem, self.learner)
+
+    def step(self, seed=0):
+        """Draw, encode, and return the loss term with the drawn features."""
+        drawn = encode(self.learner, self.term.draw(torch_generator(seed)))
+        return self.term(None, None, drawn), drawn
 
 
-def prepared(backbone, method=None, *, seed=1, names=NAMES, **params):
-    params.setdefault("lexicon", NOUNS)
-    return DynamicOutlierRegularizer(**params).prepare(problem_of(backbone, method, names, seed))
-
-
-def step(penalty, learner, seed=0):
-    """Draw, encode, and return the loss term with the drawn features."""
-    drawn = learner(penalty.draw(torch_generator(seed)))
-    return penalty(torch.zeros(0), drawn), drawn
+def prepared(backbone, method=None, **params):
+    return Case(backbone, method, **params).term
 
 
 class TestLoss:
     @pytest.mark.parametrize("kind", ["tiny", "mini"])
     def test_is_zero_for_untrained_words(self, kind, tiny_backbone):
         backbone = tiny_backbone if kind == "tiny" else open_backbone("mini", device="cpu")
-        problem = problem_of(backbone)
-        penalty = DynamicOutlierRegularizer(lexicon=NOUNS, batch_size=20).prepare(problem)
-        assert abs(step(penalty, problem.learner)[0].item()) < 1e-4
-        other = DynamicOutlierRegularizer(lexicon=NOUNS, template="{} texture.").prepare(problem)
-        assert step(other, problem.learner)[0].item() > 1e-3
+        assert abs(Case(backbone, batch_size=20).step()[0].item()) < 1e-4
+        assert Case(backbone, template="{} texture.").step()[0].item() > 1e-3
 
     def test_is_not_for_a_random_context(self, tiny_backbone):
-        problem = problem_of(tiny_backbone, CoOp(context_init=None, n_context=16))
-        penalty = DynamicOutlierRegularizer(lexicon=NOUNS).prepare(problem)
-        assert step(penalty, problem.learner)[0].item() > 1e-2
+        assert Case(tiny_backbone, CoOp(context_init=None, n_context=16)).step()[0].item() > 1e-2
 
     def test_formula_and_gradient(self, tiny_backbone):
-        problem = problem_of(tiny_backbone, CoOp(context_init="one of the"))
-        penalty = DynamicOutlierRegularizer(5.0, lexicon=NOUNS, batch_size=4).prepare(problem)
-        value, drawn = step(penalty, problem.learner)
-        nouns = [penalty.nouns[i] for i in penalty.drawn]
+        case = Case(tiny_backbone, CoOp(context_init="one of the"), weight=5.0, batch_size=4)
+        value, drawn = case.step()
+        nouns = [case.term.nouns[i] for i in case.term.drawn]
         targets = zero_shot_features(tiny_backbone, nouns, "a photo of a {}.")
         expected = 5.0 * (1 - torch.cosine_similarity(drawn, targets).mean())
         torch.testing.assert_close(value, expected)
         (gradient,) = torch.autograd.grad(value, drawn, retain_graph=True)
         torch.testing.assert_close(gradient, -5.0 / 4 * targets)
-        # Nothing but the tuned outlier features leads back to the context.
-        assert not penalty.targets.requires_grad
+        # Only the tuned outlier features have a gradient with respect to the context.
+        assert not case.term.targets.requires_grad
         value.backward()
-        through_features = problem.learner.context.grad.clone()
-        problem.learner.context.grad = None
-        again = problem.learner(problem.learner.prompts(nouns))
-        again.backward(-5.0 / 4 * targets)
-        # Other names in the pass mean other rounding, so single small entries say nothing.
-        error = (problem.learner.context.grad - through_features).norm()
+        context = case.learner.context
+        through_features, context.grad = context.grad.clone(), None
+        encode(case.learner, case.learner.prompts(nouns)).backward(-5.0 / 4 * targets)
+        # Rounding depends on the other names of the pass, so single small entries differ.
+        error = (context.grad - through_features).norm()
         assert through_features.norm() > 0
         assert error < 1e-5 * through_features.norm()
+
+    def test_mean_over_images_where_the_text_depends_on_them(self, tiny_backbone):
+        case = Case(tiny_backbone, batch_size=4, weight=3.0)
+        case.term.draw(torch_generator(0))
+        drawn = torch.nn.functional.normalize(torch.randn(2, 4, 64, generator=torch_generator(1)), dim=-1)
+        both = [case.term(None, None, of_image) for of_image in drawn]
+        torch.testing.assert_close(case.term(None, None, drawn), (both[0] + both[1]) / 2)
 
 
 class TestPool:
@@ -97,8 +96,8 @@ class TestPool:
 
     def test_names_of_base_classes_are_left_out(self, tiny_backbone):
         lexicon = ["Dog", "HOT DOG", "hot_dog", "red_panda", "panda", "hotdog", "denim"]
-        penalty = prepared(tiny_backbone, lexicon=lexicon)
-        assert sorted(penalty.nouns) == ["denim", "hotdog", "panda"]
+        term = prepared(tiny_backbone, lexicon=lexicon)
+        assert sorted(term.nouns) == ["denim", "hotdog", "panda"]
 
     def test_near_and_far(self, tiny_backbone):
         candidates = zero_shot_features(tiny_backbone, NOUNS, "a photo of a {}.")
@@ -120,10 +119,10 @@ class TestPool:
 
     @pytest.mark.parametrize("pool", ["near", "far", "random"])
     def test_targets_belong_to_their_nouns(self, tiny_backbone, pool):
-        penalty = prepared(tiny_backbone, pool=pool, pool_size=7, template="art of the {}.")
-        assert len(penalty.nouns) == len(penalty.prompts) == 7
-        expected = zero_shot_features(tiny_backbone, penalty.nouns, "art of the {}.")
-        torch.testing.assert_close(penalty.targets, expected, atol=1e-5, rtol=0)
+        term = prepared(tiny_backbone, pool=pool, pool_size=7, template="art of the {}.")
+        assert len(term.nouns) == len(term.prompts) == 7
+        expected = zero_shot_features(tiny_backbone, term.nouns, "art of the {}.")
+        torch.testing.assert_close(term.targets, expected, atol=1e-5, rtol=0)
 
     def test_all_nouns_where_there_are_fewer(self, tiny_backbone):
         assert sorted(prepared(tiny_backbone, pool_size=5000).nouns) == sorted(NOUNS)
@@ -136,9 +135,9 @@ class TestPool:
     def test_nouns_that_do_not_fit_beside_the_context(self, tiny_backbone):
         long = "bergschrund antidisestablishmentarianism"
         method = CoOp(context_init=None, n_context=70)
-        penalty = prepared(tiny_backbone, method, lexicon=[*NOUNS, long])
-        assert sorted(penalty.nouns) == sorted(NOUNS)
-        assert len(penalty.targets) == len(NOUNS)
+        term = prepared(tiny_backbone, method, lexicon=[*NOUNS, long])
+        assert sorted(term.nouns) == sorted(NOUNS)
+        assert len(term.targets) == len(NOUNS)
         with pytest.raises(ValueError, match="leaves no room for any of the outliers"):
             prepared(tiny_backbone, method, lexicon=[long])
 
@@ -148,8 +147,8 @@ class TestPool:
         long = "very " * 71 + "long"
         nouns = [f"noun{i}" for i in range(n_nouns)]
         # It would fit beside a context that is shorter than the template.
-        penalty = prepared(AnyWidthBackbone(), CoOp("a"), pool="far", lexicon=[long, *nouns])
-        assert sorted(penalty.nouns) == sorted(nouns)
+        term = prepared(AnyWidthBackbone(), CoOp("a"), pool="far", lexicon=[long, *nouns])
+        assert sorted(term.nouns) == sorted(nouns)
 
 
 class TestDraws:
@@ -159,15 +158,15 @@ class TestDraws:
         assert len(prepared(tiny_backbone, batch_size=50).draw(torch_generator(0))) == len(NOUNS)
 
     def test_fresh_uniform_and_without_replacement(self, tiny_backbone):
-        penalty = prepared(tiny_backbone, batch_size=8)
+        term = prepared(tiny_backbone, batch_size=8)
         generator = torch_generator(0)
         counts = torch.zeros(len(NOUNS))
         batches = []
         for _ in range(400):
-            prompts = penalty.draw(generator)
-            assert torch.equal(prompts.tokens, penalty.prompts.tokens[penalty.drawn])
-            batches.append(penalty.drawn.tolist())
-            counts[penalty.drawn] += 1
+            prompts = term.draw(generator)
+            assert torch.equal(prompts.tokens, term.prompts.tokens[term.drawn])
+            batches.append(term.drawn.tolist())
+            counts[term.drawn] += 1
         assert all(len(set(batch)) == 8 for batch in batches)
         assert len(set(map(tuple, batches))) > 390
         # 160 draws each on average, standard deviation 10.
@@ -175,11 +174,11 @@ class TestDraws:
         assert counts.max() < 210
 
     def test_seeded(self, tiny_backbone):
-        penalty = prepared(tiny_backbone)
+        term = prepared(tiny_backbone)
         drawn = []
         for seed in (0, 0, 1):
-            penalty.draw(torch_generator(seed))
-            drawn.append(penalty.drawn.tolist())
+            term.draw(torch_generator(seed))
+            drawn.append(term.drawn.tolist())
         assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -196,10 +195,10 @@ class TestWeight:
     )
     def test_auto_as_in_the_paper(self, method, others, expected, rng_data):
         class Spy(DynamicOutlierRegularizer):
-            def prepare(self, problem):
-                penalty = super().prepare(problem)
-                self.seen = penalty.weight
-                return penalty
+            def prepare(self, problem, learner):
+                term = super().prepare(problem, learner)
+                self.seen = term.weight
+                return term
 
         spy = Spy(lexicon=NOUNS)
         clf = PromptTunedCLIPClassifier(

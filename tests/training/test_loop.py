@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from toy_backbone import AnyWidthBackbone
+from tuning_problem import encode, problem_of
 
 from clipcal.methods import CoOp, zero_shot_features
-from clipcal.regularizers import AnchorRegularizer, DynamicOutlierRegularizer, Penalty, TuningProblem
-from clipcal.training import LabelledEmbeddings, cosine_with_warmup, torch_generator, tune
+from clipcal.regularizers import AnchorRegularizer, DynamicOutlierRegularizer
+from clipcal.training import EmbeddedData, LossTerm, Recipe, cosine_with_warmup, torch_generator, tune
 
 NAMES = ["dog", "river", "hammer"]
 NOUNS = ["denim", "violin", "twilight", "granite", "lantern"]
@@ -29,41 +29,33 @@ class Spy(AnyWidthBackbone):
 def make_data(n_samples=7, n_views=1, dim=32, weights=None, seed=0):
     rng = np.random.default_rng(seed)
     embeddings = torch.from_numpy(rng.normal(size=(n_samples, n_views, dim)).astype(np.float32))
-    return LabelledEmbeddings(
-        embeddings=F.normalize(embeddings, dim=-1),
+    return EmbeddedData.from_raw(
+        embeddings,
         targets=torch.from_numpy(np.arange(n_samples) % len(NAMES)),
         weights=torch.ones(n_samples) if weights is None else torch.tensor(weights, dtype=torch.float32),
     )
 
 
 def make_learner(backbone=None):
-    return CoOp().learner(backbone or AnyWidthBackbone(), len(NAMES), torch_generator(0))
+    return CoOp().learner(problem_of(backbone or AnyWidthBackbone(), NAMES))
 
 
-def penalty_of(regularizer, learner):
-    problem = TuningProblem(
-        learner=learner,
-        names=NAMES,
-        zero_shot=lambda names, template: zero_shot_features(learner.backbone, names, template),
-        zero_shot_table=lambda names, template: zero_shot_features(
-            learner.backbone, names, template, skip_long=True
-        ),
-        outlier_weight=8.0,
-        generator=torch_generator(2),
-    )
-    return regularizer.prepare(problem)
+def term_of(regularizer, learner):
+    return regularizer.prepare(problem_of(learner.backbone, NAMES, seed=2), learner)
 
 
-def run(learner, data, penalties=(), **params):
-    params = {"n_epochs": 2, "learning_rate": 0.05, "batch_size": 3, "logit_scale": 20.0, **params}
+def run(learner, data, terms=(), *, on_epoch_end=None, **settings):
+    # A scale as high as CLIP's would leave nothing to learn here.
+    learner.logit_scale = 20.0
     return tune(
         learner,
         learner.prompts(NAMES),
         data,
-        penalties,
+        terms,
+        recipe=Recipe(**{"max_epochs": 2, "learning_rate": 0.05, "batch_size": 3, **settings}),
         data_generator=torch_generator(0),
-        penalty_generator=torch_generator(1),
-        **params,
+        term_generator=torch_generator(1),
+        on_epoch_end=on_epoch_end,
     )
 
 
@@ -74,19 +66,38 @@ class TestBatches:
     )
     def test_full_batches_only_or_one(self, n_samples, batch_size, sizes):
         batches = list(make_data(n_samples).batches(batch_size, torch_generator(0)))
-        assert [len(targets) for _, targets, _ in batches] == sizes
+        assert [len(batch.targets) for batch in batches] == sizes
+
+    def test_an_incomplete_last_batch_may_be_kept(self):
+        batches = list(make_data(7).batches(3, torch_generator(0), drop_last=False))
+        assert [len(batch.targets) for batch in batches] == [3, 3, 1]
+        assert len(torch.cat([batch.embeddings for batch in batches]).unique(dim=0)) == 7
+
+    def test_raw_embeddings_and_weighted_means(self):
+        raw = torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 2.0]])
+        data = EmbeddedData.from_raw(raw[:, None], torch.arange(3), torch.tensor([1.0, 2.0, 5.0]))
+        (batch,) = data.batches(3, torch_generator(0))
+        torch.testing.assert_close(batch.raw_embeddings, raw[batch.targets])
+        torch.testing.assert_close(batch.embeddings.norm(dim=1), (batch.targets != 1).float())
+        # (1 * 0 + 2 * 1 + 5 * 2) / 8
+        torch.testing.assert_close(batch.mean(batch.targets.float()), torch.tensor(1.5))
 
     def test_rows_stay_together_and_are_drawn_afresh(self):
         n_samples = 12
-        data = LabelledEmbeddings(
-            embeddings=torch.arange(n_samples)[:, None, None] + 0.25 * torch.arange(4)[None, :, None],
+        data = EmbeddedData(
             targets=torch.arange(n_samples),
             weights=10.0 * torch.arange(n_samples),
+            embeddings=torch.arange(n_samples)[:, None, None] + 0.25 * torch.arange(4)[None, :, None],
+            norms=torch.arange(n_samples)[:, None] + 0.25 * torch.arange(4)[None, :],
         )
         generator = torch_generator(0)
         orders, views = [], []
         for _ in range(50):
-            embeddings, targets, weights = map(torch.cat, zip(*data.batches(4, generator), strict=True))
+            batches = list(data.batches(4, generator))
+            embeddings = torch.cat([batch.embeddings for batch in batches])
+            targets = torch.cat([batch.targets for batch in batches])
+            weights = torch.cat([batch.weights for batch in batches])
+            assert torch.equal(torch.cat([batch.norms for batch in batches]), embeddings[:, 0])
             assert torch.equal(weights, 10.0 * targets)
             assert torch.equal(embeddings[:, 0].floor().long(), targets)
             assert sorted(targets.tolist()) == list(range(n_samples))
@@ -104,7 +115,7 @@ def test_against_a_loop_written_out(weights):
     learner = make_learner()
     anchors = zero_shot_features(learner.backbone, NAMES, "{} texture.")
     history = run(
-        learner, data, [penalty_of(AnchorRegularizer(3.0, template="{} texture."), learner)], n_epochs=4
+        learner, data, [term_of(AnchorRegularizer(3.0, template="{} texture."), learner)], max_epochs=4
     )
 
     other = make_learner()
@@ -113,9 +124,10 @@ def test_against_a_loop_written_out(weights):
     generator, n_steps = torch_generator(0), 0
     for epoch, rate in enumerate(cosine_with_warmup(4, 0.05)):
         losses, entropies, hits = [], [], []
-        for embeddings, targets, batch_weights in data.batches(3, generator):
-            features = other(prompts)
-            log_p = (20.0 * embeddings @ features.T).log_softmax(dim=1)
+        for batch in data.batches(3, generator):
+            targets, batch_weights = batch.targets, batch.weights
+            features = encode(other, prompts)
+            log_p = (20.0 * batch.embeddings @ features.T).log_softmax(dim=1)
             entropy = -sum(w * row[t] for w, row, t in zip(batch_weights, log_p, targets, strict=True)) / sum(
                 batch_weights
             )
@@ -142,11 +154,11 @@ def test_against_a_loop_written_out(weights):
 
 def test_history():
     learner = make_learner()
-    penalties = [
-        penalty_of(regularizer, learner)
+    terms = [
+        term_of(regularizer, learner)
         for regularizer in (AnchorRegularizer(), DynamicOutlierRegularizer(lexicon=NOUNS))
     ]
-    history = run(learner, make_data(), penalties, n_epochs=3, learning_rate=0.004)
+    history = run(learner, make_data(), terms, max_epochs=3, learning_rate=0.004)
     columns = ["epoch", "learning_rate", "loss", "cross_entropy", "accuracy", "kg", "dor"]
     assert [list(record) for record in history] == [columns] * 3
     assert [record["epoch"] for record in history] == [0, 1, 2]
@@ -160,49 +172,49 @@ def test_history():
 def test_learns():
     data = make_data(6)
     learner = make_learner()
-    history = run(learner, data, n_epochs=30, learning_rate=0.05)
+    history = run(learner, data, max_epochs=30, learning_rate=0.05)
     assert history[-1]["loss"] < 0.9 * history[0]["loss"]
 
 
 def test_one_text_pass_a_step():
     backbone = Spy()
     learner = make_learner(backbone)
-    penalties = [
-        penalty_of(AnchorRegularizer(), learner),
-        penalty_of(DynamicOutlierRegularizer(lexicon=NOUNS, batch_size=4), learner),
+    terms = [
+        term_of(AnchorRegularizer(), learner),
+        term_of(DynamicOutlierRegularizer(lexicon=NOUNS, batch_size=4), learner),
     ]
     backbone.passes.clear()
-    run(learner, make_data(7), penalties, n_epochs=2, batch_size=3)
+    run(learner, make_data(7), terms, max_epochs=2, batch_size=3)
     assert backbone.passes == [len(NAMES) + 4] * 4
 
 
-def test_each_penalty_gets_its_own_features(tiny_backbone):
-    """Three penalties draw two, none and one prompts; each is handed the features of its own."""
+def test_each_term_gets_its_own_features(tiny_backbone):
+    """Three terms draw two, none and one prompts; each gets the features of its own."""
     learner = make_learner(tiny_backbone)
     checked = []
 
-    class Checked(Penalty):
+    class Checked(LossTerm):
         def __init__(self, names):
             self.name = f"of {len(names)}"
             self.prompts = learner.prompts(names) if names else None
-            self.expected = learner(self.prompts).detach() if names else None
+            self.expected = encode(learner, self.prompts).detach() if names else None
 
         def draw(self, generator):
             return self.prompts
 
-        def __call__(self, class_features, drawn_features):
+        def __call__(self, out, batch, drawn):
             # Of different length than the class prompts, so that joining has to pad.
-            torch.testing.assert_close(class_features.detach(), classes, atol=1e-5, rtol=0)
+            torch.testing.assert_close(out.texts.detach(), classes, atol=1e-5, rtol=0)
             if self.expected is None:
-                assert drawn_features is None
+                assert drawn is None
             else:
-                torch.testing.assert_close(drawn_features.detach(), self.expected, atol=1e-5, rtol=0)
+                torch.testing.assert_close(drawn.detach(), self.expected, atol=1e-5, rtol=0)
             checked.append(self.name)
-            return class_features.sum() * 0
+            return out.texts.sum() * 0
 
-    classes = learner(learner.prompts(NAMES)).detach()
-    penalties = [Checked(["x", "a rather long name of many words"]), Checked([]), Checked(["violin"])]
-    run(learner, make_data(3, dim=64), penalties, n_epochs=1)
+    classes = encode(learner, learner.prompts(NAMES)).detach()
+    terms = [Checked(["x", "a rather long name of many words"]), Checked([]), Checked(["violin"])]
+    run(learner, make_data(3, dim=64), terms, max_epochs=1)
     assert checked == ["of 2", "of 0", "of 1"]
 
 
@@ -210,16 +222,19 @@ def test_outliers_do_not_depend_on_the_number_of_samples():
     drawn = []
     for n_samples in (3, 9):
         learner = make_learner()
-        penalty = penalty_of(DynamicOutlierRegularizer(lexicon=NOUNS), learner)
-        run(learner, make_data(n_samples), [penalty], n_epochs=1, batch_size=n_samples)
-        drawn.append(penalty.drawn.tolist())
+        term = term_of(DynamicOutlierRegularizer(lexicon=NOUNS), learner)
+        run(learner, make_data(n_samples), [term], max_epochs=1, batch_size=n_samples)
+        drawn.append(term.drawn.tolist())
     assert drawn[0] == drawn[1]
 
 
 def test_a_callback_ends_it():
     records = []
     history = run(
-        make_learner(), make_data(), n_epochs=9, on_epoch_end=lambda r: records.append(r) or len(records) == 3
+        make_learner(),
+        make_data(),
+        max_epochs=9,
+        on_epoch_end=lambda r: records.append(r) or len(records) == 3,
     )
     assert history == records
     assert len(history) == 3
@@ -227,7 +242,7 @@ def test_a_callback_ends_it():
 
 def test_no_epochs():
     learner = make_learner()
-    assert run(learner, make_data(), n_epochs=0) == []
+    assert run(learner, make_data(), max_epochs=0) == []
     assert torch.equal(learner.context, make_learner().context)
 
 
@@ -235,7 +250,7 @@ def test_divergence_says_what_to_lower():
     with pytest.raises(
         FloatingPointError, match=r"loss is nan in epoch \d; lower learning_rate \(now 1e\+38\)"
     ):
-        run(make_learner(), make_data(), n_epochs=5, learning_rate=1e38)
+        run(make_learner(), make_data(), max_epochs=5, learning_rate=1e38)
 
 
 def test_weights_are_normalised_per_batch():

@@ -1,0 +1,124 @@
+"""Classifiers whose predictions come from what a tuning method has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from clipcal.classifiers._base import CLIPClassifier
+from clipcal.classifiers._prediction import GivenLogits, Logits
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipcal.backbones import Backbone
+    from clipcal.methods import TuningMethod
+    from clipcal.regularizers import Regularizer
+    from clipcal.training import Learner, Prompts, TrainingData, TuningProblem
+
+__all__ = ["LearnedCLIPClassifier"]
+
+
+class LearnedCLIPClassifier(CLIPClassifier):
+    """Base of classifiers that predict with what a tuning method has learned.
+
+    ``fit`` of a subclass sets ``method_``, ``tuned_names_``, ``recipe_`` and what :meth:`_learned_state`
+    returns.
+    """
+
+    method_: TuningMethod
+    tuned_names_: list[str]
+    recipe_: Mapping[str, Any]
+    learned_: dict[str, NDArray[np.float32]]
+
+    def _problem(
+        self,
+        backbone: Backbone,
+        generator: torch.Generator,
+        data: TrainingData | None = None,
+        regularizers: Sequence[Regularizer] = (),
+    ) -> TuningProblem:
+        """Return what methods and regularizers may know of this fit."""
+        from clipcal.methods import zero_shot_features
+        from clipcal.training import TuningProblem
+
+        encode = partial(zero_shot_features, backbone, memory=self.memory)
+        return TuningProblem(
+            backbone,
+            self.tuned_names_,
+            zero_shot=encode,
+            zero_shot_table=partial(encode, skip_long=True, verbose=self.verbose),
+            generator=generator,
+            data=data,
+            method=self.method_.name,
+            regularizers=[regularizer.name for regularizer in regularizers],
+        )
+
+    def _learned_state(self, learner: Learner, prompts: Prompts, backbone: Backbone) -> dict[str, Any]:
+        """Return the fitted attributes that prediction needs, as of now."""
+        return {
+            "text_features_": self._text_features(learner, prompts, backbone),
+            "logit_scale_": float(backbone.logit_scale),
+            "learned_": learner.arrays(),
+        }
+
+    def _text_features(self, learner: Learner, prompts: Prompts, backbone: Backbone) -> NDArray[np.float32]:
+        import torch
+
+        with torch.no_grad():
+            features = learner.encode_texts(prompts, None).cpu().numpy()
+        shared = learner.supports_new_classes
+        return self._with_equal_rows(features, backbone) if shared else features
+
+    def _check_text_features(self) -> None:
+        # The loop checks losses only. No loss follows the last step, and vectors so long that their length
+        # overflows give features of zeros with a finite loss.
+        norms = np.linalg.norm(self.text_features_, axis=1)
+        if not (np.isfinite(norms) & (norms > 1e-3)).all():
+            raise FloatingPointError(
+                "Training diverged and left no text features; "
+                f"lower learning_rate (now {self.recipe_['learning_rate']})."
+            )
+
+    def _new_learner(self, problem: TuningProblem) -> Learner:
+        """Return the method's learnable part at its start; only the problem's generator decides on it."""
+        from clipcal.training import seeded
+
+        with seeded(problem.generator):
+            return self.method_.learner(problem).to(problem.backbone.device)
+
+    def _fitted_learner(self, backbone: Backbone) -> Learner:
+        """Return what was learned, for the present classes."""
+        from clipcal.training import torch_generator
+
+        learner = self._new_learner(self._problem(backbone, torch_generator(0)))
+        learner.load_arrays(self.learned_)
+        names = list(self.class_names_.values())
+        return learner if names == self.tuned_names_ else learner.for_names(names)
+
+    def _encode_classes(self, backbone: Backbone) -> NDArray[np.float32]:
+        learner = self._fitted_learner(backbone)
+        return self._text_features(learner, learner.prompts(list(self.class_names_.values())), backbone)
+
+    def _logits(self, X: Any) -> Logits:
+        check_is_fitted(self, "text_features_")
+        if self.method_.linear:
+            return super()._logits(X)
+        from clipcal.training import predict_logits
+
+        embeddings = self._predict_embeddings(X)
+        backbone = self._open_backbone(self.n_features_in_)
+        learner = self._fitted_learner(backbone)
+        return GivenLogits(
+            predict_logits(
+                learner,
+                learner.prompts(list(self.class_names_.values())),
+                embeddings,
+                text_depends_on_image=self.method_.text_depends_on_image,
+            )
+        )

@@ -1,0 +1,158 @@
+"""Text features of prompts whose vectors are learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from clipcal.backbones import Backbone, product_size
+from clipcal.exceptions import BackboneError
+from clipcal.training._chunks import chunks_of, encode_in_chunks, memory_budget
+from clipcal.training._prompts import Prompts
+
+__all__ = ["PromptEncoder"]
+
+
+class PromptEncoder:
+    """Encodes prompts with learned vectors in them; differentiable in these vectors.
+
+    The number of dimensions of a context says for what it is the same:
+
+    - (n_context, token_dim): one context for all prompts;
+    - (n_prompts, n_context, token_dim): one for each prompt;
+    - (n_images, 1, n_context, token_dim): one for each image, in all prompts. Each image then has features
+      of its own.
+
+    Positions that are the same in all prompts are computed once if the backbone supports that, and prompts
+    are encoded in as many chunks as the memory requires.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The CLIP whose text tower encodes the prompts.
+    chunk_size : int or "auto", default="auto"
+        Prompts that are encoded at once. ``"auto"`` takes as many as keep about half a GiB for the backward
+        pass, on CUDA a quarter of the free memory if that is more.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from clipcal.backbones import open_backbone
+    >>> from clipcal.training import PromptEncoder, tokenize_prompts
+    >>> backbone = open_backbone("mini", device="cpu")
+    >>> prompts = tokenize_prompts(backbone, ["X X circle.", "X X star."], n_context=2)
+    >>> context = torch.zeros(2, backbone.token_dim, requires_grad=True)
+    >>> PromptEncoder(backbone)(prompts, context).shape == (2, backbone.embedding_dim)
+    True
+    >>> per_image = torch.zeros(5, 1, 2, backbone.token_dim)
+    >>> PromptEncoder(backbone)(prompts, per_image).shape == (5, 2, backbone.embedding_dim)
+    True
+    """
+
+    def __init__(self, backbone: Backbone, chunk_size: int | str = "auto") -> None:
+        self.backbone = backbone
+        self.chunk_size = chunk_size
+        self.shares_prefix: bool = getattr(backbone, "shares_prefix", False)
+        # Read once: the memory that the first step allocates must not shrink the chunks of later steps.
+        self.memory_budget = memory_budget(backbone.device)
+
+    def __call__(self, prompts: Prompts, context: Tensor, deep: Mapping[int, Tensor] | None = None) -> Tensor:
+        """Encode prompts.
+
+        Parameters
+        ----------
+        prompts : Prompts
+            n_prompts prompts with room for the context.
+        context : Tensor
+            See the class for its shapes.
+        deep : mapping of int to Tensor, default=None
+            ``deep[k]``, shape (n, token_dim) or (n_images, n, token_dim), replaces the last n of the shared
+            positions at the input of block k.
+
+        Returns
+        -------
+        features : Tensor, shape (n_prompts, embedding_dim) or (n_images, n_prompts, embedding_dim)
+            Float32, not normalised.
+
+        Raises
+        ------
+        BackboneError
+            If there are deep prompts, but the backbone cannot compute shared positions by themselves.
+        """
+        if deep and not self.shares_prefix:
+            raise BackboneError(
+                f"Deep prompts need a text tower that shares prefixes, which backbone "
+                f"{self.backbone.name or type(self.backbone).__name__!r} does not offer; use shallow prompts "
+                "only, or another backbone."
+            )
+        n_images = len(context) if context.ndim == 4 else 1
+        lengths = n_images * self._computed(prompts, context)
+        cost = getattr(self.backbone, "text_bytes_per_token", None)
+        chunks = chunks_of(lengths, self.chunk_size, cost=cost, budget=self.memory_budget)
+        blocks = list(deep or ())
+
+        def encode(rows: slice, context: Tensor, *deep_values: Tensor) -> Tensor:
+            part = prompts if len(chunks) == 1 else prompts.take(rows)
+            context = context[rows] if context.ndim == 3 else context
+            if not self.shares_prefix:
+                return self._padded(part, context)
+            return self._packed(part, context, dict(zip(blocks, deep_values, strict=True)))
+
+        return encode_in_chunks(encode, chunks, [context, *(deep or {}).values()])
+
+    def work(self, prompts: Prompts, context: Tensor) -> float:
+        """Return the multiply-adds of the largest matrix product of a pass, by which threads are chosen."""
+        n_images = len(context) if context.ndim == 4 else 1
+        n_rows = self._n_shared(prompts, context) + int(self._computed(prompts, context).sum())
+        return product_size(n_images * n_rows, self.backbone.token_dim)
+
+    def _n_shared(self, prompts: Prompts, context: Tensor) -> int:
+        """Return how many leading positions are the same in all prompts."""
+        return self.backbone.n_start_tokens if context.ndim == 3 else prompts.n_shared
+
+    def _computed(self, prompts: Prompts, context: Tensor) -> Tensor:
+        """Return how many tokens are computed for each prompt and image."""
+        if self.shares_prefix:
+            return prompts.lengths - self._n_shared(prompts, context)
+        return torch.full((len(prompts),), prompts.tokens.shape[1])
+
+    def _packed(self, prompts: Prompts, context: Tensor, deep: Mapping[int, Tensor]) -> Tensor:
+        """Encode the shared positions once, and the rest of each prompt without padding."""
+        packing = prompts.packing(self._n_shared(prompts, context))
+        n_start = self.backbone.n_start_tokens
+        n_end = n_start + context.shape[-2]
+        if prompts.order is None and packing.n_prefix >= n_end:
+            # The whole context belongs to the prefix, so the rest needs no graph.
+            fixed = self.backbone.embed_tokens(prompts.tokens[:1, : packing.n_prefix])[0]
+            if context.ndim == 4:
+                context, fixed = context[:, 0], fixed.expand(len(context), -1, -1)
+            prefix = torch.cat([fixed[..., :n_start, :], context, fixed[..., n_end:, :]], dim=-2)
+            rest = prompts.tokens[packing.names, packing.positions]
+            suffixes = self.backbone.embed_tokens(rest[None])[0]
+        else:
+            embeddings = self._embeddings(prompts, context)
+            prefix = embeddings[..., 0, : packing.n_prefix, :]
+            suffixes = embeddings[..., packing.names, packing.positions, :]
+        return self.backbone.encode_suffixes(prefix, suffixes, packing, deep or None)  # type: ignore[attr-defined]
+
+    def _padded(self, prompts: Prompts, context: Tensor) -> Tensor:
+        """Encode every prompt by itself, padded to the longest."""
+        embeddings = self._embeddings(prompts, context)
+        n_images = embeddings.shape[:-3].numel()
+        features = self.backbone.encode_text(embeddings.flatten(0, -3), prompts.tokens.repeat(n_images, 1))
+        return features.unflatten(0, embeddings.shape[:-2])
+
+    def _embeddings(self, prompts: Prompts, context: Tensor) -> Tensor:
+        """Return the prompts' token embeddings, the context in its place: (..., n_prompts, length, width)."""
+        start = self.backbone.n_start_tokens
+        end = start + context.shape[-2]
+        embeddings = self.backbone.embed_tokens(prompts.tokens)
+        embeddings = embeddings.expand(*context.shape[:-3], *(-1,) * 3) if context.ndim == 4 else embeddings
+        context = context.expand(*embeddings.shape[:-2], -1, -1)
+        embeddings = torch.cat([embeddings[..., :start, :], context, embeddings[..., end:, :]], dim=-2)
+        if prompts.order is not None:
+            order = prompts.order[..., None].expand_as(embeddings)
+            embeddings = embeddings.gather(-2, order)
+        return embeddings

@@ -1,0 +1,105 @@
+"""Tokenised prompts with room for learned vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from clipcal.backbones import Backbone, Packing, upload
+
+__all__ = ["Prompts", "tokenize_prompts"]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Tokenised prompts with room for a context, one row per name.
+
+    Attributes
+    ----------
+    tokens : Tensor of int, shape (n_names, length)
+        The tokens of the whole prompts; those of the context are placeholders.
+    lengths : Tensor of int, shape (n_names,), on the CPU
+        Positions that hold text, start and end markers included. They are kept on the CPU because they
+        determine the shapes of a step, which a GPU would have to be waited for.
+    n_shared : int
+        Number of leading positions that are the same in all prompts if their context is the same.
+    order : Tensor of int, shape (n_names, length), or None
+        Which token stands at each position, for layouts that move the name; None for the identity.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    n_shared: int
+    order: Tensor | None = None
+    _packings: dict[int, Packing] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, rows: Tensor | slice) -> Prompts:
+        """Return the prompts of the given rows; a tensor of rows is on the CPU."""
+        lengths = self.lengths[rows]
+        if isinstance(rows, Tensor):
+            rows = upload(rows, self.tokens.device)
+        order = None if self.order is None else self.order[rows]
+        return Prompts(self.tokens[rows], lengths, self.n_shared, order)
+
+    def joined(self, other: Prompts) -> Prompts:
+        """Return these prompts followed by the other ones, padded to the longer of the two."""
+        length = max(self.tokens.shape[1], other.tokens.shape[1])
+        tokens = torch.cat([_padded(prompts.tokens, length, fill=0) for prompts in (self, other)])
+        lengths = torch.cat([self.lengths, other.lengths])
+        n_shared = min(self.n_shared, other.n_shared)
+        if self.order is None and other.order is None:
+            return Prompts(tokens, lengths, n_shared)
+        order = torch.cat([_padded(prompts._full_order(), length, fill=None) for prompts in (self, other)])
+        return Prompts(tokens, lengths, n_shared, order)
+
+    def _full_order(self) -> Tensor:
+        if self.order is not None:
+            return self.order
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device).expand(self.tokens.shape)
+
+    def packing(self, n_shared: int) -> Packing:
+        """Return the layout of what follows the first `n_shared` positions; made once for each number."""
+        if n_shared not in self._packings:
+            self._packings[n_shared] = Packing(self.lengths - n_shared, n_shared, self.tokens.device)
+        return self._packings[n_shared]
+
+
+def _padded(rows: Tensor, length: int, *, fill: int | None) -> Tensor:
+    """Widen rows to a length, with a constant or, for ``fill=None``, with each column's own index."""
+    missing = length - rows.shape[1]
+    if fill is not None:
+        return pad(rows, (0, missing), value=fill)
+    more = torch.arange(rows.shape[1], length, device=rows.device).expand(len(rows), missing)
+    return torch.cat([rows, more], dim=1)
+
+
+def tokenize_prompts(backbone: Backbone, texts: Sequence[str], n_context: int) -> Prompts:
+    """Tokenise whole prompts that begin with the same words.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    texts : sequence of str
+        Prompts that begin with a placeholder for the context, such as ``"X X dog."``. Whole prompts are
+        tokenised because a token may span the end of a name and the punctuation after it.
+    n_context : int
+        Number of tokens of the common words; they follow the start marker.
+
+    Returns
+    -------
+    prompts : Prompts
+
+    Raises
+    ------
+    ClassNameError
+        If a prompt has more tokens than the text tower has positions.
+    """
+    tokens = backbone.tokenize(texts)
+    return Prompts(tokens, backbone.text_lengths(tokens).cpu(), backbone.n_start_tokens + n_context)

@@ -1,0 +1,115 @@
+"""How a method is trained: the published settings, and an optimizer from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+import torch
+
+from clipcal.training._schedule import SCHEDULES
+
+__all__ = ["OPTIMIZERS", "Recipe"]
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one training run.
+
+    Parameters
+    ----------
+    max_epochs : int, default=200
+        Passes through the data.
+    learning_rate : float, default=0.002
+        The highest rate.
+    batch_size : int, default=32
+        Samples per step.
+    optimizer : {"sgd", "adam", "adamw"} or callable, default="sgd"
+        A callable, such as a class of :mod:`torch.optim`, gets the parameter groups, ``lr`` and
+        ``weight_decay``.
+    momentum : float, default=0.9
+        Momentum of SGD; other optimizers ignore it.
+    weight_decay : float, default=5e-4
+        Decoupled for AdamW, part of the gradient otherwise, as in torch.
+    schedule : {"cosine", "constant"}, default="cosine"
+        The learning rate after the warm-up, see :func:`clipcal.training.learning_rates`.
+    warmup_epochs : int, default=1
+        First epochs, at a constant rate.
+    warmup_rate : float, default=1e-5
+        The learning rate of all parameters in these epochs.
+    drop_last : bool, default=True
+        Whether an incomplete last batch is dropped.
+    method_params : mapping, default={}
+        Parameters of the method that belong to the recipe, used where the method is given by name.
+
+    Examples
+    --------
+    >>> from clipcal.training import Recipe
+    >>> Recipe(batch_size=128).with_values(max_epochs=10, momentum=None).max_epochs
+    10
+    """
+
+    max_epochs: int = 200
+    learning_rate: float = 0.002
+    batch_size: int = 32
+    optimizer: str | Callable[..., torch.optim.Optimizer] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    warmup_epochs: int = 1
+    warmup_rate: float = 1e-5
+    drop_last: bool = True
+    method_params: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of the settings that a user may choose."""
+        return [item.name for item in fields(cls) if item.name != "method_params"]
+
+    def with_values(self, **values: Any) -> Self:
+        """Return the recipe with other values; None keeps a value."""
+        return replace(self, **{name: value for name, value in values.items() if value is not None})
+
+    def plain(self) -> dict[str, Any]:
+        """Return the settings as plain values; an optimizer that was given as a class is named."""
+        settings = {name: getattr(self, name) for name in self.names()}
+        if not isinstance(self.optimizer, str):
+            settings["optimizer"] = getattr(self.optimizer, "__qualname__", repr(self.optimizer))
+        return settings
+
+    def make_optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return an optimizer of parameter groups.
+
+        Parameters
+        ----------
+        groups : sequence of dict
+            See :meth:`Learner.parameter_groups`.
+        """
+        groups = [{"rate_factor": 1.0, **group} for group in groups]
+        momentum = {"momentum": self.momentum} if self.uses_momentum else {}
+        return self._optimizer(groups, lr=self.learning_rate, weight_decay=self.weight_decay, **momentum)
+
+    @property
+    def uses_momentum(self) -> bool:
+        """Whether the optimizer takes a momentum."""
+        return self._optimizer is torch.optim.SGD
+
+    @property
+    def _optimizer(self) -> Callable[..., torch.optim.Optimizer]:
+        return OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else self.optimizer
+
+    def rates(self, rate_factor: float = 1.0) -> list[float]:
+        """Return the learning rate of each epoch for a group of parameters."""
+        return SCHEDULES[self.schedule](
+            self.max_epochs,
+            self.learning_rate * rate_factor,
+            n_warmup=self.warmup_epochs,
+            warmup_rate=self.warmup_rate,
+        )

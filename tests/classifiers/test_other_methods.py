@@ -1,0 +1,262 @@
+"""Methods of a user's own: text that depends on the image, moved image features, a second set of logits."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.base import clone
+from torch import nn
+from toy_backbone import AnyWidthBackbone
+from tuning_problem import problem_of
+
+from clipcal import PromptTunedCLIPClassifier
+from clipcal.methods import CoOp, TuningMethod
+from clipcal.regularizers import AnchorRegularizer, DynamicOutlierRegularizer
+from clipcal.training import Forward, Learner, PromptEncoder, tokenize_prompts
+
+WIDTH = 64
+NAMES = ["dog", "river", "old hammer"]
+NOUNS = ["denim", "violin", "twilight", "granite", "lantern"]
+X = np.random.default_rng(0).normal(size=(24, WIDTH))
+Y = np.array(NAMES * 8)
+
+
+class ImageConditionedText(TuningMethod):
+    """Each image shifts the context by a linear map of its features."""
+
+    name = "conditioned"
+    linear = False
+    text_depends_on_image = True
+
+    def learner(self, problem):
+        return ConditionedLearner(problem)
+
+
+class ConditionedLearner(Learner):
+    def __init__(self, problem):
+        super().__init__(problem.backbone.logit_scale)
+        self.backbone = problem.backbone
+        self.encoder = PromptEncoder(problem.backbone)
+        width = problem.backbone.token_dim
+        self.context = nn.Parameter(0.02 * torch.randn(4, width, generator=problem.generator))
+        shift = 0.02 * torch.randn(width, problem.backbone.embedding_dim, generator=problem.generator)
+        self.shift = nn.Parameter(shift)
+
+    def prompts(self, names):
+        return tokenize_prompts(self.backbone, [f"X X X X {name}." for name in names], n_context=4)
+
+    def encode_texts(self, prompts, images):
+        shift = 0 if images is None else (images @ self.shift.T)[:, None, None, :]
+        return F.normalize(self.encoder(prompts, self.context + shift), dim=-1)
+
+
+class MovedImages(TuningMethod):
+    """A residual layer on image features; the text stays zero-shot."""
+
+    name = "moved"
+    linear = False
+
+    def learner(self, problem):
+        return MovedLearner(problem)
+
+
+class MovedLearner(Learner):
+    def __init__(self, problem):
+        super().__init__(problem.backbone.logit_scale)
+        self.backbone = problem.backbone
+        self.layer = nn.Linear(problem.backbone.embedding_dim, problem.backbone.embedding_dim)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def prompts(self, names):
+        return tokenize_prompts(self.backbone, [f"a photo of a {name}." for name in names], n_context=4)
+
+    def encode_texts(self, prompts, images):
+        with torch.no_grad():
+            fixed = self.backbone.encode_text(self.backbone.embed_tokens(prompts.tokens), prompts.tokens)
+        return F.normalize(fixed, dim=-1)
+
+    def encode_images(self, batch):
+        return F.normalize(batch.embeddings + self.layer(batch.embeddings), dim=-1)
+
+
+class SecondLogits(TuningMethod):
+    """CoOp with a linear head for the trained classes, which other classes do without."""
+
+    name = "second"
+    linear = False
+
+    def __init__(self, weight=0.7):
+        self.weight = weight
+
+    def learner(self, problem):
+        return SecondLearner(problem, self.weight)
+
+
+class SecondLearner(Learner):
+    def __init__(self, problem, weight):
+        super().__init__(problem.backbone.logit_scale)
+        self.weight = weight
+        self.base = CoOp(context_init=None, n_context=2).learner(problem)
+        self.head = nn.Linear(problem.backbone.embedding_dim, len(problem.names))
+
+    def prompts(self, names):
+        return self.base.prompts(names)
+
+    def encode_texts(self, prompts, images):
+        return self.base.encode_texts(prompts, images)
+
+    def parameter_groups(self):
+        return [
+            {"params": list(self.base.parameters())},
+            {"params": list(self.head.parameters()), "rate_factor": 6.5},
+        ]
+
+    def logits(self, images, texts):
+        return (1 - self.weight) * super().logits(images, texts) + self.weight * self.head(images)
+
+    def forward(self, batch, prompts, n_classes):
+        out, others = super().forward(batch, prompts, n_classes)
+        return Forward(out.images, out.texts, out.logits, {"head": self.head(out.images)}), others
+
+    def losses(self, out, batch):
+        of_head = batch.mean(F.cross_entropy(out.extra["head"], batch.targets, reduction="none"))
+        return {**super().losses(out, batch), "head": of_head}
+
+    def for_names(self, names):
+        return self.base
+
+
+METHODS = [ImageConditionedText(), MovedImages(), SecondLogits()]
+
+
+def fitted(method, backbone=None, **params):
+    params = {"max_epochs": 3, "batch_size": 8, "random_state": 0, "learning_rate": 0.02, **params}
+    return PromptTunedCLIPClassifier(backbone or AnyWidthBackbone(), method=method, **params).fit(X, Y)
+
+
+def texts_one_by_one(backbone, learner, image):
+    """Encode each prompt for one image by itself, padded, without chunks."""
+    context = learner.context + learner.shift @ image
+    rows = []
+    for name in NAMES:
+        tokens = backbone.tokenize([f"X X X X {name}."])
+        embeddings = backbone.embed_tokens(tokens)
+        embeddings = torch.cat([embeddings[:, :1], context[None], embeddings[:, 5:]], dim=1)
+        rows.append(F.normalize(backbone.encode_text(embeddings, tokens), dim=-1)[0])
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+class TestEachMethod:
+    def test_learns_and_predicts_probabilities(self, method):
+        clf = fitted(method, max_epochs=20)
+        assert clf.history_[-1]["cross_entropy"] < clf.history_[0]["cross_entropy"]
+        proba = clf.predict_proba(X)
+        np.testing.assert_allclose(proba.sum(axis=1), 1)
+        np.testing.assert_array_equal(clf.predict(X), clf.classes_[proba.argmax(axis=1)])
+        np.testing.assert_allclose(np.exp(clf.predict_log_proba(X)), proba, atol=1e-12)
+
+    def test_a_prediction_does_not_depend_on_the_other_samples(self, method, tiny_backbone):
+        clf = fitted(method, tiny_backbone)
+        whole = clf.decision_function(X)
+        np.testing.assert_allclose(clf.decision_function(X[::-1])[::-1], whole, atol=1e-7, rtol=1e-7)
+        for i in (0, 7):
+            np.testing.assert_allclose(clf.decision_function(X[[i]])[0], whole[i], atol=1e-7, rtol=1e-7)
+
+    def test_copies_and_other_classes(self, method):
+        clf = fitted(method)
+        np.testing.assert_array_equal(clf.with_classes(NAMES).decision_function(X), clf.decision_function(X))
+        other = clf.with_classes(["violin", "bee", "cloud", "dog"])
+        assert other.predict_proba(X).shape == (len(X), 4)
+        assert clone(clf).fit(X, Y).predict_proba(X) == pytest.approx(clf.predict_proba(X))
+
+    def test_outliers_and_anchors_join_its_loss(self, method):
+        regularizers = [AnchorRegularizer(), DynamicOutlierRegularizer(lexicon=NOUNS, batch_size=2)]
+        clf = fitted(method, regularizer=regularizers)
+        for record in clf.history_:
+            assert record.keys() >= {"cross_entropy", "kg", "dor"}
+            parts = sum(record.get(name, 0) for name in ("cross_entropy", "head", "kg", "dor"))
+            assert record["loss"] == pytest.approx(parts, abs=1e-5)
+
+
+@pytest.mark.parametrize("shares_prefix", [True, False])
+@pytest.mark.parametrize("chunk_size", ["auto", 2, 1])
+def test_text_of_each_image_against_one_prompt_at_a_time(
+    tiny_backbone, monkeypatch, shares_prefix, chunk_size
+):
+    learner = ImageConditionedText().learner(problem_of(tiny_backbone, NAMES))
+    learner.encoder.shares_prefix = shares_prefix
+    learner.encoder.chunk_size = chunk_size
+    with torch.no_grad():
+        learner.context.mul_(20)
+    images = F.normalize(torch.from_numpy(X[:3]).float(), dim=-1)
+    texts = learner.encode_texts(learner.prompts(NAMES), images)
+    assert texts.shape == (3, 3, 64)
+    assert (texts[0] - texts[1]).abs().max() > 1e-3
+    expected = torch.stack([texts_one_by_one(tiny_backbone, learner, image) for image in images])
+    torch.testing.assert_close(texts, expected, atol=1e-5, rtol=0)
+    target = torch.linspace(-1, 1, texts.numel()).reshape(texts.shape)
+    ours = torch.autograd.grad((texts * target).sum(), [learner.context, learner.shift])
+    theirs = torch.autograd.grad((expected * target).sum(), [learner.context, learner.shift])
+    for gradient, reference in zip(ours, theirs, strict=True):
+        assert reference.norm() > 1e-3
+        assert (gradient - reference).norm() < 1e-4 * reference.norm()
+
+
+def test_images_that_were_not_moved_yet_are_zero_shot():
+    clf = fitted(MovedImages(), max_epochs=0)
+    np.testing.assert_allclose(clf.predict_proba(X), clf.zero_shot().predict_proba(X), atol=1e-5)
+    moved = fitted(MovedImages(), max_epochs=30)
+    np.testing.assert_allclose(moved.text_features_, clf.text_features_, atol=1e-6)
+    assert np.abs(moved.predict_proba(X) - clf.predict_proba(X)).max() > 1e-3
+
+
+def test_moved_images_by_hand():
+    clf = fitted(MovedImages())
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    weight, bias = (clf.learned_[f"layer.{name}"].astype(np.float64) for name in ("weight", "bias"))
+    moved = unit + unit @ weight.T + bias
+    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    expected = clf.logit_scale_ * moved @ clf.text_features_.T.astype(np.float64)
+    np.testing.assert_allclose(clf.decision_function(X), expected, atol=1e-9)
+
+
+def test_two_logits_by_hand():
+    clf = fitted(SecondLogits(weight=0.6))
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    weight, bias = (clf.learned_[f"head.{name}"].astype(np.float64) for name in ("weight", "bias"))
+    similarity = clf.logit_scale_ * unit @ clf.text_features_.T.astype(np.float64)
+    expected = 0.4 * similarity + 0.6 * (unit @ weight.T + bias)
+    np.testing.assert_allclose(clf.decision_function(X), expected, atol=1e-9)
+    other = clf.with_classes(["dog", "bee"])
+    similarity = clf.logit_scale_ * unit @ other.text_features_.T.astype(np.float64)
+    np.testing.assert_allclose(
+        other.decision_function(X), similarity[:, 0] * -1 + similarity[:, 1], atol=1e-9
+    )
+    assert set(clf.learned_) == {"base.context", "head.weight", "head.bias"}
+
+
+def test_parameter_groups_have_rates_of_their_own():
+    """A step of plain SGD is proportional to the rate of a group."""
+    settings = {"max_epochs": 1, "batch_size": 24, "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0}
+    start = fitted(SecondLogits(), max_epochs=0).learned_
+    moved = fitted(SecondLogits(), learning_rate=1e-4, **settings).learned_
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SecondLearner, "parameter_groups", Learner.parameter_groups)
+        common = fitted(SecondLogits(), learning_rate=1e-4, **settings).learned_
+    for name, factor in {"head.weight": 6.5, "head.bias": 6.5, "base.context": 1.0}.items():
+        step, expected = moved[name] - start[name], factor * (common[name] - start[name])
+        assert np.linalg.norm(expected) > 0
+        assert np.linalg.norm(step - expected) < 1e-3 * np.linalg.norm(expected)
+
+
+def test_start_values_of_modules_come_from_random_state_alone():
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = fitted(SecondLogits(), max_epochs=0).learned_["head.weight"]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(fitted(SecondLogits(), max_epochs=0).learned_["head.weight"], first)
+    other = fitted(SecondLogits(), max_epochs=0, random_state=1).learned_["head.weight"]
+    assert np.abs(other - first).max() > 1e-3

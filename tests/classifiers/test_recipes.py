@@ -1,0 +1,166 @@
+"""Published settings, and the user's in their place."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from toy_backbone import AnyWidthBackbone
+
+from clipcal import CoOp, KgCoOp, PromptTunedCLIPClassifier
+from clipcal.training import Recipe
+
+NAMES = ["dog", "river", "hammer"]
+X = np.random.default_rng(0).normal(size=(40, 16))
+Y = np.array((NAMES * 14)[:40])
+
+
+def fitted(**params):
+    return PromptTunedCLIPClassifier(AnyWidthBackbone(), random_state=0, **params).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("method", "recipe", "expected"),
+    [
+        ("coop", "original", {"max_epochs": 200, "batch_size": 32}),
+        (CoOp(), "original", {"max_epochs": 200, "batch_size": 32}),
+        ("coop", "dor", {"max_epochs": 200, "batch_size": 32}),
+        ("kgcoop", "original", {"max_epochs": 100, "batch_size": 128}),
+        (KgCoOp(), "dor", {"max_epochs": 200, "batch_size": 32}),
+    ],
+)
+def test_published_settings(method, recipe, expected):
+    clf = fitted(method=method, recipe=recipe)
+    common = {
+        "optimizer": "sgd",
+        "learning_rate": 0.002,
+        "momentum": 0.9,
+        "weight_decay": 0.0005,
+        "schedule": "cosine",
+        "warmup_epochs": 1,
+        "warmup_rate": 1e-5,
+        "drop_last": True,
+    }
+    assert clf.recipe_ == {"recipe": recipe, **common, **expected}
+    assert len(clf.history_) == expected["max_epochs"]
+
+
+def test_a_method_given_by_name_takes_parameters_of_the_recipe():
+    assert fitted(recipe="dor", max_epochs=1).learned_["context"].shape == (16, 16)
+    assert fitted(recipe="dor", max_epochs=1, method=CoOp()).learned_["context"].shape == (4, 16)
+    clf = PromptTunedCLIPClassifier(recipe="dor").set_params(method__text_chunk_size=3)
+    assert (clf.method.context_init, clf.method.n_context, clf.method.text_chunk_size) == (None, 16, 3)
+
+
+def test_the_users_values_win():
+    given = {
+        "max_epochs": 3,
+        "learning_rate": 0.01,
+        "batch_size": 7,
+        "optimizer": "adamw",
+        "weight_decay": 0.1,
+        "schedule": "constant",
+        "warmup_epochs": 2,
+        "warmup_rate": 0.001,
+        "drop_last": False,
+    }
+    clf = fitted(**given)
+    assert clf.recipe_ == {"recipe": "original", "momentum": 0.9, **given}
+    assert [record["learning_rate"] for record in clf.history_] == [0.001, 0.001, 0.01]
+
+
+def test_each_setting_changes_what_is_learned():
+    base = {"max_epochs": 4, "learning_rate": 0.01, "batch_size": 7}
+    start = fitted(**base).learned_["context"]
+    for other in (
+        {"optimizer": "adam"},
+        {"optimizer": torch.optim.RMSprop},
+        {"momentum": 0.0},
+        {"weight_decay": 0.3},
+        {"schedule": "constant"},
+        {"warmup_epochs": 0},
+        {"warmup_rate": 0.005},
+        {"drop_last": False},
+        {"batch_size": 20},
+    ):
+        assert np.abs(fitted(**{**base, **other}).learned_["context"] - start).max() > 1e-5, other
+
+
+def test_with_classes_keeps_the_settings():
+    clf = fitted(max_epochs=2)
+    other = clf.with_classes(["ant", "bee"])
+    assert other.recipe_ == clf.recipe_
+    assert other.tuned_names_ == sorted(NAMES)
+
+
+def test_every_setting_is_a_parameter_of_the_classifier():
+    parameters = inspect.signature(PromptTunedCLIPClassifier).parameters
+    assert all(parameters[name].default is None for name in Recipe.names())
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"recipe": "mine"}, r"recipe='mine' is not known for method CoOp; choose among 'original', 'dor'"),
+        ({"recipe": "mine", "method": KgCoOp()}, "not known for method KgCoOp"),
+        ({"momentum": 0.5, "optimizer": "adam"}, r"momentum=0\.5 belongs to optimizer='sgd'.*is 'adam'"),
+        ({"optimizer": "lbfgs"}, "'optimizer' parameter.*Got 'lbfgs'"),
+        ({"schedule": "linear"}, "'schedule' parameter.*Got 'linear'"),
+        ({"momentum": 1.0}, r"'momentum' parameter.*Got 1\.0"),
+        ({"method": "cocop"}, "method='cocop' is not known; choose among 'coop', 'kgcoop'"),
+        ({"n_views": "fresh"}, "n_views='fresh' needs the images themselves, but X holds embeddings"),
+        ({"n_views": "many"}, "'n_views' parameter.*Got 'many'"),
+    ],
+)
+def test_refused(params, words):
+    with pytest.raises(ValueError, match=words):
+        fitted(**params)
+
+
+class TestFreshViews:
+    IMAGES = np.random.default_rng(1).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    LABELS = np.array(NAMES * 4)
+
+    def fitted(self, **params):
+        params = {"max_epochs": 3, "batch_size": 4, "random_state": 0, "learning_rate": 0.05, **params}
+        return PromptTunedCLIPClassifier(AnyWidthBackbone(), **params).fit(self.IMAGES, self.LABELS)
+
+    def test_every_step_reads_new_crops(self, monkeypatch):
+        seen = []
+        augment = AnyWidthBackbone.augment
+
+        def watched(self, image, generator):
+            seen.append(augment(self, image, generator))
+            return seen[-1]
+
+        monkeypatch.setattr(AnyWidthBackbone, "augment", watched)
+        self.fitted(n_views="fresh")
+        pixels = np.stack([view.numpy() for view in seen])
+        assert len(pixels) == 3 * 12
+        assert len(np.unique(pixels.reshape(36, -1), axis=0)) == 36
+
+    def test_random_state_decides(self):
+        first, again = (self.fitted(n_views="fresh").learned_["context"] for _ in range(2))
+        np.testing.assert_array_equal(first, again)
+        assert np.abs(self.fitted(n_views="fresh", random_state=1).learned_["context"] - first).max() > 1e-4
+        assert np.abs(self.fitted().learned_["context"] - first).max() > 1e-4
+
+    def test_a_batch_holds_the_features_of_its_pixels(self):
+        from clipcal.images import PixelLoader
+        from clipcal.training import PixelData, torch_generator
+
+        backbone = AnyWidthBackbone()
+        loader = PixelLoader(self.IMAGES, backbone, augment=False)
+        targets, weights = torch.arange(12), torch.ones(12)
+        data = PixelData(targets, weights, load=loader.load, encode=backbone.encode_images)
+        for batch in data.batches(5, torch_generator(0)):
+            expected = torch.stack([backbone.preprocess(_image(self.IMAGES[i])) for i in batch.targets])
+            torch.testing.assert_close(batch.pixels, expected)
+            torch.testing.assert_close(batch.raw_embeddings, backbone.encode_images(expected))
+            torch.testing.assert_close(batch.embeddings.norm(dim=1), torch.ones(5))
+
+
+def _image(pixels):
+    from PIL import Image
+
+    return Image.fromarray(pixels)

@@ -1,0 +1,194 @@
+"""Hooks of the training loop and settings of a recipe."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clipcal.training import (
+    EmbeddedData,
+    Learner,
+    LossTerm,
+    Prompts,
+    Recipe,
+    torch_generator,
+    tune,
+)
+
+WIDTH, N_CLASSES = 4, 3
+
+
+class Linear(Learner):
+    """Text features are learned directly, one row for each prompt."""
+
+    def __init__(self):
+        super().__init__(logit_scale=10.0)
+        self.rows = nn.Parameter(torch.eye(N_CLASSES, WIDTH))
+
+    def encode_texts(self, prompts, images):
+        return self.rows[: len(prompts)]
+
+
+def class_prompts():
+    return Prompts(torch.zeros(N_CLASSES, 3, dtype=torch.long), torch.full((N_CLASSES,), 3), n_shared=1)
+
+
+def data(n_samples=6):
+    raw = torch.randn(n_samples, 1, WIDTH, generator=torch_generator(0))
+    return EmbeddedData.from_raw(raw, torch.arange(n_samples) % N_CLASSES, torch.ones(n_samples))
+
+
+def run(learner, terms=(), *, on_epoch_end=None, **settings):
+    settings = {"max_epochs": 3, "learning_rate": 0.1, "batch_size": 6, "warmup_epochs": 0, **settings}
+    return tune(
+        learner,
+        class_prompts(),
+        data(),
+        terms,
+        recipe=Recipe(**settings),
+        data_generator=torch_generator(1),
+        term_generator=torch_generator(2),
+        on_epoch_end=on_epoch_end,
+    )
+
+
+class Smoothing(LossTerm):
+    name = "smoothed"
+    replaces = "cross_entropy"
+
+    def __call__(self, out, batch, drawn):
+        smoothed = F.cross_entropy(out.logits, batch.targets, reduction="none", label_smoothing=0.3)
+        return batch.mean(smoothed)
+
+
+def test_a_term_replaces_a_loss():
+    history = run(Linear(), [Smoothing()], max_epochs=1)
+    assert list(history[0]) == ["epoch", "learning_rate", "loss", "accuracy", "smoothed"]
+    (batch,) = data().batches(6, torch_generator(1))
+    logits = 10 * batch.embeddings @ torch.eye(N_CLASSES, WIDTH).T
+    expected = F.cross_entropy(logits, batch.targets, label_smoothing=0.3).item()
+    assert history[0]["loss"] == pytest.approx(expected, rel=1e-5)
+    assert history[0]["smoothed"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_drawn_images_pass_the_image_side():
+    class Doubled(Linear):
+        def encode_images(self, batch):
+            return 2 * batch.embeddings
+
+    (drawn_batch,) = data(2).batches(2, torch_generator(5))
+    seen = []
+
+    class OfImages(LossTerm):
+        name = "of images"
+
+        def draw(self, generator):
+            return drawn_batch
+
+        def __call__(self, out, batch, drawn):
+            seen.append(drawn)
+            return drawn.sum() * 0 + out.texts.sum() * 0
+
+    run(Doubled(), [OfImages()], max_epochs=1)
+    torch.testing.assert_close(seen[0], 2 * drawn_batch.embeddings)
+
+
+def test_a_method_may_change_gradients():
+    """The gradient of one loss without its part along the gradient of the other, as ProGrad projects it."""
+
+    class Projected(Linear):
+        def losses(self, out, batch):
+            return {**super().losses(out, batch), "length": out.texts.square().sum()}
+
+        def backward(self, losses):
+            (a,) = torch.autograd.grad(losses["cross_entropy"], self.rows, retain_graph=True)
+            (b,) = torch.autograd.grad(losses["length"], self.rows)
+            self.rows.grad = a - (a * b).sum() / (b * b).sum() * b
+
+    learner = Projected()
+    run(learner, max_epochs=1, momentum=0.0, weight_decay=0.0)
+    step = learner.rows.detach() - torch.eye(N_CLASSES, WIDTH)
+    assert step.norm() > 1e-2
+    # The gradient of the length at the start is twice the identity.
+    assert abs((step * torch.eye(N_CLASSES, WIDTH)).sum()) < 1e-6
+
+
+@pytest.mark.parametrize("stop_after", [None, 2])
+def test_averages_over_epochs_end_up_in_the_learner(stop_after):
+    class Averaged(Linear):
+        def __init__(self):
+            super().__init__()
+            self.gathered = []
+            self.epochs = []
+
+        def end_epoch(self, epoch, n_epochs):
+            self.epochs.append((epoch, n_epochs))
+            self.gathered.append(self.rows.detach().clone())
+
+        def finish(self):
+            with torch.no_grad():
+                self.rows.copy_(torch.stack(self.gathered).mean(dim=0))
+
+    learner, plain = Averaged(), Linear()
+    weights = []
+    run(plain, on_epoch_end=lambda record: weights.append(plain.rows.detach().clone()))
+    run(learner, on_epoch_end=lambda record: record["epoch"] + 1 == stop_after)
+    n_epochs = stop_after or 3
+    assert learner.epochs == [(epoch, 3) for epoch in range(n_epochs)]
+    torch.testing.assert_close(learner.rows.detach(), torch.stack(weights[:n_epochs]).mean(dim=0))
+
+
+class TestRecipe:
+    def one_step(self, **settings):
+        learner = Linear()
+        run(learner, max_epochs=1, **settings)
+        return learner.rows.detach() - torch.eye(N_CLASSES, WIDTH)
+
+    def gradient(self):
+        learner = Linear()
+        (batch,) = data().batches(6, torch_generator(1))
+        out, _ = learner(batch, class_prompts(), N_CLASSES)
+        return torch.autograd.grad(learner.losses(out, batch)["cross_entropy"], learner.rows)[0]
+
+    def test_sgd_with_decay(self):
+        expected = -0.1 * (self.gradient() + 0.5 * torch.eye(N_CLASSES, WIDTH))
+        torch.testing.assert_close(self.one_step(weight_decay=0.5), expected)
+
+    @pytest.mark.parametrize("optimizer", ["adam", torch.optim.Adam])
+    def test_adam(self, optimizer):
+        # The first step of Adam is the sign of the gradient.
+        expected = -0.1 * self.gradient().sign()
+        step = self.one_step(optimizer=optimizer, weight_decay=0.0)
+        torch.testing.assert_close(step, expected, atol=1e-5, rtol=0)
+
+    def test_adamw_decays_apart_from_the_gradient(self):
+        expected = -0.1 * (self.gradient().sign() + 0.5 * torch.eye(N_CLASSES, WIDTH))
+        step = self.one_step(optimizer="adamw", weight_decay=0.5)
+        torch.testing.assert_close(step, expected, atol=1e-5, rtol=0)
+
+    def test_momentum(self):
+        rows = []
+        learner = Linear()
+        settings = {"schedule": "constant", "momentum": 0.5, "weight_decay": 0.0, "max_epochs": 2}
+        run(learner, on_epoch_end=lambda record: rows.append(learner.rows.detach().clone()), **settings)
+        first = rows[0] - torch.eye(N_CLASSES, WIDTH)
+        other = Linear()
+        with torch.no_grad():
+            other.rows.copy_(rows[0])
+        run(other, **{**settings, "momentum": 0.0, "max_epochs": 1})
+        torch.testing.assert_close(rows[1] - rows[0], other.rows.detach() - rows[0] + 0.5 * first)
+
+    def test_schedule_and_warm_up(self):
+        settings = {"max_epochs": 4, "warmup_epochs": 2, "warmup_rate": 0.25, "learning_rate": 1.0}
+        rates = [record["learning_rate"] for record in run(Linear(), schedule="constant", **settings)]
+        assert rates == [0.25, 0.25, 1.0, 1.0]
+        rates = [record["learning_rate"] for record in run(Linear(), **settings)]
+        np.testing.assert_allclose(rates, [0.25, 0.25, 1.0, (1 + np.cos(np.pi / 4)) / 2])
+
+    def test_values(self):
+        recipe = Recipe(batch_size=4).with_values(max_epochs=0, learning_rate=None, drop_last=False)
+        assert (recipe.max_epochs, recipe.learning_rate, recipe.batch_size) == (0, 0.002, 4)
+        assert recipe.plain()["drop_last"] is False
+        assert Recipe(optimizer=torch.optim.Adam).plain()["optimizer"] == "Adam"
+        assert "method_params" not in recipe.plain()

@@ -1,0 +1,44 @@
+"""A tuning problem without a classifier around it."""
+
+from functools import partial
+
+import torch
+from torch.nn.functional import normalize
+
+from clipcal.methods import zero_shot_features
+from clipcal.training import Batch, Forward, TuningProblem, torch_generator
+
+
+def problem_of(backbone, names, *, method="coop", regularizers=(), seed=0, data=None):
+    encode = partial(zero_shot_features, backbone)
+    return TuningProblem(
+        backbone,
+        list(names),
+        zero_shot=encode,
+        zero_shot_table=partial(encode, skip_long=True),
+        generator=torch_generator(seed),
+        data=data,
+        method=method,
+        regularizers=regularizers,
+    )
+
+
+def encode(learner, prompts):
+    """Return the text features of prompts without images."""
+    return learner.encode_texts(prompts, None)
+
+
+def batch_of(embeddings, targets=None, weights=None):
+    norms = embeddings.norm(dim=-1)
+    n = len(embeddings)
+    return Batch(
+        normalize(embeddings, dim=-1),
+        norms,
+        torch.zeros(n, dtype=torch.long) if targets is None else torch.as_tensor(targets),
+        torch.ones(n) if weights is None else torch.as_tensor(weights, dtype=torch.float32),
+    )
+
+
+def out_of(texts):
+    """Return a forward pass that has text features only."""
+    return Forward(torch.zeros(0), texts, torch.zeros(0))
