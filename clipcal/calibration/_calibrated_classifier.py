@@ -23,7 +23,7 @@ from clipcal._components import NamedComponents
 from clipcal._score import ScoredClassifier
 from clipcal.calibration._base import Calibrator
 from clipcal.calibration._calibrators import named_calibrator
-from clipcal.calibration._fit_input import FitInput, read_fit_input, share_out
+from clipcal.calibration._fit_input import FitInput, distribute_params, read_fit_input
 from clipcal.calibration._held_out import (
     HeldOut,
     check_prefit,
@@ -33,7 +33,7 @@ from clipcal.calibration._held_out import (
     holds_out_classes,
     limit_folds,
 )
-from clipcal.calibration._logits import advise_of_answers, class_logits, fill_zeros, zero_logit
+from clipcal.calibration._logits import class_logits, fill_zeros, warn_of_probability_outputs, zero_logit
 from clipcal.calibration._side_inputs import (
     check_side_inputs,
     encoded_once,
@@ -203,7 +203,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
             seen, unseen = self._hold_out(given, calibrator, for_fit, for_split)
             fitted = clone(self.estimator).fit(X, labels, **for_fit)
 
-        advise_of_answers(fitted, seen.logits)
+        warn_of_probability_outputs(fitted, seen.logits)
         reference, side = side_inputs(calibrator, fitted, X, seen.rows)
         log_of_zero = zero_logit(seen.logits)
 
@@ -246,7 +246,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
     def _route(self, given: FitInput) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the arguments of ``estimator.fit`` and of ``splitter.split``."""
         if not _routing_enabled():
-            return share_out(self.estimator, given)
+            return distribute_params(self.estimator, given)
         routed = process_routing(self, "fit", sample_weight=given.sample_weight, **given.params)
         return routed["estimator"]["fit"], routed["splitter"]["split"]
 

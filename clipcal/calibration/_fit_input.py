@@ -17,7 +17,7 @@ from clipcal._caller import warn_caller
 from clipcal._compat import _check_method_params, _num_samples
 from clipcal._weights import check_weight, rows_that_count, splits_among, take_rows
 
-__all__ = ["FitInput", "read_fit_input", "share_out"]
+__all__ = ["FitInput", "distribute_params", "read_fit_input"]
 
 # Splitters of these packages declare by metadata requests whether they use groups.
 _DECLARING_PACKAGES = {"clipcal", "sklearn"}
@@ -82,7 +82,7 @@ def read_fit_input(
     return FitInput(X, labels, check_weight(sample_weight, len(labels)), sample_weight, cv, params)
 
 
-def share_out(estimator: Any, rows: FitInput) -> tuple[dict[str, Any], dict[str, Any]]:
+def distribute_params(estimator: Any, rows: FitInput) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arguments of ``estimator.fit`` and ``splitter.split`` if metadata routing is disabled.
 
     Parameters

@@ -11,7 +11,7 @@ from clipcal._arrays import plain_labels
 from clipcal._columns import in_class_order
 from clipcal._logit_input import advise_of_probabilities, two_columns
 
-__all__ = ["advise_of_answers", "class_logits", "fill_zeros", "zero_logit"]
+__all__ = ["class_logits", "fill_zeros", "warn_of_probability_outputs", "zero_logit"]
 
 
 def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.float64]:
@@ -45,18 +45,18 @@ def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.fl
     source = f"{type(estimator).__name__}.{method}"
     if method == "decision_function":
         _refuse_pairs_of_classes(estimator)
-    answers = np.asarray(in_class_order(getattr(estimator, method)(X), known, source), dtype=np.float64)
-    one_column = answers.ndim == 1 and len(known) == 2
+    output = np.asarray(in_class_order(getattr(estimator, method)(X), known, source), dtype=np.float64)
+    one_column = output.ndim == 1 and len(known) == 2
     if method == "predict_proba":
         if one_column:
-            answers = np.column_stack([1.0 - answers, answers])
+            output = np.column_stack([1.0 - output, output])
         # Only 0 is replaced: clipping small values would change the predictions of confident models.
-        possible = answers >= np.finfo(np.float64).tiny
-        values = np.log(answers, where=possible, out=np.full(answers.shape, np.nan))
-    elif np.isnan(answers).any():
+        possible = output >= np.finfo(np.float64).tiny
+        values = np.log(output, where=possible, out=np.full(output.shape, np.nan))
+    elif np.isnan(output).any():
         raise ValueError(f"{source} returned NaN.")
     else:
-        values = two_columns(answers) if one_column else answers
+        values = two_columns(output) if one_column else output
     if values.ndim != 2 or values.shape[1] != len(known):
         raise ValueError(
             f"{source} returned an array of shape {values.shape} for "
@@ -68,7 +68,7 @@ def class_logits(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.fl
     return logits
 
 
-def advise_of_answers(estimator: Any, logits: NDArray[np.float64]) -> None:
+def warn_of_probability_outputs(estimator: Any, logits: NDArray[np.float64]) -> None:
     """Warn if ``decision_function`` seems to return probabilities.
 
     Pass all rows at once: a few logits, such as those of one fold, may look like probabilities by chance.

@@ -112,19 +112,19 @@ def _weighted_residuals(rows: BinnedRows, n_draws: int, generator: np.random.Ran
     # A draw for each row would be slow. For rows with a small probability of their unlikely outcome (wrong
     # for a confident row, correct otherwise), only the rare events are drawn.
     one_by_one = ~normal[bin_of]
-    surprise = np.minimum(confidence, 1.0 - confidence)
-    rare = np.flatnonzero(one_by_one & (surprise <= _RARE))
-    common = np.flatnonzero(one_by_one & (surprise > _RARE))
+    p_unlikely = np.minimum(confidence, 1.0 - confidence)
+    rare = np.flatnonzero(one_by_one & (p_unlikely <= _RARE))
+    common = np.flatnonzero(one_by_one & (p_unlikely > _RARE))
     common = common[np.argsort(bin_of[common], kind="stable")]
     common_bins, starts = np.unique(bin_of[common], return_index=True)
     step = np.where(confidence[rare] >= 0.5, weight[rare], -weight[rare])
     expected = weight[rare] * (confidence[rare] - (confidence[rare] >= 0.5))
-    at_rest = np.bincount(bin_of[rare], weights=expected, minlength=n_bins).astype(np.float64)
-    rates = np.cumsum(-np.log1p(-surprise[rare]))
+    likely_residual = np.bincount(bin_of[rare], weights=expected, minlength=n_bins).astype(np.float64)
+    rates = np.cumsum(-np.log1p(-p_unlikely[rare]))
 
     total_rate = float(rates[-1]) if rare.size else 0.0
     for size in _block_sizes(n_draws, n_bins + len(common) + int(total_rate)):
-        drawn = np.tile(at_rest, (size, 1))
+        drawn = np.tile(likely_residual, (size, 1))
         drawn[:, normal] = generator.standard_normal((size, len(deviation))) * deviation
         if total_rate > 0:
             draw, row = _draw_unlikely(rates, size, generator)
@@ -159,36 +159,36 @@ def _count_correct(confidence: Floats) -> tuple[int, Floats]:
     on. Unlikely outcomes are counted instead of correct rows, so that the width of the window depends on
     the variance, not on the number of rows.
     """
-    sure = confidence >= 0.5
-    surprise = np.where(sure, 1.0 - confidence, confidence)
-    variance = float((surprise * (1.0 - surprise)).sum())
-    mean = float(surprise[~sure].sum() - surprise[sure].sum())
+    confident = confidence >= 0.5
+    p_unlikely = np.where(confident, 1.0 - confidence, confidence)
+    variance = float((p_unlikely * (1.0 - p_unlikely)).sum())
+    mean = float(p_unlikely[~confident].sum() - p_unlikely[confident].sum())
     reach = _LOG_TAIL / 3 + np.sqrt((_LOG_TAIL / 3) ** 2 + 2 * _LOG_TAIL * variance)
-    least = max(int(np.floor(mean - reach)), -int((surprise[sure] > 0).sum()))
-    most = min(int(np.ceil(mean + reach)), int((surprise[~sure] > 0).sum()))
+    least = max(int(np.floor(mean - reach)), -int((p_unlikely[confident] > 0).sum()))
+    most = min(int(np.ceil(mean + reach)), int((p_unlikely[~confident] > 0).sum()))
     counts = np.arange(least, most + 1)
     if variance > _NORMAL_FROM:
         edges = (np.append(counts, most + 1) - 0.5 - mean) / np.sqrt(variance)
         probability = np.diff(ndtr(edges))
     else:
         z = np.exp(2j * np.pi * np.arange(len(counts) // 2 + 1) / len(counts))
-        transform = _generating(surprise[~sure], z) * np.conj(_generating(surprise[sure], z))
+        transform = _generating(p_unlikely[~confident], z) * np.conj(_generating(p_unlikely[confident], z))
         probability = np.roll(np.fft.hfft(transform, n=len(counts)) / len(counts), -least)
     probability = np.maximum(probability, 0.0)
-    return int(sure.sum()) + least, probability / probability.sum()
+    return int(confident.sum()) + least, probability / probability.sum()
 
 
-def _generating(surprise: Floats, z: NDArray[np.complex128]) -> NDArray[np.complex128]:
+def _generating(p_unlikely: Floats, z: NDArray[np.complex128]) -> NDArray[np.complex128]:
     """Compute the probability generating function of the number of unlikely outcomes, at each `z`."""
-    rare = surprise[surprise <= _RARE]
+    rare = p_unlikely[p_unlikely <= _RARE]
     step = z - 1.0
     logarithm = np.zeros_like(z)
     for power in range(_TERMS, 0, -1):
-        # Horner's scheme for sum_j (-1)^(j+1) step^j sum_i surprise_i^j / j.
+        # Horner's scheme for sum_j (-1)^(j+1) step^j sum_i p_i^j / j.
         sign = 1.0 if power % 2 else -1.0
         logarithm = step * (logarithm + sign * float((rare**power).sum()) / power)
     out: NDArray[np.complex128] = np.exp(logarithm)
-    common = surprise[surprise > _RARE]
+    common = p_unlikely[p_unlikely > _RARE]
     size = max(1, _BLOCK // (8 * len(z)))
     for start in range(0, len(common), size):
         out *= np.prod(1.0 + common[start : start + size, np.newaxis] * step, axis=0)

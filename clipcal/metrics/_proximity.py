@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 # Number of similarities, or of features of neighbours, that are held in memory at a time.
 _BLOCK_ENTRIES = 2**22
 # Sums of squares of numbers in this range neither overflow nor underflow in single precision.
-_ORDINARY = (1e-15, 1e15)
+_SAFE_RANGE = (1e-15, 1e15)
 
 _PROXIMITY_BINS = {
     **BIN_COUNT,
@@ -393,7 +393,7 @@ def unit_rows(features: ArrayLike, name: str) -> NDArray[np.floating]:
         raise ValueError(
             f"Row {int(np.argmin(largest))} of {name} is all zeros, so it cannot be normalized. Drop it."
         )
-    if largest.min() < _ORDINARY[0] or largest.max() > _ORDINARY[1]:
+    if largest.min() < _SAFE_RANGE[0] or largest.max() > _SAFE_RANGE[1]:
         # Scaling by a power of two avoids overflow and underflow of squares, and is exact.
         with np.errstate(under="ignore"):
             rows = np.ldexp(rows, -np.frexp(largest)[1])

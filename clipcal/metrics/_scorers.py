@@ -62,19 +62,19 @@ class _CalibrationScorer(_BaseScorer):
     ) -> float:
         check_is_fitted(estimator)
         rows = rows_that_count(kwargs.get("sample_weight"), _num_samples(y_true))
-        y_true, answers = plain_labels(y_true), _InClassOrder(estimator)
+        y_true, wrapped = plain_labels(y_true), _InClassOrder(estimator)
         if rows is not None:
             # The cached predictions of other scorers are those of all rows.
             kwargs = _check_method_params(X, kwargs, indices=rows)
             X, y_true = take_rows(rows, X, y_true)
-            y_prob = answers.predict_proba(X)
-        elif len(answers.classes_) > 1:
-            y_prob = answers.shared_by(method_caller, X)
+            y_prob = wrapped.predict_proba(X)
+        elif len(wrapped.classes_) > 1:
+            y_prob = wrapped.shared_by(method_caller, X)
         else:
             # scikit-learn's helper rejects classifiers with a single class; the error is still defined.
-            y_prob = answers.predict_proba(X)
+            y_prob = wrapped.predict_proba(X)
         with without_advice():
-            value = self._score_func(y_true, y_prob, labels=answers.classes_, **{**self._kwargs, **kwargs})
+            value = self._score_func(y_true, y_prob, labels=wrapped.classes_, **{**self._kwargs, **kwargs})
         # Adding zero turns -0.0 into 0.0.
         return self._sign * _as_number(value, self._score_func) + 0.0
 

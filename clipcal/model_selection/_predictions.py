@@ -184,7 +184,7 @@ def _predict_split(
     """Fit on the training part; return the selected rows of the test part and their probabilities."""
     estimator.fit(_safe_indexing(X, train), y[train])
     rows, offered = rows_and_classes(estimator, y[test], classes)
-    known, answers = class_probabilities(estimator_for(estimator, offered), _safe_indexing(X, test[rows]))
+    known, output = class_probabilities(estimator_for(estimator, offered), _safe_indexing(X, test[rows]))
     prob = np.zeros((len(rows), len(labels)))
-    prob[:, np.searchsorted(labels, known)] = answers
+    prob[:, np.searchsorted(labels, known)] = output
     return test[rows], prob

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from clipcal._optional import import_optional
 from clipcal.metrics import harmonic_mean
-from clipcal.plots._names import as_text, entitle, grow, room_of, write
+from clipcal.plots._names import as_text, draw_title, enlarge_figure, room_of, write
 from clipcal.plots._style import PALE, QUIET, axes_of, bare_spines, legend_below, series_style
 
 __all__ = ["BaseToNewDisplay"]
@@ -218,10 +218,10 @@ class BaseToNewDisplay:
             self._draw_method(method, pair, series_style(position, markersize=8), show_runs, marker_kwargs)
         self._label_axes()
         bare_spines(ax)
-        entitle(ax, name if name is not None else self.name)
+        draw_title(ax, name if name is not None else self.name)
         self.legend_ = legend_below(ax, list(self.points_.values()), list(self.points_), legend_kwargs)
         if is_new:
-            grow([ax])
+            enlarge_figure([ax])
         return self
 
     def _runs(self) -> dict[str, NDArray[np.float64]]:

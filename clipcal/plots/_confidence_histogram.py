@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from clipcal.metrics import CalibrationBins, calibration_bins
 from clipcal.plots._measure import predictions_of
-from clipcal.plots._names import entitle, grow
+from clipcal.plots._names import draw_title, enlarge_figure
 from clipcal.plots._style import INK, PALE, VERMILLION, axes_of, bare_spines, legend_below
 
 __all__ = ["ConfidenceHistogramDisplay"]
@@ -243,10 +243,10 @@ class ConfidenceHistogramDisplay:
         self._mark_means()
         ax.set(xlim=(0, 1), xlabel="Confidence", ylabel=_height_label(stacked, density))
         bare_spines(ax)
-        entitle(ax, name if name is not None else self.name)
+        draw_title(ax, name if name is not None else self.name)
         self.legend_ = self._explain(legend_kwargs)
         if is_new:
-            grow([ax])
+            enlarge_figure([ax])
         return self
 
     def _heights(self, stacked: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from clipcal._optional import import_optional
 from clipcal.metrics import feature_divergence
-from clipcal.plots._names import entitle, grow, room_of, width_of, write_ticks
+from clipcal.plots._names import draw_title, enlarge_figure, room_of, width_of, write_ticks
 from clipcal.plots._style import INK, axes_of, bare_spines, legend_below, series_style
 
 __all__ = ["FeatureDivergenceDisplay"]
@@ -192,10 +192,10 @@ class FeatureDivergenceDisplay:
         ax.margins(x=0.06)
         bare_spines(ax)
         ax.spines["left"].set_visible(False)
-        entitle(ax, name if name is not None else self.name, room=room)
+        draw_title(ax, name if name is not None else self.name, room=room)
         self.legend_ = self._explain(legend_kwargs, room)
         if is_new:
-            grow([ax])
+            enlarge_figure([ax])
         return self
 
     def _row_height(self) -> float:

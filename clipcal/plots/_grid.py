@@ -12,7 +12,7 @@ from clipcal._arrays import plain_labels
 from clipcal._optional import import_optional
 from clipcal._weights import check_weight, distinct_labels
 from clipcal.plots._measure import measure, predictions_of
-from clipcal.plots._names import as_text, entitle, grow, write
+from clipcal.plots._names import as_text, draw_title, enlarge_figure, write
 from clipcal.plots._reliability import ReliabilityDisplay
 from clipcal.plots._reliability_parts import axis_labels
 
@@ -20,7 +20,7 @@ __all__ = ["ReliabilityGridDisplay"]
 
 _CALLER = "ReliabilityGridDisplay.plot"
 # Maximum length of the figure labels, as a fraction of the width or height of the figure.
-_RIM = 0.95
+_LABEL_FRACTION = 0.95
 
 
 class ReliabilityGridDisplay:
@@ -275,14 +275,14 @@ class ReliabilityGridDisplay:
         for display, ax in zip(self.displays, panels, strict=False):
             display.plot(ax, **plot_kwargs)
             name = plot_kwargs.get("name")
-            entitle(ax, name if name is not None else display.name, fontsize="medium")
-        self._label_rim(panels, n_columns)
+            draw_title(ax, name if name is not None else display.name, fontsize="medium")
+        self._label_outer_panels(panels, n_columns)
         if is_new:
             rows = [max(row, key=lambda ax: ax.get_title().count("\n")) for row in self.axes_]
-            grow(rows)
+            enlarge_figure(rows)
         return self
 
-    def _label_rim(self, panels: Sequence[Any], n_columns: int) -> None:
+    def _label_outer_panels(self, panels: Sequence[Any], n_columns: int) -> None:
         """Show tick labels on the outer panels only, and axis labels for the whole figure."""
         n_panels = len(self.displays)
         if len({str(display.class_label) for display in self.displays}) > 1:
@@ -291,8 +291,8 @@ class ReliabilityGridDisplay:
         else:
             labels = axis_labels(self.displays[0].class_label)
         box, points = self.figure_.bbox, 72 / self.figure_.figure.dpi
-        write(self.figure_.supxlabel("", fontsize="medium"), labels[0], _RIM * box.width * points)
-        write(self.figure_.supylabel("", fontsize="medium"), labels[1], _RIM * box.height * points)
+        write(self.figure_.supxlabel("", fontsize="medium"), labels[0], _LABEL_FRACTION * box.width * points)
+        write(self.figure_.supylabel("", fontsize="medium"), labels[1], _LABEL_FRACTION * box.height * points)
         for position, ax in enumerate(panels):
             ax.set_visible(position < n_panels)
             ax.set(xlabel="", ylabel="")

@@ -16,7 +16,7 @@ import numpy as np
 
 from clipcal._optional import import_optional
 
-__all__ = ["as_text", "entitle", "grow", "room_of", "width_of", "write", "write_ticks"]
+__all__ = ["as_text", "draw_title", "enlarge_figure", "room_of", "width_of", "write", "write_ticks"]
 
 # Maximum width of a title, as a fraction of the width of the axes.
 _TITLE_ROOM = 1.05
@@ -62,7 +62,7 @@ def write(text: Any, name: Any, room: float | None = None) -> Any:
     return text
 
 
-def entitle(ax: Any, name: Any, *, room: float | None = None, **style: Any) -> None:
+def draw_title(ax: Any, name: Any, *, room: float | None = None, **style: Any) -> None:
     """Set the title of axes if there is a name. By default, it may be as wide as the axes."""
     if name is not None:
         write(ax.set_title("", **style), name, _TITLE_ROOM * (room_of(ax)[0] if room is None else room))
@@ -79,7 +79,7 @@ def write_ticks(axis: Any, names: Sequence[Any], room: float) -> list[Any]:
     return list(labels)
 
 
-def grow(axes: Sequence[Any]) -> None:
+def enlarge_figure(axes: Sequence[Any]) -> None:
     """Enlarge a new figure for wrapped names, so that its axes keep their size.
 
     `axes` holds a single axes, or one for each row of the figure.

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from clipcal.metrics import CalibrationBins
 from clipcal.plots._measure import measure, predictions_of
-from clipcal.plots._names import as_text, entitle, grow
+from clipcal.plots._names import as_text, draw_title, enlarge_figure
 from clipcal.plots._reliability_parts import (
     axis_labels,
     draw_accuracy,
@@ -374,12 +374,12 @@ class ReliabilityDisplay:
             linestyle="none", marker="o", markersize=3, color=INK, zorder=4, clip_on=False,
         )  # fmt: skip
         frame(ax, *axis_labels(self.class_label), show_histogram)
-        entitle(ax, name if name is not None else self.name)
+        draw_title(ax, name if name is not None else self.name)
         self.hist_ax_ = draw_histogram(ax, bins) if show_histogram else None
         details = {"n": f"{bins.n_samples}"} if show_details else {}
         if show_details and self.floor is not None:
             details["floor"] = f"{self.floor:.3f}"
         self.text_ = write_text(ax, bins, self.interval, details) if show_text else None
         if is_new:
-            grow([ax])
+            enlarge_figure([ax])
         return self

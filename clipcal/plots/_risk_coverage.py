@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from clipcal._optional import import_optional
 from clipcal.metrics import area_under_risk_coverage, risk_coverage_curve
 from clipcal.plots._measure import predictions_of
-from clipcal.plots._names import as_text, grow
+from clipcal.plots._names import as_text, enlarge_figure
 from clipcal.plots._style import QUIET, axes_of, bare_spines, legend_below, series_style
 
 __all__ = ["RiskCoverageDisplay"]
@@ -249,7 +249,7 @@ class RiskCoverageDisplay:
         bare_spines(ax)
         self.legend_ = self._explain(legend_kwargs)
         if is_own:
-            grow([ax])
+            enlarge_figure([ax])
         return self
 
     def _reference(self, coverage: ArrayLike, risk: ArrayLike, label: str, dashes: Any) -> Any:

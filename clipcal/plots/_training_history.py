@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from clipcal._optional import import_optional
-from clipcal.plots._names import entitle, grow
+from clipcal.plots._names import draw_title, enlarge_figure
 from clipcal.plots._style import INK, PALE, QUIET, axes_of, bare_spines, legend_below, series_style
 
 __all__ = ["TrainingHistoryDisplay"]
@@ -166,7 +166,7 @@ class TrainingHistoryDisplay:
         ticker = import_optional("matplotlib.ticker", extra="plot", caller="TrainingHistoryDisplay.plot")
         ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=7))
         bare_spines(ax)
-        entitle(ax, name if name is not None else self.name)
+        draw_title(ax, name if name is not None else self.name)
         self.rate_ax_, self.rate_line_ = None, None
         if show_learning_rate and all("learning_rate" in record for record in self.history):
             self._draw_rate(epochs, rate_kwargs)
@@ -178,7 +178,7 @@ class TrainingHistoryDisplay:
             labels.append("learning rate")
         self.legend_ = legend_below(ax, handles, labels, legend_kwargs)
         if is_new:
-            grow([ax])
+            enlarge_figure([ax])
         return self
 
     def _terms(self, terms: Sequence[str] | None) -> list[str]:

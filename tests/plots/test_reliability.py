@@ -121,7 +121,7 @@ def test_missing_matplotlib_raises_only_when_drawing(monkeypatch):
     display = ReliabilityDisplay(calibration_bins(Y, PROB))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r'ReliabilityDisplay.plot needs.*pip install "clipcal\[plot\]"'):
+    with pytest.raises(ImportError, match=r'ReliabilityDisplay.plot requires.*pip install "clipcal\[plot\]"'):
         display.plot()
 
 
