@@ -1,11 +1,11 @@
-"""Calibrators by metrics on real logits, with 4, 16 and 64 calibration rows a class.
+"""Compare calibrators by several metrics, with 4, 16 and 64 calibration rows per class.
 
     python benchmarks/calibration/calibrators.py --jobs 2
 
 Three scikit-learn classifiers on handwritten digits, and CoOp on generated images with the embedded CLIP.
-Each is fitted once a seed; its calibrators see rows that it was not fitted on; every number comes from test
-rows that neither saw. What carries over to other classes is also measured on classes that nobody saw.
-Numbers are means over seeds, with the standard deviation. Nothing is chosen on the test rows.
+Each classifier is fitted once per seed; its calibrators are fitted on held-out rows; all metrics are computed
+on separate test rows. Class-agnostic calibrators are also evaluated on unseen classes. The results are means
+over seeds, with the standard deviation. Nothing is selected on the test rows.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ METHODS: dict[str, Calibrator] = {
 
 
 class Task(NamedTuple):
-    """A fitted classifier, rows to calibrate on, rows to test on, and classes that nobody saw."""
+    """A fitted classifier, calibration rows, test rows, and rows of unseen classes."""
 
     name: str
     classifier: Any
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def digits(seed: int) -> list[Task]:
-    """Return three classifiers on few digits: underfitted, averaged, and far too sure."""
+    """Return three classifiers on few digits: an underfitted, an averaged and a very overconfident one."""
     X, y = load_digits(return_X_y=True)
     X_train, X_rest, y_train, y_rest = train_test_split(X, y, train_size=200, stratify=y, random_state=seed)
     X_cal, X_test, y_cal, y_test = train_test_split(
@@ -117,7 +117,7 @@ def digits(seed: int) -> list[Task]:
 
 
 def shapes(seed: int) -> list[Task]:
-    """Return CoOp on the embedded CLIP, tuned on 16 images of each base class."""
+    """Return CoOp on the embedded CLIP model, tuned on 16 images of each base class."""
     tasks = []
     encoder = CLIPImageEncoder("mini", device="cpu")
     for task in ("colors", "colored-shapes"):
@@ -185,7 +185,7 @@ def measure_task(task: Task, seed: int) -> list[dict[str, Any]]:
 
 
 def check_accuracy(records: list[dict[str, Any]]) -> None:
-    """Stop if a calibrator that promises to keep predictions has changed the accuracy."""
+    """Raise if a calibrator with ``preserves_argmax`` changed the accuracy."""
     last = records[-1]
     before = next(r for r in records if r["method"] == "none" and r["half"] == last["half"])
     if last["accuracy"] != before["accuracy"]:
@@ -223,7 +223,7 @@ def summarize(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def as_tables(table: list[dict[str, Any]]) -> str:
-    """Return one Markdown table a task and half: methods by rows a class, log loss and ECE."""
+    """Return one Markdown table per task and half: methods by rows per class, log loss and ECE."""
     lines = []
     for task, half in dict.fromkeys((row["task"], row["half"]) for row in table):
         rows = {

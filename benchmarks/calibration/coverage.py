@@ -1,12 +1,12 @@
-"""How often the intervals and tests of `clipcal.metrics` are right, on data whose truth is known.
+"""Measure the coverage of the intervals and tests of `clipcal.metrics` on simulated data.
 
     python benchmarks/calibration/coverage.py --out benchmarks/calibration/results/coverage.json
 
-Confidences of ten-class rows are drawn anew for each replicate. The true error is the same everywhere
-("shift"), of alternating sign from bin to bin ("mixed"), or all in the last bin ("one bin"). True values
-are those of the 15 bins for infinitely many rows. Adverse settings follow: few or saturated rows in one bin,
-where exceptions are rare, and pairs of models that err on opposite sides, so that their true errors are
-equal though they agree on every row. Takes about four minutes with the default replicates.
+Confidences of ten-class rows are drawn for each replicate. The true error is constant ("shift"), of
+alternating sign from bin to bin ("mixed"), or in the last bin only ("one bin"). True values are those of the
+15 bins in the limit of infinitely many rows. Adverse settings follow: few or saturated rows in one bin, where
+errors are rare, and pairs of models with errors of opposite sign, whose true errors are equal although they
+agree on every row. Takes about four minutes with the default replicates.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ LAST_SHARE = float((confidences(np.random.default_rng(0), POPULATION) > LAST).me
 
 
 def truth(confidence: np.ndarray, error: float, pattern: str) -> np.ndarray:
-    """Probability of being right."""
+    """Return the probability that each prediction is right."""
     if pattern == "shift":
         off = np.full(len(confidence), error)
     elif pattern == "mixed":
-        # Where under-confidence has no room the model is over-confident.
+        # If the probability would exceed 1, the sign is changed: the model is overconfident there.
         over = (np.ceil(confidence * 15) % 2 == 1) | (confidence > 1 - error)
         off = np.where(over, error, -error)
     else:
@@ -52,7 +52,7 @@ def truth(confidence: np.ndarray, error: float, pattern: str) -> np.ndarray:
 
 
 def rows(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """Probabilities of rows whose true class is 0."""
+    """Return the class probabilities of rows whose true class is 0."""
     prob = np.repeat((1 - confidence)[:, None] / (N_CLASSES - 1), N_CLASSES, axis=1)
     prob[np.arange(len(prob)), np.where(correct, 0, 1)] = confidence
     return prob
@@ -60,7 +60,7 @@ def rows(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
 
 @lru_cache
 def true_values(error: float, pattern: str) -> tuple[float, float]:
-    """Calibration error and mean gap."""
+    """Return the true calibration error and mean gap."""
     confidence = confidences(np.random.default_rng(1), POPULATION)
     gap = confidence - truth(confidence, error, pattern)
     true = float(np.abs(np.bincount(np.ceil(confidence * 15).astype(int), gap)).sum() / len(gap))
@@ -118,7 +118,7 @@ def tests(replicates: Callable[[int], int]) -> list[dict[str, Any]]:
     return records
 
 
-# Error and pattern of two models, and how sharp the second is beside the first.
+# Error and pattern of two models, and the sharpness of the second relative to the first.
 PAIRS = {
     "both calibrated": (0.0, "shift", 0.0, "shift", 1.0),
     "both calibrated, one sharper": (0.0, "shift", 0.0, "shift", 4.0),
@@ -179,7 +179,7 @@ def comparison_record(n: int, name: str, pair: tuple[Any, ...], metric: str, cou
     }  # fmt: skip
 
 
-# Rows, whether weights are exponential, and the confidence and accuracy of all rows.
+# Number of rows, whether weights are exponential, and confidence and accuracy of all rows.
 SATURATED = [
     (50, False, 0.99, 0.95), (100, False, 0.99, 0.97), (200, False, 0.99, 0.97), (500, False, 0.99, 0.98),
     (1000, False, 0.99, 0.97), (100, False, 0.95, 0.90), (100, False, 0.90, 0.97), (100, True, 0.99, 0.97),
@@ -208,7 +208,7 @@ def saturated_intervals(count: int) -> list[dict[str, Any]]:
 
 
 def draw_certain(rng: np.random.Generator, n: int, kind: str) -> tuple[np.ndarray, float]:
-    """Probability of being right, and how far the two models are off above and below it."""
+    """Return the probability that predictions are right, and the errors of the two models around it."""
     if kind == "one bin, .70":
         return np.full(n, 0.70), 0.02
     if kind == "one bin, .97":

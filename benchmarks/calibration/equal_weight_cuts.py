@@ -1,11 +1,11 @@
-"""How much ACE and PIECE depend on where bins of equal weight are cut.
+"""Measure the effect of the edges of equal-weight bins on ACE and PIECE.
 
     python benchmarks/calibration/equal_weight_cuts.py
 
-clipcal cuts between rows, and puts ties into the lower bin. The published code cuts at quantiles, as
-``KBinsDiscretizer(strategy="quantile")`` of scikit-learn before 1.9 does, and puts what lies on a cut into
-the upper bin. Both are computed on simulated sets of predictions for ten classes, whose confidences are
-somewhat too high, with random proximities; what is printed is the absolute difference of the two numbers.
+In clipcal, edges are between rows, and ties are in the lower bin. In the published code, edges are quantiles,
+as in ``KBinsDiscretizer(strategy="quantile")`` of scikit-learn before 1.9, and values on an edge are in the
+upper bin. Both are computed on simulated sets of predictions for ten classes, with somewhat too high
+confidences and random proximities. The printed values are absolute differences.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RESULTS = Path(__file__).parent / "results" / "equal_weight_cuts.json"
 
 
 def main() -> None:
-    """Print a table, and write it to ``results/equal_weight_cuts.json``."""
+    """Print a table and write it to ``results/equal_weight_cuts.json``."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--simulations", type=int, default=400)
     n_simulations = parser.parse_args().simulations
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def differences(generator: np.random.Generator, n_rows: int) -> tuple[float, float, float]:
-    """Return our ACE of one simulated set, and by how much ACE and PIECE differ from the published."""
+    """Return the ACE of one simulated set, and the differences of ACE and PIECE from the published code."""
     logits = 2.0 * generator.normal(size=(n_rows, N_CLASSES))
     true_prob, prob = softmax(logits, axis=1), softmax(1.4 * logits, axis=1)
     y = (true_prob.cumsum(axis=1) < generator.random((n_rows, 1))).sum(axis=1).clip(max=N_CLASSES - 1)
@@ -71,7 +71,7 @@ def differences(generator: np.random.Generator, n_rows: int) -> tuple[float, flo
 
 
 def quantile_bins(values: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return bins cut at quantiles; a value on a cut is in the upper one."""
+    """Return the bins of values with quantiles as edges; a value on an edge is in the upper bin."""
     cuts = np.quantile(values, np.arange(1, N_BINS) / N_BINS)
     return np.searchsorted(cuts, values, side="right")
 

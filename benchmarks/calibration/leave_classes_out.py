@@ -1,12 +1,12 @@
-"""Can images of the base classes foretell calibration on new ones, and choose DOR's weight for them?
+"""Estimate calibration on new classes, and select the weight of DOR, from images of base classes.
 
     python benchmarks/calibration/leave_classes_out.py --jobs 2
 
-Half of each task's classes are base, the rest is new, as in `clipcal demo`. From 16 training images a base
-class come two estimates. `leave classes out` fits on half of the base classes and predicts the other half;
-`stratified` is ordinary cross-validation, in which every class is trained on. The truth is what the
-classifier, fitted on all base classes, does on the test images of the new classes; nothing is chosen
-on them. Errors are computed once, from the rows of all splits.
+Half of the classes of each task are base and half are new, as in `clipcal demo`. Two estimates are computed
+from 16 training images per base class. `leave classes out` fits on half of the base classes and predicts the
+other half; `stratified` is ordinary cross-validation, which trains on every class. The truth is the result of
+the classifier, fitted on all base classes, on the test images of the new classes, which are not used for
+selection. Errors are computed from the pooled rows of all splits.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RESULTS = Path(__file__).parent / "results" / "leave_classes_out.json"
 TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
 N_SEEDS, MAX_EPOCHS, N_SPLITS, N_FOLDS = 3, 30, 4, 3
 WEIGHTS = (0.0, 1.0, 4.0, 8.0, 16.0)
-# 8 is what regularizer="dor" means for CoOp.
+# The weight of regularizer="dor" with CoOp is 8.
 DEFAULT_WEIGHT = 8.0
 NAMES = {0.0: "CoOp", DEFAULT_WEIGHT: "CoOp + DOR"}
 CONFIGURATIONS = [KGCOOP, *WEIGHTS]
@@ -64,7 +64,7 @@ def main() -> None:
     cells = [Cell(task, domain, seed, args.epochs) for task, domain in TASKS for seed in range(args.seeds)]
     with tempfile.TemporaryDirectory() as folder:
         memory = Memory(folder, verbose=0)
-        # Once, before processes start that would each do it.
+        # Fill the cache before starting processes, each of which would compute it otherwise.
         zero_shot_features(open_backbone("mini"), load_nouns(), DEFAULT_TEMPLATE, memory=memory)
         jobs = [delayed(run)(cell, name, memory) for cell in cells for name in CONFIGURATIONS]
         records = Parallel(n_jobs=args.jobs)(jobs)
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def run(cell: Cell, configuration: str | float, memory: Memory) -> dict:
-    """Return truth and estimates of one classifier on one task."""
+    """Return the true values and the estimates of one classifier on one task."""
     with threadpool_limits(1):
         base, new = class_halves(cell).values()
         train = embedded_subset(cell, "train", N_SHOTS).of(base)
@@ -132,7 +132,7 @@ def quantities(y_true, y_prob, labels) -> dict[str, float]:
 
 
 def summarize_estimates(records: list[dict]) -> list[dict]:
-    """Compare estimates with the truth, method by method and over all of them."""
+    """Compare estimates with the true values, per method and over all methods."""
     groups = {KGCOOP: [KGCOOP], **{name: [weight] for weight, name in NAMES.items()}}
     groups["these three"] = [KGCOOP, *NAMES]
     rows = []
@@ -159,7 +159,7 @@ def summarize_estimates(records: list[dict]) -> list[dict]:
 
 
 def summarize_choices(records: list[dict]) -> list[dict]:
-    """Return what each way of choosing the weight costs, against the best weight in hindsight."""
+    """Return the regret of each way to select the weight, relative to the best weight in hindsight."""
     cells: dict[tuple, dict[float, dict]] = {}
     for record in records:
         if record["configuration"] != KGCOOP:

@@ -1,14 +1,15 @@
-"""Binned calibration errors beside netcal, torchmetrics and scikit-learn, each timed in turn.
+"""Time binned calibration errors against netcal, torchmetrics and scikit-learn.
 
     python benchmarks/calibration/speed_metrics.py
     python benchmarks/calibration/speed_metrics.py --binary-samples 100000 --samples 5000 --classes 100
 
-`ratio` is the other library's time by ours: 3 means that ours takes a third. The contenders compute the same
-number, which is checked before the clock starts. What the others take is prepared for them beforehand:
-float32 tensors for torchmetrics, and confidence and correctness where a library knows binary events only.
-Ours starts from labels and probabilities and checks both, every time. The others have no classwise error, so
-they go through the columns one by one; scikit-learn's curves say nothing of counts, which `np.bincount` adds.
-Everything runs on one thread. Needs netcal and torchmetrics, about 2 GiB, and several minutes.
+`ratio` is the time of the other library divided by that of clipcal: 3 means that clipcal takes a third. The
+libraries compute the same value, which is checked before the timing. The inputs of the others are prepared
+outside of the timing: float32 tensors for torchmetrics, and confidence and correctness for libraries that
+support binary events only. clipcal starts from labels and probabilities and validates both each time. The
+others have no classwise error, so they are called for each column; scikit-learn's curves have no counts, so
+`np.bincount` is added. Everything runs in one thread. Requires netcal and torchmetrics, about 2 GiB, and
+several minutes.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Pair(NamedTuple):
     other: str
     theirs: Callable[[], Any]
     ours: Callable[[], Any]
-    tolerance: float = 1e-4  # torchmetrics adds a million numbers up in float32
+    tolerance: float = 1e-4  # torchmetrics sums a million values in float32
 
 
 def main() -> None:
@@ -73,7 +74,7 @@ def main() -> None:
 
 
 def measure(pair: Pair, n_samples: int, n_classes: int, n_rounds: int) -> dict[str, Any]:
-    # Comparing the values is the warm-up.
+    # Comparing the values also warms up.
     np.testing.assert_allclose(pair.ours(), pair.theirs(), atol=pair.tolerance, err_msg=str(pair[:2]))
     timed = compare({"theirs": pair.theirs, "ours": pair.ours}, n_rounds=n_rounds, n_warmup=0)
     return {
@@ -110,7 +111,7 @@ def binary(n_samples: int) -> Iterator[Pair]:
     yield Pair("MCE", "netcal", lambda: netcal.MCE(N_BINS).measure(confidence, correct), mce)
     yield Pair("MCE", "torchmetrics", torch_error("max"), mce)
     yield Pair("RMSCE", "torchmetrics", torch_error("l2"), lambda: root_mean_square_calibration_error(y, p))
-    # Edges at quantiles are nearly, not quite, those of ours.
+    # Quantile edges differ slightly from those of clipcal.
     equal_mass = netcal.ECE(N_BINS, equal_intervals=False)
     yield Pair(
         "ACE",

@@ -1,11 +1,11 @@
-"""Does a temperature that is fitted on held-out classes suit the classes that come later?
+"""Evaluate a temperature fitted on held-out classes on new classes.
 
     python benchmarks/calibration/unseen_temperature.py --jobs 2
 
-Half of each task's classes are base, the rest is new, as in `clipcal demo`. From 16 training images a base
-class come two temperatures: one from ordinary folds, in which every class is trained on, and one from folds
-that leave half of the base classes out (`cv="classes"`). Both are applied to the new classes, beside
-no temperature and the best one in hindsight, fitted on the new classes' test images themselves.
+Half of the classes of each task are base and half are new, as in `clipcal demo`. Two temperatures are fitted
+on 16 training images per base class: one with ordinary folds, which train on every class, and one with folds
+that leave half of the base classes out (`cv="classes"`). Both are evaluated on the new classes, together with
+no temperature and the best one in hindsight, fitted on the test images of the new classes.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
     cells = [Cell(task, domain, seed, args.epochs) for task, domain in TASKS for seed in range(args.seeds)]
     with tempfile.TemporaryDirectory() as folder:
         memory = Memory(folder, verbose=0)
-        # Once, before processes start that would each do it.
+        # Fill the cache before starting processes, each of which would compute it otherwise.
         zero_shot_features(open_backbone("mini"), load_nouns(), DEFAULT_TEMPLATE, memory=memory)
         jobs = [delayed(run)(cell, method, memory) for cell in cells for method in TUNED]
         found = Parallel(n_jobs=args.jobs)(jobs)
@@ -129,7 +129,7 @@ def summarize(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def folds(records: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
-    """Return the runs of one method with the temperature of ordinary folds."""
+    """Return the runs of one method with the temperature from ordinary folds."""
     source = f"cv={N_FOLDS}"
     return [r for r in records if (r["method"], r["temperature_from"]) == (method, source)]
 

@@ -37,10 +37,10 @@ LIGHT_WORDS = {
 
 
 class Captioner:
-    """Names some properties of scenes at random, now and then imprecisely.
+    """Describe random properties of scenes, sometimes imprecisely.
 
-    Imprecise names (a neighbouring colour or shape, a coarser word) teach the model how sure it can
-    be of a name, and leave in the image features more than the names say.
+    Imprecise names (a neighbouring colour or shape, a coarser word) give the model realistic confidence,
+    and make its image features encode more than the names.
     """
 
     def __init__(self, imprecise: float) -> None:

@@ -1,4 +1,4 @@
-"""Zero-shot accuracy and calibration of a CLIP in training, on the generated tasks."""
+"""Zero-shot accuracy and calibration of a CLIP model during training, on the generated tasks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clipcal.metrics import expected_calibration_error
 def zero_shot_table(
     model: torch.nn.Module, encode_text: Callable, tokenizer: object, normalised: Callable, *, subset: str
 ) -> Iterator[dict]:
-    """Yield one record a task and domain: accuracy, mean confidence and ECE."""
+    """Yield one record per task and domain: accuracy, mean confidence and ECE."""
     for task in TASKS:
         for domain in DOMAINS:
             data = make_shapes(task, domain=domain, subset=subset, n_per_class=40, random_state=0)

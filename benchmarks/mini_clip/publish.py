@@ -1,4 +1,4 @@
-"""Write the embedded CLIP's weights, configuration and model card."""
+"""Write weights, configuration and model card of the embedded CLIP model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 CARD = """# The embedded CLIP (`backbone="mini"`)
 
-A small CLIP that comes with clipcal, so that examples, tests and demonstrations run without a download.
-It is a stand-in for a real CLIP in experiments, not a model for real images.
+A small CLIP model for examples, tests and demonstrations of clipcal without a download. It is not suitable
+for real images.
 
 - **Architecture**: open_clip's `CLIP`; ViT image tower for 32 x 32 images in patches of 8, causal
   text tower with 77 positions; both 4 layers, width 128, 2 heads of 64; embeddings of 128.
@@ -22,16 +22,16 @@ It is a stand-in for a real CLIP in experiments, not a model for real images.
 - **Training data**: images rendered by `clipcal.datasets` (coloured, textured shapes in many lights
   and media) with generated captions, {imprecise:.0%} of the colour names in them imprecise (a
   neighbouring colour's name or a coarser word; shapes and textures less often); and, for words that no
-  image shows, prompts of WordNet 3.0 nouns against their glosses.
-- **Training**: contrastive at a fixed logit scale of 100, {steps} steps of AdamW, batch {batch_size},
-  learning rate {lr} with a cosine, seed {seed}, {n_glosses} noun-gloss pairs in every second step:
+  image shows, prompts of WordNet 3.0 nouns with their glosses.
+- **Training**: contrastive with a fixed logit scale of 100, {steps} steps of AdamW, batch size {batch_size},
+  learning rate {lr} with a cosine schedule, seed {seed}, {n_glosses} noun-gloss pairs in every second step:
   `python benchmarks/mini_clip/train.py --out clipcal/backbones/mini`.
 - **Licence**: the weights are under clipcal's licence; WordNet's notice is in
   `clipcal/text/WORDNET_LICENSE.txt`.
 
-## Zero-shot figures
+## Zero-shot results
 
-Template "a photo of a {{}}.", 40 test images a class, `random_state=0`; written by the training script.
+Template "a photo of a {{}}.", 40 test images per class, `random_state=0`; written by the training script.
 
 | task | domain | classes | accuracy | mean confidence | ECE |
 |---|---|---|---|---|---|

@@ -1,10 +1,10 @@
-"""Train the embedded CLIP from scratch on generated images and on WordNet's glosses.
+"""Train the embedded CLIP model from scratch on generated images and WordNet glosses.
 
     python benchmarks/mini_clip/train.py --out clipcal/backbones/mini
 
-Needs a WordNet 3.0 database folder (Debian: ``apt-get install wordnet-base``). Writes
-``weights.safetensors`` (float16), ``config.json`` and ``MODEL_CARD.md`` there, and the curve beside this
-script, ``curve.jsonl``.
+Requires a WordNet 3.0 database folder (Debian: ``apt-get install wordnet-base``). Writes
+``weights.safetensors`` (float16), ``config.json`` and ``MODEL_CARD.md`` to the output folder, and the
+training curve to ``curve.jsonl`` next to this script.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CONDITIONS = Conditions(color_spread=0.05, noise=0.035, tail=0.9)
 
 
 def encode_text(model: CLIP, tokenizer: open_clip.SimpleTokenizer, texts: list[str]) -> Tensor:
-    """Encode texts no further than the longest one reaches; exact, as the tower is causal."""
+    """Encode texts, truncated to the longest one; exact, as the text tower is causal."""
     rows = [[tokenizer.sot_token_id, *tokenizer.encode(text)[:75], tokenizer.eot_token_id] for text in texts]
     length = max(map(len, rows))
     tokens = torch.tensor([row + [0] * (length - len(row)) for row in rows])
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--check-every", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    # On CPUs the plain attention is several times faster at these lengths than the flash kernels.
+    # On CPUs, plain attention is several times faster than the flash kernels at these lengths.
     with sdpa_kernel(SDPBackend.MATH):
         model = train(args)
     table = zero_shot_table(model, encode_text, open_clip.SimpleTokenizer(), normalised, subset="test")

@@ -1,13 +1,12 @@
-"""What a busy machine costs: fits, encoding, the tests and the demo, quiet and beside four busy processes.
+"""Time fits, encoding, the tests and the demo on an idle machine and next to four busy processes.
 
     python benchmarks/speed/busy.py
     python benchmarks/speed/busy.py --what fit encode quick-demo tests demo --rounds 1
     python benchmarks/speed/busy.py --package ../other-checkout
 
-Two of the four processes compute with torch and its default threads, two are loops of plain Python. `loop`
-is one more such loop, with a fixed amount of work: what it loses is the machine's doing, as a thread gets no
-more than its share of the cores. A fit of one thread cannot lose less, and one whose threads wait for each
-other loses far more.
+Two of the four processes compute with torch and its default threads, two are loops in Python. `loop` is such
+a loop with a fixed amount of work: its slow-down shows the share of the cores that a single thread gets. A
+fit in one thread slows down by the same factor, and a fit whose threads wait for each other by much more.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ ROWS = {
 
 
 def main() -> None:
-    """Time what was asked for, quiet and busy."""
+    """Time the selected rows, idle and busy."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -98,11 +97,11 @@ def main() -> None:
 
 @contextmanager
 def busy_processes() -> Iterator[None]:
-    """Run the four processes meanwhile."""
+    """Run the four busy processes within the context."""
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     running = [subprocess.Popen([sys.executable, "-c", code], env=environment) for code in BUSY]
     try:
-        time.sleep(8)  # until torch is imported
+        time.sleep(8)  # wait until torch is imported
         yield
     finally:
         for process in running:
@@ -111,7 +110,7 @@ def busy_processes() -> Iterator[None]:
 
 
 def seconds(name: str, package: Path) -> float:
-    """Time one row in a process of its own, with the default threads of a new user."""
+    """Time one row in a subprocess, with the default number of threads."""
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     environment["PYTHONPATH"] = str(package.resolve())
     if name in SNIPPETS:

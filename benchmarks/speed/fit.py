@@ -1,11 +1,11 @@
-"""A step of CoOp: the trainers' loop with both towers in it, `fit` from cached embeddings, and the floor.
+"""Time a step of CoOp: the published loop with both towers, `fit` on embeddings, and the floor.
 
     python benchmarks/speed/fit.py
     python benchmarks/speed/fit.py --profile
 
 `plain` is a step of the published trainers: 32 images through the image tower, all class prompts on 77
 positions through the text tower, loss, backward pass, SGD. `ours` is an epoch of `fit` on embeddings, divided
-by its steps, all that `fit` does besides included. `floor` is the matrix products of a step, see text.py.
+by the number of steps and including all overhead. `floor` is the matrix products of a step, see text.py.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def fitting(
     backbone: OpenClipBackbone, names: list[str], epochs: int, with_dor: bool
 ) -> Callable[[], object]:
     X = np.random.default_rng(0).standard_normal((SHOTS * len(names), backbone.embedding_dim))
-    # Few nouns, so that no table of them is computed; as many are drawn in each step as there are classes.
+    # A small lexicon, for which no table of features is computed; each step draws one outlier per class.
     regularizer = DynamicOutlierRegularizer(lexicon=load_nouns()[::120]) if with_dor else None
     clf = PromptTunedCLIPClassifier(
         backbone,

@@ -1,11 +1,11 @@
-"""Images to embeddings: one thing after the other, overlapped, and found again.
+"""Time the encoding of images: serial, with parallel decoding, and with a cache.
 
     python benchmarks/speed/images.py
 
-`serial` decodes a batch in one thread and then encodes it, as a plain loop does. `ours` decodes ahead of the
-tower in threads. `ours, writing` keeps what it encodes in an empty cache, `hit` finds all of it there, and
-`np.load` reads the same numbers from one file: nobody who keeps them on disk has them sooner, but it does not
-look whether the images are still the same. `hashing` is what that look costs at least.
+`serial` decodes a batch in one thread and then encodes it. `ours` decodes the next batches in threads.
+`ours, writing` also writes to an empty cache, `hit` reads all embeddings from the cache, and `np.load` reads
+the same numbers from one file, which is a lower bound without a check that the images are unchanged.
+`hashing` is the minimal cost of that check.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="ViT-B-16", help="'ViT-B-16' (random weights) or a name")
     parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--found", type=int, default=2000, help="images that are found again")
+    parser.add_argument("--found", type=int, default=2000, help="number of images for cache hits")
     parser.add_argument("--size", type=int, default=500, help="of the longer side, as in ImageNet")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
@@ -56,7 +56,7 @@ def main() -> None:
 def encoders(
     backbone: Backbone, paths: list[Path], batch_size: int, folder: Path
 ) -> dict[str, Callable[[], Any]]:
-    """Return ways to encode what nobody has seen yet, and how long a hit of the same images takes."""
+    """Return ways to encode new images, and to read the same images from the cache."""
 
     def serial() -> np.ndarray:
         rows = []
@@ -80,10 +80,10 @@ def encoders(
 
 
 def finders(backbone: Backbone, paths: list[Path], folder: Path) -> dict[str, Callable[[], Any]]:
-    """Return ways to have embeddings again that were computed before."""
+    """Return ways to read embeddings that were computed before."""
 
     class Random:
-        """Looks like the backbone and makes up numbers, as how they came about does not matter here."""
+        """A backbone with random embeddings, whose values do not matter here."""
 
         def __getattr__(self, name: str) -> Any:
             return getattr(backbone, name)
@@ -109,12 +109,12 @@ def finders(backbone: Backbone, paths: list[Path], folder: Path) -> dict[str, Ca
 
 
 def write_jpegs(folder: Path, n: int, size: int) -> list[Path]:
-    """Write images that compress about as photographs do."""
+    """Write images that compress about as well as photographs."""
     folder.mkdir()
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     paths = []
     for i in range(n):
-        coarse = Image.fromarray(chance.integers(0, 256, (40, 53, 3), dtype=np.uint8))
+        coarse = Image.fromarray(rng.integers(0, 256, (40, 53, 3), dtype=np.uint8))
         paths.append(folder / f"{i:05}.jpg")
         coarse.resize((size, size * 3 // 4), Image.Resampling.BICUBIC).save(paths[-1], quality=90)
     return paths

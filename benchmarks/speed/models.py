@@ -1,4 +1,4 @@
-"""ViT-B-16 with random weights, which cost what trained ones cost, and real class names."""
+"""ViT-B-16 with random weights, which take as long as trained ones, and real class names."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from clipcal.training import TuningProblem, torch_generator
 
 
 def random_clip(device: str = "auto", precision: str = "auto") -> OpenClipBackbone:
-    """Build OpenAI's ViT-B-16, the same one each time."""
+    """Build OpenAI's ViT-B-16 with seeded random weights."""
     torch.manual_seed(0)
-    logging.disable(logging.WARNING)  # open_clip warns that the weights are random, which is the point
+    logging.disable(logging.WARNING)  # open_clip warns that the weights are random, which is intended
     model = open_clip.create_model("ViT-B-16-quickgelu")
     logging.disable(logging.NOTSET)
     tokenizer = open_clip.get_tokenizer("ViT-B-16")
@@ -28,9 +28,9 @@ def random_clip(device: str = "auto", precision: str = "auto") -> OpenClipBackbo
 
 
 def class_names(n: int) -> list[str]:
-    """Return ImageNet's class names, and nouns of WordNet past the thousandth."""
+    """Return ImageNet's class names, followed by nouns of WordNet if n > 1000."""
     names = list(dict.fromkeys([*open_clip.IMAGENET_CLASSNAMES, *load_nouns()[::7]]))
-    step = 9  # neighbours in ImageNet's list are alike: dogs, then more dogs
+    step = 9  # mix the order, as neighbours in ImageNet's list are similar
     spread = [name for start in range(step) for name in names[:1000][start::step]]
     return [*spread, *names[1000:]][:n]
 
@@ -45,7 +45,7 @@ def random_context(backbone: OpenClipBackbone, names: list[str], n_context: int 
 
 
 def padded_features(backbone: OpenClipBackbone, context: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Encode as the papers describe it: every prompt by itself, on all 77 positions."""
+    """Encode as in the papers: each prompt separately, on all 77 positions."""
     tokens = F.pad(tokens, (0, 77 - tokens.shape[1]))
     embeddings = backbone.embed_tokens(tokens)
     spread = context.expand(len(tokens), -1, -1)

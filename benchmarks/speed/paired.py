@@ -1,7 +1,7 @@
-"""Time two things in one run, alternately, and keep what was measured.
+"""Time alternatives alternately in one run, and store the results.
 
-A machine that others use changes its speed from minute to minute, so seconds of one run say little, but the
-ratio of two things timed right after each other does. Every script of this folder goes through `compare`.
+The speed of a shared machine varies, so seconds of one run are not comparable, but ratios of times measured
+right after each other are. All scripts in this folder use `compare`.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ def compare(
     n_warmup: int = 1,
     synchronize: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[str, float]]:
-    """Run every contender once a round; return medians and the median of the ratios within rounds.
+    """Run each alternative once per round; return medians, and medians of the ratios within rounds.
 
     Parameters
     ----------
     contenders : mapping of name to callable
-        The first one is what the others are compared with.
+        The alternatives; the first one is the reference.
     n_rounds : int
-        How often each is timed.
+        Number of rounds.
     n_warmup : int, default=1
-        Rounds that do not count.
+        Number of rounds that are not timed.
     synchronize : callable
-        Waits for a device that works on its own.
+        Waits for an asynchronous device.
 
     Returns
     -------
     dict
-        For each name ``seconds`` (the median), ``fastest``, and ``ratio``: the median over the rounds of the
-        first one's seconds by this one's, so that 2 is twice as fast as the first.
+        For each name ``seconds`` (the median), ``fastest``, and ``ratio``: the median over rounds of the time
+        of the reference divided by that of the alternative; 2 is twice as fast as the reference.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for round_number in range(n_warmup + n_rounds):
@@ -84,7 +84,7 @@ def report(script: str, records: list[dict[str, Any]], *, results: Path = RESULT
 
 
 def machine() -> dict[str, Any]:
-    """Say what the figures were measured on."""
+    """Return a description of the machine."""
     import numpy
     import torch
 
@@ -104,9 +104,9 @@ def machine() -> dict[str, Any]:
 
 
 def in_a_process(*arguments: str) -> dict[str, Any]:
-    """Run the calling script again with other arguments and read the JSON that it ends with.
+    """Run the calling script with other arguments in a subprocess and parse the JSON that it prints last.
 
-    Peaks of memory belong to a process, so each has to be measured in its own.
+    The peak memory is measured per process, so each measurement needs its own.
     """
     command = [sys.executable, sys.argv[0], *arguments]
     run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

@@ -1,11 +1,11 @@
-"""Prediction on embeddings beside the bare matrix product that it cannot do without.
+"""Time prediction on embeddings against the bare matrix product and softmax.
 
     python benchmarks/speed/predict.py
     python benchmarks/speed/predict.py --samples 20000 --classes 21000
 
-The bare contender multiplies and takes the softmax of one whole float64 matrix: no validation, no unit
-length, no blocks. Its ratio is 1; one of ours at 0.8 runs at 80 % of its speed. Memory is the peak that NumPy
-asked for above the returned array, the input not counted. The default takes about 3 GiB.
+The bare version computes the product and the softmax of the complete float64 matrix, without validation,
+normalisation or blocks. Its ratio is 1; a ratio of 0.8 is 80 % of its speed. Memory is the peak allocation of
+NumPy in addition to the returned array, without the input. The default takes about 3 GiB.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
     np.testing.assert_allclose(clf.predict_proba(X32[few]), bare(X64[few], weights), atol=1e-6)
 
     peaks = {name: peak_above_output(run) for name, run in contenders.items()}
-    # Measuring the peaks was the warm-up.
+    # The measurement of the peaks was the warm-up.
     timed = compare(contenders, n_rounds=args.rounds, n_warmup=0)
     sizes = {"samples": args.samples, "features": args.features, "classes": args.classes}
     report(
@@ -63,8 +63,8 @@ def unit_rows(n_rows: int, n_features: int, seed: int) -> NDArray[np.float32]:
 
 
 def classifier(text_features: NDArray[np.float32]) -> ZeroShotCLIPClassifier:
-    # This is all that prediction on embeddings reads. A fit would first encode a thousand prompts, which is
-    # no part of what is timed.
+    # Set the attributes that prediction on embeddings uses, without a fit, which would encode a thousand
+    # prompts.
     clf = ZeroShotCLIPClassifier()
     clf.classes_ = np.arange(len(text_features))
     clf.text_features_ = text_features

@@ -1,11 +1,11 @@
-"""Time and peak memory of one step as classes and outliers grow.
+"""Measure time and peak memory of one step for growing numbers of classes and outliers.
 
     python benchmarks/speed/scale.py
 
-Each size runs in a process of its own, since the peak belongs to it. A step encodes all classes and as
-many outliers, computes cross-entropy of 32 embeddings and the penalty, and goes back. `padded` is the
-same on 77 positions in one piece; its peak grows with the classes, and what fits into memory here is
-extrapolated along a line.
+Each size runs in a subprocess, as the peak is measured per process. A step encodes all classes and as many
+outliers, computes the cross-entropy of 32 embeddings and the penalty, and the backward pass. `padded` is the
+same on 77 positions without chunks; its peak grows with the classes, and is extrapolated linearly from the
+sizes that fit in memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from clipcal.training import torch_generator
 
 FIGURE = Path(__file__).parents[2] / "docs" / "performance.svg"
 SIZES = [(50, 50), (100, 100), (200, 200), (500, 500), (1000, 0), (1000, 1000), (2000, 2000), (10_000, 0)]
-# Tokens of ViT-B-16 that the default budget of memory holds.
+# Number of tokens of ViT-B-16 in the default memory budget.
 ONE_PIECE = 2000
 PADDED = [(20, 20), (50, 50), (100, 100)]
 
@@ -82,7 +82,7 @@ def measure(way: str, n_classes: int, n_outliers: int) -> dict[str, Any]:
             loss = loss + 8 * (1 - (features[n:] * held).sum(dim=-1).mean())
         loss.backward()
 
-    step(prompts.take(slice(0, 4)), 4)  # what a first step loads is not what is measured
+    step(prompts.take(slice(0, 4)), 4)  # warm-up: the first step loads libraries
     before = reset_peak(backbone.device)
     start = time.perf_counter()
     step(prompts, n_classes)
@@ -100,7 +100,7 @@ def measure(way: str, n_classes: int, n_outliers: int) -> dict[str, Any]:
 
 
 def reset_peak(device: torch.device) -> int:
-    """Forget earlier peaks; return the bytes in use."""
+    """Reset the peak; return the bytes in use."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -122,7 +122,7 @@ def status(field: str) -> int:
 
 
 def draw(records: list[dict[str, Any]], path: Path) -> None:
-    """Plot seconds against tokens, with a line through the origin for what is encoded once and twice."""
+    """Plot seconds against tokens, with lines through the origin for sizes without and with chunks."""
     import matplotlib
 
     matplotlib.use("svg")

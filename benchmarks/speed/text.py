@@ -1,10 +1,10 @@
-"""Forward and backward pass of the text side: padded, ours, and bare matrix products.
+"""Time forward and backward pass of the text side: padded, ours, and bare matrix products.
 
     python benchmarks/speed/text.py
 
-`padded` is what the papers describe: every prompt by itself on all 77 positions, the tower as open_clip wrote
-it. `ours` is what `fit` runs. `floor` is nothing but the matrix products of the linear layers on the tokens
-that ours computes, forward and with respect to their inputs: nobody computes these tokens faster.
+`padded` encodes as in the papers: each prompt separately on all 77 positions, with the tower of open_clip.
+`ours` is the computation in `fit`. `floor` consists of the matrix products of the linear layers on the tokens
+of `ours`, forward and with respect to their inputs: a lower bound for computing these tokens.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def difference(ours: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def floor(backbone: OpenClipBackbone, n_tokens: int, n_names: int) -> Callable[[], None]:
-    """Return a function that runs a pass's matrix products alone; the last block's on the ends alone."""
+    """Return a function that runs the matrix products of a pass, in the last block on end markers only."""
     low = backbone.precision == "bf16"
     kwargs: dict[str, Any] = {
         "device": backbone.device,
