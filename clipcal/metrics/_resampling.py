@@ -49,7 +49,7 @@ _CLEAR = 2.5
 # Pseudo-rows of the rarer outcome (correct or wrong) that are added to each bin. If none of n rows has the
 # outcome, the 97.5 % upper limit of its rate is 3.7 / n by the binomial distribution; with 4 pseudo-rows,
 # 1.96 standard deviations of the rate 4 / (n + 4) are 3.9 / n.
-_HIDDEN_EXCEPTIONS = 4.0
+_PSEUDO_ROWS = 4.0
 
 
 class BinnedResiduals(NamedTuple):
@@ -70,7 +70,7 @@ def bin_residuals(rows: BinnedRows, correct: Floats) -> BinnedResiduals:
 
     The sum of squared residuals is an unbiased estimate of the variance. If few rows of a bin are correct,
     or few are wrong, this estimate depends mostly on these rows and is often far too small. Each variance
-    is therefore at least that of a bin with ``_HIDDEN_EXCEPTIONS`` more rows of its rarer outcome.
+    is therefore at least that of a bin with ``_PSEUDO_ROWS`` more rows of its rarer outcome.
     """
     confidence, weight, index, n_bins = rows
 
@@ -83,7 +83,7 @@ def bin_residuals(rows: BinnedRows, correct: Floats) -> BinnedResiduals:
     filled = square > 0
     n_effective = np.divide((right + wrong) ** 2, square, out=np.zeros(n_bins), where=filled)
     rarer = np.divide(np.minimum(right, wrong), right + wrong, out=np.zeros(n_bins), where=filled)
-    share = np.minimum((n_effective * rarer + _HIDDEN_EXCEPTIONS) / (n_effective + _HIDDEN_EXCEPTIONS), 0.5)
+    share = np.minimum((n_effective * rarer + _PSEUDO_ROWS) / (n_effective + _PSEUDO_ROWS), 0.5)
     hidden = np.maximum(square * share * (1.0 - share) - variance, 0.0)
     whole = weight.sum()
     return BinnedResiduals(residual / whole, np.sqrt(variance + hidden) / whole, np.sqrt(hidden) / whole)
