@@ -3,11 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 from clipcal import _progress as _progress  # before open_clip; it says why
-from clipcal.backbones._device import autocast, resolve_device, resolve_precision, upload
-from clipcal.backbones._packing import Packing
+
+# The names that are repeated are used by other packages and are not public.
+from clipcal.backbones._capabilities import precision_of as precision_of
+from clipcal.backbones._capabilities import shares_prefix as shares_prefix
+from clipcal.backbones._capabilities import text_bytes_per_token as text_bytes_per_token
+from clipcal.backbones._device import resolve_device, resolve_precision
+from clipcal.backbones._device import upload as upload
+from clipcal.backbones._fixed_text import encode_fixed as encode_fixed
+from clipcal.backbones._packing import Packing as Packing
 from clipcal.backbones._protocol import Backbone
 from clipcal.backbones._registry import open_backbone
-from clipcal.backbones._threads import product_size, single_threaded, threads_for
+from clipcal.backbones._threads import product_size as product_size
+from clipcal.backbones._threads import single_threaded as single_threaded
+from clipcal.backbones._threads import threads_for as threads_for
 
 if TYPE_CHECKING:
     from clipcal.backbones._open_clip import OpenClipBackbone as OpenClipBackbone
@@ -15,15 +24,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Backbone",
     "OpenClipBackbone",
-    "Packing",
-    "autocast",
     "open_backbone",
-    "product_size",
     "resolve_device",
     "resolve_precision",
-    "single_threaded",
-    "threads_for",
-    "upload",
 ]
 
 

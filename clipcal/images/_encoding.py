@@ -95,6 +95,8 @@ def encode_images(
     >>> encode_images(images, backbone).shape == (2, backbone.embedding_dim)
     True
     """
+    from clipcal.backbones import precision_of
+
     images = as_images(images)
     if n_views < 1 or batch_size < 1:
         raise ValueError(f"n_views and batch_size must be at least 1, got {n_views} and {batch_size}.")
@@ -122,7 +124,7 @@ def encode_images(
                 "images" if n_views == 1 else f"views {n_views} {seed}",
                 width=n_views * backbone.embedding_dim,
                 fingerprint=backbone.fingerprint,
-                precision=getattr(backbone, "precision", "fp32"),
+                precision=precision_of(backbone),
                 backbone=backbone.name,
             )
             _encode_missing(images, out, table, prepare, tower, pool, bar.update)

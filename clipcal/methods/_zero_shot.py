@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipcal._progress import progress_bar
-from clipcal.backbones import Backbone, Packing
+from clipcal.backbones import Backbone, encode_fixed, precision_of
 from clipcal.caching import FeatureCache, MemoryLike, as_cache
 from clipcal.exceptions import ClassNameError
 from clipcal.text import fill, find_templates
@@ -90,7 +90,7 @@ def zero_shot_features(
         return torch.from_numpy(_ensemble(encode, templates, names)).to(backbone.device)
     digest = hashlib.sha256(repr((templates, list(names))).encode()).hexdigest()
     # Bfloat16 gives other numbers than float32.
-    key = (backbone.fingerprint, getattr(backbone, "precision", "fp32"), digest, str(skip_long))
+    key = (backbone.fingerprint, precision_of(backbone), digest, str(skip_long))
     # Another thread may put its own table in, and this one out, at any time.
     table = _tables.pop(key, None)
     if table is None:
@@ -126,7 +126,7 @@ def _look_up(
         "texts",
         width=backbone.embedding_dim,
         fingerprint=backbone.fingerprint,
-        precision=getattr(backbone, "precision", "fp32"),
+        precision=precision_of(backbone),
         backbone=backbone.name,
     )
     keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
@@ -151,20 +151,6 @@ def _look_up(
     for i in absent:
         features[i] = encoded[place[keys[i]]]
     return features
-
-
-def encode_fixed(backbone: Backbone, tokens: Tensor) -> Tensor:
-    """Embed texts of nothing but words (n, length) as (n, embedding_dim), what they begin with once."""
-    if not getattr(backbone, "shares_prefix", False):
-        return backbone.encode_text(backbone.embed_tokens(tokens), tokens)
-    lengths = backbone.text_lengths(tokens).cpu()
-    same = torch.eq(tokens, tokens[:1]).all(dim=0).cumprod(dim=0)
-    # The end marker stays behind the prefix even where all texts are alike.
-    n_prefix = min(int(same.sum()), int(lengths.min()) - 1)
-    packing = Packing(lengths - n_prefix, n_prefix, tokens.device)
-    prefix = backbone.embed_tokens(tokens[:1, : packing.n_prefix])[0]
-    suffixes = backbone.embed_tokens(tokens[packing.names, packing.positions][None])[0]
-    return backbone.encode_suffixes(prefix, suffixes, packing)  # type: ignore[attr-defined]
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from clipcal.training._encoding import PromptEncoder
 from clipcal.training._learner import Learner, LossTerm
 from clipcal.training._loop import tune
-from clipcal.training._prediction import predict_logits
+from clipcal.training._prediction import predict_logits as predict_logits
 from clipcal.training._problem import (
     Batch,
     EmbeddedData,
@@ -12,11 +12,14 @@ from clipcal.training._problem import (
     TrainingData,
     TuningProblem,
 )
+
+# Not public: methods get prompts from tokenize_prompts.
 from clipcal.training._prompts import Prompts as Prompts
 from clipcal.training._prompts import tokenize_prompts
 from clipcal.training._recipe import Recipe
 from clipcal.training._schedule import constant_with_warmup, cosine_with_warmup
-from clipcal.training._seeding import seeded, torch_generator
+from clipcal.training._seeding import seeded as seeded
+from clipcal.training._seeding import torch_generator
 
 __all__ = [
     "Batch",
@@ -31,8 +34,6 @@ __all__ = [
     "TuningProblem",
     "constant_with_warmup",
     "cosine_with_warmup",
-    "predict_logits",
-    "seeded",
     "tokenize_prompts",
     "torch_generator",
     "tune",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from clipcal.backbones import Backbone, product_size
+from clipcal.backbones import Backbone, product_size, shares_prefix, text_bytes_per_token
 from clipcal.exceptions import BackboneError
 from clipcal.training._chunks import chunks_of, encode_in_chunks, memory_budget
 from clipcal.training._prompts import Prompts
@@ -54,7 +54,7 @@ class PromptEncoder:
     def __init__(self, backbone: Backbone, chunk_size: int | str = "auto") -> None:
         self.backbone = backbone
         self.chunk_size = chunk_size
-        self.shares_prefix: bool = getattr(backbone, "shares_prefix", False)
+        self.shares_prefix = shares_prefix(backbone)
         # Read once: the memory that the first step allocates must not shrink the chunks of later steps.
         self.memory_budget = memory_budget(backbone.device)
 
@@ -89,7 +89,7 @@ class PromptEncoder:
             )
         n_images = len(context) if context.ndim == 4 else 1
         lengths = n_images * self._computed(prompts, context)
-        cost = getattr(self.backbone, "text_bytes_per_token", None)
+        cost = text_bytes_per_token(self.backbone)
         chunks = chunks_of(lengths, self.chunk_size, cost=cost, budget=self.memory_budget)
         blocks = list(deep or ())
 

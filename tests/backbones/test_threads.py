@@ -15,9 +15,8 @@ from PIL import Image
 from tiny_clip import make_tiny_model
 
 from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
-from clipcal.backbones import OpenClipBackbone, _threads, open_backbone
+from clipcal.backbones import OpenClipBackbone, _threads, encode_fixed, open_backbone
 from clipcal.backbones._threads import image_product, join_parts, limit_threads, product_size, threads_for
-from clipcal.methods._zero_shot import encode_fixed
 from clipcal.training import _loop
 
 SMALL, LARGE = 2**20, 2**40
@@ -207,13 +206,13 @@ class TestBackbone:
 
 def test_small_fit_uses_one_thread_and_restores_the_number_of_threads(monkeypatch):
     seen = []
-    original = _loop._encode_step
+    original = _loop._encode
 
     def spied(*args):
         seen.append(torch.get_num_threads())
         return original(*args)
 
-    monkeypatch.setattr(_loop, "_encode_step", spied)
+    monkeypatch.setattr(_loop, "_encode", spied)
     X = np.random.default_rng(0).standard_normal((8, 128))
     PromptTunedCLIPClassifier("mini", max_epochs=2, device="cpu").fit(X, ["ant", "bee"] * 4)
     assert seen == [1, 1]

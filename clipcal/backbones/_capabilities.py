@@ -1,0 +1,25 @@
+"""What a backbone offers beyond the required members of :class:`Backbone`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clipcal.backbones._protocol import Backbone
+
+__all__ = ["precision_of", "shares_prefix", "text_bytes_per_token"]
+
+
+def shares_prefix(backbone: Backbone) -> bool:
+    """Whether the backbone has ``encode_suffixes``."""
+    return bool(getattr(backbone, "shares_prefix", False))
+
+
+def text_bytes_per_token(backbone: Backbone) -> int | None:
+    """Return the bytes that a token of a prompt keeps for the backward pass, or None if unknown."""
+    return getattr(backbone, "text_bytes_per_token", None)
+
+
+def precision_of(backbone: Backbone) -> str:
+    """Return the arithmetic of the towers, ``"fp32"`` unless the backbone says otherwise."""
+    return getattr(backbone, "precision", "fp32")
