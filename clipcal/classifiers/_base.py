@@ -65,7 +65,7 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
     logit_scale_: float
     n_features_in_: int
 
-    # Set where the classifier comes from a file.
+    # Set by clipcal.load.
     _backbone_fingerprint_: str | None = None
 
     def __sklearn_tags__(self) -> Any:
@@ -97,7 +97,7 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         return backbone
 
     def _check_fingerprint(self, backbone: Backbone) -> None:
-        """Refuse another backbone than the one of the file that this classifier was loaded from."""
+        """Raise an error if a loaded classifier is used with another backbone than it was fitted with."""
         expected = self._backbone_fingerprint_
         if expected is not None and backbone.fingerprint != expected:
             raise BackboneError(

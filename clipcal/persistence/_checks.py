@@ -1,4 +1,4 @@
-"""Whether fitted attributes that come from a file belong together."""
+"""Checks of fitted attributes from a file: presence, types, shapes and finite values."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from clipcal.persistence._registry import CLIP_CLASSIFIERS, RECORDS
 
 __all__ = ["check_fitted"]
 
-# Sizes by name; a size is what the first array with it has.
+# Sizes of axes by name. The first array with an axis of a name sets its size.
 Sizes = dict[str, int]
 Check = Callable[[Any, Sizes], bool]
 
-# What training recorded may be anything, and classes may be infinite.
-_MAY_BE_INFINITE = {"classes_", "seen_classes_", "history_", "recipe_"}
+# Records of training may hold any numbers, and labels may be infinite.
+_ANY_NUMBERS = {"classes_", "seen_classes_", "history_", "recipe_"}
 
 
 def _number(low: float = -np.inf, high: float = np.inf) -> Check:
@@ -104,8 +104,8 @@ def _or_none(check: Check) -> Check:
     return lambda value, sizes: value is None or check(value, sizes)
 
 
-# Attributes of all estimators, whose names have one meaning each. An attribute that is not here is taken as
-# it is; the trial of a calibrator shows whether it serves.
+# By the name of the attribute, which means the same in all estimators. Attributes that are not listed, such
+# as those of a new calibrator, are only checked by a trial, see `_try`.
 _ATTRIBUTES: dict[str, Check] = {
     "classes_": _array("biufUSOmM", ("n",)),
     "n_features_in_": _number(1),
@@ -168,7 +168,7 @@ _REQUIRED = {
 
 
 def check_fitted(estimator: Any) -> None:
-    """Refuse an estimator that could not predict.
+    """Check that an estimator from a file can predict.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def check_fitted(estimator: Any) -> None:
         check = _ATTRIBUTES.get(key)
         if check is not None and not check(fitted[key], sizes):
             raise ValueError(f"{name}.{key} is not what it should be")
-        if not _is_finite(fitted[key], key not in _MAY_BE_INFINITE):
+        if key not in _ANY_NUMBERS and not _is_finite(fitted[key]):
             raise ValueError(f"{name}.{key} is not finite")
     if len(np.unique(fitted["classes_"])) != sizes["n"] or sizes["n"] < 1:
         raise ValueError(f"the classes of {name} are not distinct")
@@ -200,17 +200,15 @@ def check_fitted(estimator: Any) -> None:
         _try(estimator)
 
 
-def _is_finite(value: Any, strictly: bool) -> bool:
-    """Tell whether no number is NaN, or, strictly, infinite. Records are tuples."""
+def _is_finite(value: Any) -> bool:
+    """Tell whether all numbers in a value are finite."""
     if isinstance(value, (list, tuple)):
-        return all(_is_finite(item, strictly) for item in value)
+        return all(map(_is_finite, value))
     if isinstance(value, dict):
-        return all(_is_finite(item, strictly) for item in value.values())
-    if isinstance(value, (float, np.floating)) or (
-        isinstance(value, np.ndarray) and value.dtype.kind in "fmM"
-    ):
-        return not strictly or bool(np.isfinite(value).all())
-    return True
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "f":
+        return True
+    return not isinstance(value, (float, np.floating, np.ndarray)) or bool(np.isfinite(value).all())
 
 
 def _check_classifier(classifier: Any, sizes: Sizes) -> None:
@@ -257,7 +255,7 @@ def _same(classes: NDArray[Any], other: Any) -> bool:
 
 
 def _try(calibrator: Any) -> None:
-    """Calibrate two rows. What a new calibrator has fitted is known to nobody else."""
+    """Calibrate two rows, which also checks attributes that only the calibrator knows."""
     n_classes = len(calibrator.classes_)
     logits = np.stack([np.zeros(n_classes), np.linspace(1.0, -1.0, n_classes)])
     side = {"proximity": np.array([0.5, 0.9])} if "proximity" in calibrator.side_inputs else {}

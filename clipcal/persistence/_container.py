@@ -55,12 +55,12 @@ def pack(document: Any, tensors: Mapping[str, NDArray[Any]], version: str) -> by
 
 
 def read_file(file: BinaryIO, size: int) -> Content:
-    """Read a file of a number of bytes, of which no more than the header is read if it is something else.
+    """Read a file of the given size in bytes; of other kinds of files only the header is read.
 
     Raises
     ------
     ValueError
-        If the file is not whole, or not one that :func:`pack` made.
+        If the file is incomplete, damaged or of another kind.
     """
     start = file.read(8)
     n_header = int.from_bytes(start, "little")

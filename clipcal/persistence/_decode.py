@@ -1,7 +1,7 @@
-"""From a document of plain values and named arrays to fitted estimators.
+"""Decode fitted estimators from a document of plain values and named arrays.
 
-Nothing in a document is run, imported or opened: classes are looked up by name, paths and the names of
-backbones stay text, and each array is used once, so that a small file cannot ask for much memory.
+Nothing in a document is run, imported or opened: classes are looked up by name, and paths and names of
+backbones are not used. Each array is used once, so that a small file cannot fill the memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KINDS = {"b": bool, "i": int, "u": int, "f": float}
 
 
 class Surroundings(NamedTuple):
-    """What a file does not hold: the values of parameters that belong to the machine."""
+    """Values of the parameters that a file does not hold, because they belong to one machine."""
 
     backbone: Any
     device: Any
@@ -63,14 +63,14 @@ class Decoder:
         self._deepest = 0
 
     def estimator(self, document: Any) -> Any:
-        """Return the last object of a document, which holds all others.
+        """Return the last object of a document, which refers to all others.
 
         Raises
         ------
         BackboneError
-            If a backbone is missing that only the caller has.
+            If the file needs a backbone object that was not given.
         ValueError
-            If the document is none that an encoder makes; other errors are possible, too.
+            If the document is invalid. Other errors are possible as well.
         """
         records = _with_keys(document, {"objects"})["objects"]
         if not isinstance(records, list) or not records:

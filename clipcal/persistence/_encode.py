@@ -1,4 +1,4 @@
-"""From fitted estimators to a document of plain values and named arrays."""
+"""Encode fitted estimators as a document of plain values and named arrays."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from clipcal.persistence._registry import (
 __all__ = ["FINGERPRINT", "FITTED", "LEFT_OUT", "MAX_DEPTH", "Encoder", "check_saveable"]
 
 FITTED = re.compile(r"[a-z][a-z0-9_]*_")
-# Places on the machine that saves, which the one that loads may not have.
+# Parameters that name a place on one machine.
 LEFT_OUT = {"device", "memory"}
-# Where the fingerprint of a loaded classifier's backbone is kept.
+# The attribute of loaded classifiers that holds the fingerprint of their backbone.
 FINGERPRINT = "_backbone_fingerprint_"
 MAX_DEPTH = 32
 
@@ -38,7 +38,7 @@ Path = tuple[str, ...]
 class Encoder:
     """Collects objects and arrays, each once.
 
-    Objects follow those that they hold, so that a document has no circles.
+    An object comes after the objects that it refers to, so that references cannot form a cycle.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Encoder:
     def __init__(self) -> None:
         self.objects: list[dict[str, Any]] = []
         self.tensors: dict[str, NDArray[Any]] = {}
-        # The objects themselves keep their ids from being used again.
+        # References to the objects keep their ids unique.
         self._numbers: dict[int, tuple[int, object]] = {}
 
     def add(self, value: Any, path: Path) -> int:
@@ -168,7 +168,7 @@ def _fingerprint(classifier: Any) -> str:
 
 
 def _refusal(value: Any, path: Path) -> TypeError:
-    """Return the error about a value that no file can hold."""
+    """Return the error about a value that cannot be saved."""
     kind, where = type(value).__name__, ".".join(path)
     if path[-1] in ("estimator", "estimator_"):
         return TypeError(
@@ -178,18 +178,18 @@ def _refusal(value: Any, path: Path) -> TypeError:
         )
     if path[-1] == "cv":
         return TypeError(
-            f"{where} is a {kind}, which cannot be saved. Splitters are used in fit alone: "
-            "clf.set_params(cv=5) replaces it and leaves what was fitted as it is."
+            f"{where} is a {kind}, which cannot be saved. Only fit uses it: replace it by "
+            "clf.set_params(cv=5), which does not change the fitted attributes."
         )
     return TypeError(
-        f"{where} is an object of {type(value).__module__}.{kind}, which cannot be saved: a file holds "
-        "plain values and the methods, regularizers and calibrators of clipcal, never other code. Replace "
-        f"it with set_params, or keep the estimator with joblib.dump."
+        f"{where} is an object of {type(value).__module__}.{kind}, which cannot be saved: files hold plain "
+        "values and the methods, regularizers and calibrators of clipcal, but no other code. Replace it by "
+        "set_params if only fit uses it, or save the estimator with joblib.dump."
     )
 
 
 def check_saveable(estimator: Any) -> None:
-    """Refuse what is no fitted estimator of a registered class."""
+    """Raise an error unless an estimator is fitted and of a class that can be saved."""
     if isinstance(estimator, type):
         raise TypeError(f"clipcal.save keeps fitted estimators; got the class {estimator.__name__}.")
     if registered_name(estimator) is None or not is_fittable(type(estimator)):

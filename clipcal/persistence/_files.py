@@ -28,9 +28,9 @@ __all__ = ["load", "save"]
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """Save a fitted estimator to one file, which :func:`load` reads.
 
-    The file holds what was learned and the text features of the classes, a few kB to a few MB, and of the
-    backbone only its name and a fingerprint of its weights. It is a safetensors file with the parameters
-    in JSON: nothing in it is pickled, and loading it runs no code.
+    The file holds the fitted attributes and the parameters, a few kB to a few MB. Of the backbone it holds
+    only the name and a fingerprint of the weights. It is a safetensors file with the parameters in JSON:
+    nothing in it is pickled, and loading it runs no code.
 
     Parameters
     ----------
@@ -40,15 +40,17 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         :class:`~clipcal.calibration.CalibratedCLIPClassifier` around one of these, or calibrator of
         :mod:`clipcal.calibration`.
     path : str or Path
-        Where to; ``.clipcal`` is a good suffix. A file that is there is replaced once the new one is whole.
+        The file; ``.clipcal`` is the usual suffix. An existing file is replaced when the new one is complete.
 
     Raises
     ------
     NotFittedError
         If the estimator is not fitted.
     TypeError
-        If it is of another class, or holds a method, a regularizer, a calibrator or a splitter of a class
-        that clipcal does not have.
+        If it is of another class, or has a method, a regularizer, a calibrator or a splitter of a class that
+        cannot be saved, such as your own.
+    ValueError
+        If its parameters or fitted attributes have been changed so that the file could not be loaded.
     OSError
         If the file cannot be written.
 
@@ -58,9 +60,9 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
 
     Notes
     -----
-    The parameters ``device`` and ``memory`` are left out, as the next machine may have neither; a
-    ``random_state`` that is a generator is saved as None. Callbacks, ``set_output`` and metadata requests are
-    not kept either.
+    The parameters ``device`` and ``memory`` are not saved, because they belong to one machine. A
+    ``random_state`` that is a RandomState instance is saved as None. Callbacks, ``set_output`` and metadata
+    requests are not saved.
 
     Examples
     --------
@@ -84,7 +86,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     encoder = Encoder()
     encoder.add(estimator, (type(estimator).__name__,))
     data = pack({"objects": encoder.objects}, encoder.tensors, _version())
-    # What cannot be read again is noticed now, when the estimator is still there.
+    # A file that cannot be loaded is noticed now, while the estimator still exists.
     try:
         _read(BytesIO(data), len(data), Surroundings("", "auto", None))
     except Exception as error:
@@ -104,8 +106,8 @@ def load(
 ) -> Any:
     """Load an estimator that :func:`save` has written.
 
-    It predicts bit for bit what the saved one predicted for the same embeddings. The backbone is opened only
-    where it is needed, for images and by ``with_classes``, and then its weights are compared with those that
+    Its predictions for embeddings are bit for bit those of the saved estimator. The backbone is opened only
+    when it is needed, for images and by ``with_classes``, and its weights are then compared with those that
     the estimator was fitted with.
 
     Parameters
@@ -113,9 +115,9 @@ def load(
     path : str or Path
         The file.
     backbone : str, Backbone or None, default=None
-        What takes the place of the saved name, such as a folder that has been moved; see
-        :func:`clipcal.backbones.open_backbone`. It must be given where the estimator was saved with a
-        backbone object that has no name. Calibrators ignore it.
+        Replaces the saved name, for instance if a folder has been moved; see
+        :func:`clipcal.backbones.open_backbone`. It must be given if the estimator was saved with a backbone
+        object that has no name. Ignored for calibrators.
     device : str or torch.device, default="auto"
         The parameter ``device`` of the loaded classifier, wherever it was trained.
     memory : str, Path, FeatureCache, joblib.Memory or None, default=None
@@ -129,10 +131,10 @@ def load(
     Raises
     ------
     ModelFileError
-        If the file is damaged, no file of :func:`save`, or made by a newer clipcal.
+        If the file is damaged, not made by :func:`save`, or made by a newer clipcal.
     BackboneError
-        If a backbone without a name was saved and `backbone` is None. A backbone with other weights is
-        refused where it is first used.
+        If the estimator was saved with a backbone object without a name and `backbone` is None. A backbone
+        with other weights raises it when it is first used.
     OSError
         If the file cannot be read: ``FileNotFoundError``, ``PermissionError`` and the like.
 
@@ -142,10 +144,10 @@ def load(
 
     Notes
     -----
-    A file from somebody else can do no more than be wrong: what it holds is checked against what such an
-    estimator may hold, and classes are chosen from a fixed list. The name of a backbone is text until the
-    backbone is used; then ``"local-dir:path"`` reads that path and a name of a hub asks the hub, so look at
-    ``get_params()["backbone"]`` before you pass images to a stranger's model.
+    Files from others are safe to load: classes are chosen from a fixed list, and types and shapes of all
+    values are checked. The saved name of the backbone is used when images are passed or other classes are
+    asked for. ``"local-dir:path"`` then reads that path and ``"hf-hub:name"`` contacts the hub, so look at
+    ``get_params()["backbone"]`` first if you do not trust the file.
 
     Examples
     --------
@@ -171,7 +173,7 @@ def load(
         except (BackboneError, MemoryError, OSError):
             raise
         except Exception as error:
-            # A hostile file can raise anything in what it is checked with.
+            # Values from a malicious file can raise errors of any type in the checks.
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise ModelFileError(
                 f"{path} cannot be loaded: {reason}. If a newer copy exists, use that; otherwise save the "

@@ -345,7 +345,7 @@ def test_paths_and_backbones_are_not_looked_at(path, monkeypatch):
         assert_array_equal(before, after)
 
 
-def test_the_file_of_one_class_in_the_clothes_of_another(path):
+def test_attributes_of_another_class(path):
     saved("matrix", path)
     document, tensors = content_of(path)
     document["objects"][-1]["class"] = "VectorScaling"

@@ -149,25 +149,25 @@ def test_a_prefit_classifier_is_one_object_still(tmp_path):
     assert calibrator.predict_proba(NEW).shape == (7, 4)
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
-@pytest.mark.parametrize("regularizer", [None, *REGULARIZERS])
+@pytest.mark.parametrize(
+    ("method", "regularizer"),
+    [*((name, None) for name in METHODS), *(("coop", name) for name in REGULARIZERS)],
+)
 def test_every_method_and_regularizer(method, regularizer, tmp_path):
+    method = METHODS[method]()
     regularizer = REGULARIZERS[regularizer]() if regularizer else None
     if regularizer is not None and "lexicon" in regularizer.get_params():
         regularizer.set_params(lexicon=["river", "denim", "hammer"])
-    E, y = embedded()
+    X, y = make_shapes("textures", n_per_class=2, random_state=0, return_X_y=True)
+    if not method.needs_pixels:
+        X = clipcal.CLIPImageEncoder("mini", device="cpu").transform(X)
     clf = PromptTunedCLIPClassifier(
-        "mini", method=METHODS[method](), regularizer=regularizer, max_epochs=1, random_state=0, device="cpu"
+        "mini", method=method, regularizer=regularizer, max_epochs=1, random_state=0, device="cpu"
     )
-    clf.fit(E, y)
+    clf.fit(X, y)
     loaded = round_trip(clf, tmp_path, backbone=None)
     same(clf, loaded)
-    assert_array_equal(loaded.predict_proba(E), clf.predict_proba(E))
-
-
-def embedded():
-    X, y = make_shapes("textures", n_per_class=2, random_state=0, return_X_y=True)
-    return clipcal.CLIPImageEncoder("mini", device="cpu").transform(X), y
+    assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
 
 
 def test_images_on_the_same_machine(tmp_path, capsys):
