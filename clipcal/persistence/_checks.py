@@ -117,6 +117,7 @@ _ATTRIBUTES: dict[str, Check] = {
     "learned_": _learned,
     "history_": _list_of(_is(dict)),
     "recipe_": _is(dict),
+    "tuned_names_": _list_of(_is(str)),
     "device_": _is(str),
     # around classifiers
     "seen_classes_": _array("biufUSOmM", ("seen",)),
@@ -152,6 +153,8 @@ _REQUIRED = {
         "logit_scale_",
         "n_features_in_",
         "method_",
+        "tuned_names_",
+        "recipe_",
         "learned_",
         "history_",
         "device_",

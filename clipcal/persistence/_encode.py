@@ -31,6 +31,8 @@ LEFT_OUT = {"device", "memory"}
 # The attribute of loaded classifiers that holds the fingerprint of their backbone.
 FINGERPRINT = "_backbone_fingerprint_"
 MAX_DEPTH = 32
+# What can replace the value of a parameter that only fit uses.
+_REPLACEMENTS = {"cv": "cv=5", "optimizer": "optimizer=None"}
 
 Path = tuple[str, ...]
 
@@ -176,10 +178,10 @@ def _refusal(value: Any, path: Path) -> TypeError:
             "ZeroShotCLIPClassifier and PromptTunedCLIPClassifier. The calibrator by itself can be saved: "
             f"clipcal.save(clf.calibrator_, path); keep the {kind} in another way, such as joblib.dump."
         )
-    if path[-1] == "cv":
+    if path[-1] in _REPLACEMENTS:
         return TypeError(
-            f"{where} is a {kind}, which cannot be saved. Only fit uses it: replace it by "
-            "clf.set_params(cv=5), which does not change the fitted attributes."
+            f"{where} is {value!r}, which cannot be saved. Only fit uses it: replace it by "
+            f"clf.set_params({_REPLACEMENTS[path[-1]]}), which does not change the fitted attributes."
         )
     return TypeError(
         f"{where} is an object of {type(value).__module__}.{kind}, which cannot be saved: files hold plain "

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from saved_models import NEW, X, Y, calibrated, fitted_calibrator, tuned, zero_shot
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -103,6 +104,15 @@ def test_splitters_of_other_kinds(path):
     before = clf.predict_proba(NEW)
     clipcal.save(clf.set_params(cv=5), path)
     assert np.array_equal(clipcal.load(path, backbone=AnyWidthBackbone()).predict_proba(NEW), before)
+
+
+def test_optimizers_of_other_kinds(path):
+    clf = tuned(optimizer=torch.optim.RAdam)
+    refused(
+        clf, path, TypeError, "PromptTunedCLIPClassifier.optimizer", "RAdam", "set_params(optimizer=None)"
+    )
+    clipcal.save(clf.set_params(optimizer=None), path)
+    assert clipcal.load(path, backbone=AnyWidthBackbone()).recipe_["optimizer"] == "RAdam"
 
 
 def test_values_that_no_file_holds(path):

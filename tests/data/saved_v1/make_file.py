@@ -1,0 +1,43 @@
+"""Make the file of schema 1 that every later version must load.
+
+Run once, when the schema was new: ``python tests/data/saved_v1/make_file.py``. The test of these files says
+what they hold; they are not made again.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+import clipcal
+from clipcal import CalibratedCLIPClassifier, CLIPImageEncoder, DynamicOutlierRegularizer, make_shapes
+
+FOLDER = Path(__file__).parent
+NAMES = ["checkered", "dotted", "plain", "striped", "wavy"]
+NOUNS = ["brick", "curtain", "denim", "hammer", "marble", "river", "twilight", "violin"]
+
+
+def main() -> None:
+    """Fit a classifier, and write it with embeddings and what it says about them."""
+    X, y = make_shapes("textures", n_per_class=8, random_state=0, return_X_y=True)
+    rows = np.isin(y, NAMES)
+    embeddings = CLIPImageEncoder("mini", device="cpu").transform(X[rows])
+    clf = clipcal.PromptTunedCLIPClassifier(
+        "mini",
+        regularizer=DynamicOutlierRegularizer(lexicon=NOUNS),
+        max_epochs=5,
+        random_state=0,
+        device="cpu",
+    )
+    calibrated = CalibratedCLIPClassifier(clf, cv=3).fit(embeddings, y[rows])
+    clipcal.save(calibrated, FOLDER / "textures.clipcal")
+    shown = embeddings[::4]
+    np.savez_compressed(
+        FOLDER / "expected.npz",
+        embeddings=shown,
+        y_prob=calibrated.predict_proba(shown),
+        other_y_prob=calibrated.with_classes(["ringed", "gridded", "plain"]).predict_proba(shown),
+    )
+
+
+if __name__ == "__main__":
+    main()
