@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from clipcal import _progress as _progress  # before open_clip; it says why
+from clipcal import _progress as _progress  # must precede open_clip, see there
 
 # The names that are repeated are used by other packages and are not public.
 from clipcal.backbones._capabilities import precision_of as precision_of

@@ -1,4 +1,4 @@
-"""Copies of frozen backbones: none within a process, and by name in another one."""
+"""Copying and pickling of frozen backbones: copies are the same object, and pickles store the name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _openers: list[Callable[..., Backbone]] = []
 
 
 class Uncopied:
-    """Mixin whose copies and clones are the object itself: a copy of frozen weights only costs memory."""
+    """Mixin whose copies and clones are the object itself, as copies of frozen weights would waste memory."""
 
     def __sklearn_clone__(self) -> Self:
         return self
@@ -31,13 +31,13 @@ class Uncopied:
 
 
 def opens_pickles(opener: _Opener) -> _Opener:
-    """Let a function open pickled backbones; backbones do not import it, as it imports backbones."""
+    """Register the function that opens pickled backbones; importing it here would be a cycle."""
     _openers[:] = [opener]
     return opener
 
 
 def reopen_backbone(name: str, device: str, precision: str, memory: MemoryLike | None = None) -> Backbone:
-    """Open a pickled backbone: where it was, or on the best device of a machine that has no such device."""
+    """Open a pickled backbone on its device, or on the best available device if that is missing."""
     try:
         resolve_device(device)
     except BackboneError:

@@ -1,4 +1,4 @@
-"""The ViT of a CLIP, walked block by block, so that prompts can enter between the blocks."""
+"""The image tower of a CLIP model (ViT), run block by block to insert prompts between the blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clipcal.exceptions import BackboneError
 
 __all__ = ["ImageTower"]
 
-# What the walk uses of an open_clip VisionTransformer.
+# Attributes of open_clip's VisionTransformer that are used below.
 _PARTS = (
     "_embeds",
     "_pool",
@@ -28,10 +28,10 @@ _PARTS = (
 
 
 class ImageTower:
-    """The image half of a CLIP, a ViT that takes prompts as additional tokens.
+    """Image tower of a CLIP model, a ViT that takes prompts as additional tokens.
 
-    The parts of the model are called one after another. Nothing is registered on the model or changed in it,
-    because a process shares one copy among all estimators.
+    The modules are called one after another. The model is not modified, as all estimators of a process share
+    one copy.
 
     Parameters
     ----------
@@ -41,19 +41,19 @@ class ImageTower:
     Attributes
     ----------
     module : nn.Module
-        The `visual` that was given.
+        The given `visual`.
     embedding_dim : int
         Width of the image embeddings.
 
     Raises
     ------
     BackboneError
-        If `visual` is not such a transformer, is in training mode, gives more than one embedding per image,
-        or computes something else than the walk.
+        If `visual` is not such a transformer, is in training mode, returns more than one embedding per image,
+        or has a different forward pass.
 
     References
     ----------
-    Jia et al., *Visual Prompt Tuning*, ECCV 2022, arXiv:2203.12119. Where prompts enter a CLIP is taken from
+    Jia et al., *Visual Prompt Tuning*, ECCV 2022, arXiv:2203.12119. The positions of the prompts follow
     Khattak et al., *MaPLe: Multi-modal Prompt Learning*, CVPR 2023, arXiv:2210.03117.
 
     Examples
@@ -73,16 +73,16 @@ class ImageTower:
         if missing:
             raise BackboneError(
                 f"The image tower {type(visual).__name__} cannot take prompts: it has no "
-                f"{', '.join(missing)}. clipcal can prompt open_clip's VisionTransformer, which is every "
+                f"{', '.join(missing)}. clipcal supports open_clip's VisionTransformer, that is every "
                 "open_clip architecture whose vision_cfg has a number as 'layers' and no 'timm_model_name'. "
-                "Use such a backbone, for instance 'ViT-B-16/openai', or a method that prompts only the text."
+                "Use such a backbone, such as 'ViT-B-16/openai', or a method that prompts only the text."
             )
         if visual.training:
             raise BackboneError(
                 f"The image tower {type(visual).__name__} is in training mode, where it may drop patches. "
                 "Call .eval() on the model first."
             )
-        # Any, because nn.Module does not declare the parts.
+        # Any, as nn.Module does not declare the submodules.
         self.module: Any = visual
         self.embedding_dim = self._try_out()
 
@@ -104,31 +104,31 @@ class ImageTower:
     def encode(self, pixels: Tensor, prompts: Mapping[int, Tensor] | None = None) -> Tensor:
         """Embed images, with or without prompts; differentiable in both.
 
-        Without prompts this is the model's own ``encode_image``. The result is read as the model does it,
-        from its own tokens alone: an average over patches does not include the prompts, and an attentional
-        pooler does not see them.
+        Without prompts the result equals ``encode_image`` of the model. Pooling is that of the model, on the
+        image tokens only: an average over patches does not include the prompts, and an attentional pooler
+        does not attend to them.
 
         Parameters
         ----------
         pixels : Tensor, shape (n, 3, height, width)
-            Images as the model's preprocessing gives them.
+            Preprocessed images.
         prompts : mapping of int to Tensor, default=None
-            Prompts by the number of the block that they enter, each of shape (n_prompts, width), or
-            (n, n_prompts, width) for prompts that differ between the images. Those of block 0 are appended
-            after the patches, once positions have been added: they get no position, but pass through the
-            norm before the blocks (``ln_pre``), as in MaPLe, PromptSRC and the VPT for CLIP. Those of a later
-            block replace these tokens at the input of that block, without position and norm. Where a block
-            has none, the outputs of the previous block go on.
+            Prompts by block number, each of shape (n_prompts, width), or (n, n_prompts, width) for prompts
+            that differ between the images. Those of block 0 are appended after the patches without positional
+            embeddings, and pass through the norm before the blocks (``ln_pre``), as in MaPLe, PromptSRC and
+            the VPT for CLIP. Those of a later block replace these tokens at the input of that block, without
+            positional embeddings and norm. If a block has no prompts, the outputs of the previous block are
+            kept.
 
         Returns
         -------
         features : Tensor, shape (n, embedding_dim)
-            Not normalised; in the precision of the model.
+            Features, not normalised, in the precision of the model.
 
         Raises
         ------
         ValueError
-            If `prompts` names a block that is not there, lacks block 0, or has a tensor of another shape.
+            If `prompts` has an unknown block, no block 0, or a tensor of another shape.
         """
         prompts = {} if prompts is None else prompts
         self.check_prompts(prompts, len(pixels))
@@ -136,7 +136,7 @@ class ImageTower:
         x = visual._embeds(pixels)
         n_own = x.shape[1]
         if prompts:
-            # ln_pre treats each token alone, so it can be applied before the tokens are joined.
+            # ln_pre acts on each token separately, so it can be applied before the concatenation.
             shallow = visual.ln_pre(prompts[0].to(visual.positional_embedding))
             x = torch.cat([x, _for_each_image(shallow, x)], dim=1)
         for number, block in enumerate(visual.transformer.resblocks):
@@ -147,14 +147,14 @@ class ImageTower:
         return pooled if visual.proj is None else pooled @ visual.proj
 
     def check_prompts(self, prompts: Mapping[int, Tensor], n_images: int) -> None:
-        """Raise ValueError, with what was expected, for prompts that :meth:`encode` cannot take."""
+        """Raise ValueError for prompts that :meth:`encode` does not support."""
         if not prompts:
             return
         if 0 not in prompts or not prompts.keys() <= set(range(self.n_blocks)):
             raise ValueError(
-                f"prompts is for the blocks {list(prompts)}; the image tower has the blocks 0 to "
-                f"{self.n_blocks - 1}, and block 0 must be among those of prompts: its prompts are appended "
-                "to the tokens, the others replace them."
+                f"prompts has the blocks {list(prompts)}; the image tower has the blocks 0 to "
+                f"{self.n_blocks - 1}, and prompts must include block 0: its prompts are appended to the "
+                "tokens, the others replace them."
             )
         first = tuple(prompts[0].shape)
         for number, prompt in prompts.items():
@@ -163,41 +163,41 @@ class ImageTower:
             if prompt.ndim < 2 or not fits:
                 raise ValueError(
                     f"prompts[{number}] has the shape {shape} and prompts[0] {first}; expected "
-                    f"(n_prompts, {self.width}), or ({n_images}, n_prompts, {self.width}) for {n_images} "
-                    "images with prompts of their own, with the same n_prompts in all blocks."
+                    f"(n_prompts, {self.width}), or ({n_images}, n_prompts, {self.width}) for separate "
+                    f"prompts for {n_images} images, with the same n_prompts in all blocks."
                 )
 
     @torch.no_grad()
     def _try_out(self) -> int:
-        """Compare with the model's own forward pass on made-up pixels, and return the embedding's width."""
+        """Compare with the forward pass of the model on random pixels; return the embedding dimension."""
         visual, positions = self.module, self.module.positional_embedding
         name = type(visual).__name__
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randn(1, 3, *visual.image_size, generator=generator).to(positions)
-        # In the model's own precision, whatever arithmetic the caller has open.
+        # In the precision of the model, even if the caller has enabled autocast.
         with threads_for(image_product(visual, 1)), torch.autocast(positions.device.type, enabled=False):
             expected = visual(pixels)
             expected = expected[0] if visual.output_tokens else expected
             actual = self.encode(pixels)
         if expected.ndim != 2:
             raise BackboneError(
-                f"The image tower {name} gives an array of the shape {tuple(expected.shape[1:])} per image "
-                f"(pool_type={visual.pool_type!r}), where clipcal expects one vector. "
+                f"The image tower {name} returns an array of the shape {tuple(expected.shape[1:])} per image "
+                f"(pool_type={visual.pool_type!r}), but clipcal expects one vector. "
                 "Use a backbone whose vision_cfg has the pool_type 'tok' or 'avg'."
             )
         same = actual.shape == expected.shape
         if not (same and (actual - expected).norm() <= 1e-4 * expected.norm()):
             raise BackboneError(
-                f"The image tower {name} looks like open_clip's VisionTransformer but computes something "
-                "else, so it cannot take prompts. Use an architecture of open_clip without changes, or a "
+                f"The image tower {name} has the structure of open_clip's VisionTransformer but different "
+                "outputs, so it cannot take prompts. Use an unmodified architecture of open_clip, or a "
                 "method that prompts only the text."
             )
         return int(expected.shape[1])
 
 
 def _for_each_image(prompt: Tensor, x: Tensor) -> Tensor:
-    """Repeat a prompt for the images of x (n, n_tokens, width), in the precision of x."""
-    # Repeated before it is rounded: so gradients of shared prompts are summed in the prompts' own precision.
+    """Expand a prompt to the images of x (n, n_tokens, width), in the precision of x."""
+    # Expand before the cast, so that gradients of shared prompts are summed in the precision of the prompts.
     return prompt.expand(len(x), -1, -1).to(x)
 
 

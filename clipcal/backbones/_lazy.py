@@ -1,4 +1,4 @@
-"""A backbone that is opened when it is first needed."""
+"""A backbone whose weights are loaded at the first use."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ if TYPE_CHECKING:
 
 
 class LazyBackbone(Uncopied):
-    """A stand-in for a backbone of which a cache knows all but the weights.
+    """Proxy of a backbone whose attributes are recorded in a cache.
 
-    Its methods, and the attributes that are not in `known`, are those of the backbone, which the first use of
-    one of them opens.
+    The backbone is opened at the first use of one of its methods, or of an attribute that is not in `known`.
 
     Parameters
     ----------
     known : mapping
-        Attributes by name, those of :class:`Backbone` and ``precision`` among them.
+        Attributes by name, including those of :class:`Backbone` and ``precision``.
     open_it : callable
         ``open_it()`` returns the backbone.
     memory : str
-        The cache, which a pickle names so that the copy is lazy too.
+        The cache; part of the pickle, so that the unpickled backbone is lazy too.
     """
 
     def __init__(self, known: Mapping[str, Any], open_it: Callable[[], Backbone], memory: str) -> None:
@@ -43,7 +42,7 @@ class LazyBackbone(Uncopied):
             return self._opened
 
     def __getattr__(self, name: str) -> Any:
-        # Copying, pickling and open_backbone look for these, which must not load weights.
+        # Copying, pickling and open_backbone look up these names, which must not load the weights.
         if name.startswith("_") or name == "for_width":
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return getattr(self._backbone(), name)
@@ -63,6 +62,6 @@ def _forwarded(name: str) -> Callable[..., Any]:
     return method
 
 
-# On the class, as isinstance(..., Backbone) does not ask __getattr__.
+# Set on the class, as isinstance(..., Backbone) does not use __getattr__.
 for _name in METHODS:
     setattr(LazyBackbone, _name, _forwarded(_name))

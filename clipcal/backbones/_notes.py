@@ -1,4 +1,4 @@
-"""What a cache notes of a backbone, and how it tells that the files behind a name have changed."""
+"""Record the attributes of backbones in a cache, and detect changes of their files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clipcal.caching import FeatureCache
 if TYPE_CHECKING:
     from clipcal.backbones._protocol import Backbone
 
-# The attributes of a Backbone that are the same on every device and in every arithmetic.
+# Attributes of a Backbone that do not depend on device and precision.
 KNOWN_ATTRIBUTES = (
     "fingerprint",
     "embedding_dim",
@@ -24,7 +24,7 @@ KNOWN_ATTRIBUTES = (
 
 
 def recall(cache: FeatureCache, parts: BackboneName) -> dict[str, Any] | None:
-    """Return the note on a backbone, or None if there is none or the files have changed."""
+    """Return the recorded attributes of a backbone; None if there are none or the files have changed."""
     facts = cache.note(_subject(parts))
     if facts is None or not {"files", "reader", *KNOWN_ATTRIBUTES} <= facts.keys():
         return None
@@ -33,7 +33,7 @@ def recall(cache: FeatureCache, parts: BackboneName) -> dict[str, Any] | None:
 
 
 def remember(cache: FeatureCache, parts: BackboneName, backbone: Backbone) -> None:
-    """Write the note on an opened backbone, unless the cache holds it already."""
+    """Record the attributes of an opened backbone, unless they are recorded already."""
     files = getattr(backbone, "files", None)
     if not files:
         return
@@ -44,18 +44,18 @@ def remember(cache: FeatureCache, parts: BackboneName, backbone: Backbone) -> No
 
 
 def file_stamps(parts: BackboneName, checkpoint: Path) -> dict[str, Any]:
-    """Return sizes and modification times that change when a name comes to mean other weights.
+    """Return sizes and modification times of the files that determine the weights.
 
-    Take them before the weights are read, so that later changes to a file are noticed.
+    Call this before reading the weights, so that later changes of a file are detected.
     """
     watched = [checkpoint]
     if parts.kind == "folder":
-        # The names in it too, as one more file may be chosen in the place of another.
+        # Also the file names, as an additional file may be selected in place of the current one.
         watched = [Path(parts.source), *sorted(Path(parts.source).iterdir())]
     elif parts.kind == "hub":
         watched.append(checkpoint.parent / "open_clip_config.json")
     if checkpoint.parent.parent.name == "snapshots":
-        # models--org--name/snapshots/<commit>/file, where refs/main says which commit.
+        # The path is models--org--name/snapshots/<commit>/file, and refs/main holds the commit.
         refs = checkpoint.parent.parent.parent / "refs"
         watched += sorted(path for path in refs.rglob("*") if path.is_file())
     return {str(path): _stamp(path) for path in watched}
@@ -72,7 +72,7 @@ def _stamp(path: Path) -> Any:
 
 
 def _reader() -> str:
-    """Name the version of open_clip: its configurations are part of what a name means."""
+    """Return the version of open_clip, as its configurations determine the model."""
     try:
         return f"open_clip_torch {version('open_clip_torch')}"
     except PackageNotFoundError:

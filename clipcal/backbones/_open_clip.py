@@ -1,4 +1,4 @@
-"""CLIPs of open_clip behind the Backbone protocol."""
+"""Backbone implementation for open_clip models."""
 
 from __future__ import annotations
 
@@ -37,48 +37,48 @@ if TYPE_CHECKING:
 class OpenClipBackbone(Uncopied):
     """A frozen open_clip model.
 
-    Most users name a backbone and never meet this class. It is for a model that they built themselves.
+    Estimators create it from the name of a backbone. Use this class directly for your own models.
 
     Parameters
     ----------
     model : nn.Module
-        An open_clip model. In place, it is frozen, put into evaluation mode and float32, and moved to
-        `device`. It must not be changed afterwards: what is computed from its weights is kept.
+        An open_clip model. It is frozen, set to evaluation mode, converted to float32 and moved to `device`,
+        all in place. It must not be modified later, as results computed from its weights are cached.
     tokenizer : callable
-        ``tokenizer(texts, context_length=n)`` gives token ids (n_texts, n), padded on the right.
+        ``tokenizer(texts, context_length=n)`` returns token ids (n_texts, n), padded on the right.
     preprocess : callable or None, default=None
-        Turns a PIL picture into a tensor (3, height, width). None takes the evaluation transform that the
-        model carries in ``model.visual.preprocess_cfg``.
+        Transform from a PIL image to a tensor (3, height, width). None for the evaluation transform in
+        ``model.visual.preprocess_cfg``.
     name : str, default=""
-        What opens the same backbone again, if anything does. A backbone with a name is pickled as its
-        name, one without is pickled with its weights.
+        Name that opens the same backbone, if there is one. A backbone with a name is pickled as its name, one
+        without is pickled with its weights.
     device : str or torch.device, default="auto"
-        Where to run; see :func:`resolve_device`.
+        Device to run on; see :func:`resolve_device`.
     precision : {"auto", "fp32", "bf16"}, default="auto"
-        The arithmetic of the towers. ``"auto"`` is bfloat16 autocast on CUDA devices that have it, float32
-        elsewhere. Results are float32 either way.
+        Precision of the towers. ``"auto"`` is bfloat16 autocast on CUDA devices that support it natively,
+        float32 otherwise. Results are always float32.
 
     Attributes
     ----------
     name : str
-        What opens it again.
+        The given name.
     embedding_dim, token_dim, context_length, n_start_tokens : int
         See :class:`Backbone`.
     logit_scale : float
-        What cosines are multiplied by.
+        Factor of the cosine similarities.
     device : torch.device
-        Where the towers are.
+        Device of the towers.
     precision : {"fp32", "bf16"}
-        The resolved arithmetic.
+        The resolved precision.
     model : nn.Module
         The open_clip model.
     text_tower : TextTower
-        Its text half, entered after the token embedding.
+        The text tower.
 
     Raises
     ------
     BackboneError
-        If the text tower cannot take prompts as embeddings.
+        If the text tower does not support token embeddings as input.
 
     References
     ----------
@@ -131,7 +131,7 @@ class OpenClipBackbone(Uncopied):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over weights, structure and preprocessing; computed when first asked for, and kept."""
+        """SHA-256 of weights, structure and preprocessing; computed at the first access."""
         if self._fingerprint is None:
             self._fingerprint = fingerprint_of(
                 self.model, self.text_tower, asdict(self._preprocess_cfg), self.preprocess, self.tokenize
@@ -139,17 +139,17 @@ class OpenClipBackbone(Uncopied):
         return self._fingerprint
 
     def preprocess(self, image: Image) -> torch.Tensor:
-        """Apply the model's evaluation transform to a picture: (3, height, width)."""
+        """Apply the evaluation transform to an image; return a tensor (3, height, width)."""
         return self._preprocess(image)
 
     def augment(self, image: Image, generator: torch.Generator) -> torch.Tensor:
-        """Draw a random crop of 8 to 100 % of a picture, mirrored half of the time: (3, height, width)."""
+        """Draw a random crop of 8 to 100 % of an image, flipped with probability 0.5: (3, height, width)."""
         cfg = self._preprocess_cfg
         height, width = (cfg.size, cfg.size) if isinstance(cfg.size, int) else cfg.size
         return random_view(image, generator, (height, width), cfg.mean, cfg.std)
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed pixels (n, 3, height, width) as (n, embedding_dim), not normalised, without a graph."""
+        """Embed pixels (n, 3, height, width) as (n, embedding_dim), not normalised, without gradients."""
 
         def encode(rows: slice) -> torch.Tensor:
             with torch.no_grad(), autocast(self.device, self.precision):
@@ -159,16 +159,16 @@ class OpenClipBackbone(Uncopied):
 
     @cached_property
     def image_tower(self) -> ImageTower:
-        """The image half, entered between its blocks; BackboneError if it cannot take prompts."""
+        """The image tower; raises BackboneError if it does not support prompts."""
         return ImageTower(self.model.visual)
 
     def encode_pixels(
         self, pixels: torch.Tensor, prompts: Mapping[int, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """Embed images with prompts in the image tower, differentiable in them; see :class:`Backbone`."""
+        """Embed images with prompts in the image tower; differentiable; see :class:`Backbone`."""
         tower, with_graph = self.image_tower, torch.is_grad_enabled()
         prompts = {} if prompts is None else prompts
-        # Before prompts are cut into parts, which would hide that there are too many.
+        # Checked before prompts are split into parts, where surplus prompts would go unnoticed.
         tower.check_prompts(prompts, len(pixels))
 
         def encode(rows: slice) -> torch.Tensor:
@@ -179,15 +179,15 @@ class OpenClipBackbone(Uncopied):
         return self._over_images(encode, len(pixels), in_parts=not with_graph)
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
-        """Turn texts into token ids (n, length) on the device; ClassNameError for one that does not fit."""
+        """Tokenize texts to token ids (n, length) on the device; ClassNameError if one is too long."""
         return self._tokenizer(texts).to(self.device)
 
     def text_lengths(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Count the positions that hold text, start and end markers included: (n,)."""
+        """Return the number of tokens of each text (n,), including start and end markers."""
         return self._tokenizer.lengths(tokens)
 
     def embed_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Look up token embeddings (n, length, token_dim), before positions are added."""
+        """Look up token embeddings (n, length, token_dim), without positional embeddings."""
         return self.text_tower.embed(tokens)
 
     def encode_text(self, token_embeddings: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -197,12 +197,12 @@ class OpenClipBackbone(Uncopied):
 
     @property
     def shares_prefix(self) -> bool:
-        """Whether :meth:`encode_suffixes` is there."""
+        """Whether :meth:`encode_suffixes` is supported."""
         return self.text_tower.shares_prefix
 
     @property
     def text_bytes_per_token(self) -> int:
-        """What a token of a prompt leaves in memory for the backward pass, roughly."""
+        """Approximate memory per token of a prompt for the backward pass."""
         return bytes_per_token(self.text_tower, self.precision)
 
     def encode_suffixes(
@@ -212,19 +212,19 @@ class OpenClipBackbone(Uncopied):
         packing: Packing,
         deep: Mapping[int, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Embed names behind one prefix, or behind each of several; see :class:`Backbone`."""
+        """Embed names behind one or several prefixes; see :class:`Backbone`."""
         encoder = self.text_tower.prefix_encoder(self.precision)
         if not torch.is_grad_enabled() and self.device.type == "cpu" and prefix.ndim == 2 and not deep:
             return encoder.in_parts(prefix, suffixes, packing)
         n_rows = prefix.shape[:-1].numel() + suffixes.shape[:-1].numel()
-        # The encoder casts by itself; an autocast that the caller has open must not.
+        # The encoder casts explicitly, so autocast of the caller must be disabled.
         with self._threads(n_rows), autocast(self.device, "fp32"):
             return encoder(prefix, suffixes, packing, deep)
 
     def _over_images(
         self, encode: Callable[[slice], torch.Tensor], n_images: int, in_parts: bool = True
     ) -> torch.Tensor:
-        """Encode images with the threads that they are worth, in parts if there is no graph."""
+        """Encode images with a suitable number of threads, in parts if gradients are not needed."""
         if self.device.type != "cpu":
             return encode(slice(None))
         work = image_product(self.model.visual, n_images)
@@ -234,7 +234,7 @@ class OpenClipBackbone(Uncopied):
             return encode(slice(None))
 
     def _threads(self, n_rows: int) -> AbstractContextManager[None]:
-        """Choose the threads for so many rows in the text tower."""
+        """Set the number of threads for `n_rows` tokens in the text tower."""
         return threads_for(product_size(n_rows, self.token_dim) if self.device.type == "cpu" else math.inf)
 
     def __repr__(self) -> str:
@@ -247,7 +247,7 @@ class OpenClipBackbone(Uncopied):
         return reopen_backbone, (self.name, str(self.device), self.precision)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What use leaves behind, a hash, the image tower and a cache of words, is no part of the object.
+        # Drop state that use creates: fingerprint, image tower and the word cache of the tokenizer.
         state = self.__dict__ | {"_fingerprint": None}
         state.pop("image_tower", None)
         tokenizer = state["_tokenizer"].tokenizer
@@ -260,7 +260,7 @@ class OpenClipBackbone(Uncopied):
 
 
 def _text_tower(model: nn.Module) -> TextTower:
-    """Choose the layout: attributes inlined in the model, or a tower of its own."""
+    """Return the text tower, whose modules are attributes of the model or of a submodule."""
     if isinstance(model, open_clip.CLIP):
         eos_id = getattr(model, "text_eos_id", None)
         return TextTower(model, pool=model.text_pool_type, eos_id=eos_id)
@@ -272,11 +272,11 @@ def _text_tower(model: nn.Module) -> TextTower:
 
 
 def refusal(tower: str, owner: str) -> BackboneError:
-    """Word the refusal of a text tower that cannot be entered after its token embedding."""
+    """Return the error for a text tower that does not support token embeddings as input."""
     return BackboneError(
-        f"{owner} has the text tower {tower}, which cannot be given prompts as embeddings. "
-        "clipcal can use open_clip's CLIP, CustomTextCLIP and CoCa with a TextTransformer, "
-        "which is every open_clip architecture without 'hf_model_name' in its text_cfg."
+        f"{owner} has the text tower {tower}, which does not support prompts as embeddings. "
+        "Use open_clip's CLIP, CustomTextCLIP or CoCa with a TextTransformer, "
+        "that is, any open_clip architecture without 'hf_model_name' in its text_cfg."
     )
 
 

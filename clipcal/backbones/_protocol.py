@@ -1,4 +1,4 @@
-"""What a method may ask of a frozen CLIP."""
+"""The interface of frozen CLIP models."""
 
 from __future__ import annotations
 
@@ -14,60 +14,59 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A frozen CLIP: pictures and prompts in, embeddings out.
+    """Interface of a frozen CLIP model, which embeds images and prompts.
 
-    Anything with these members works wherever clipcal takes ``backbone=``; nothing has to be inherited.
-    All parameters are frozen and the towers are in evaluation mode. Outputs are float32 and are *not*
-    divided by their length.
+    Any object with these members can be passed as ``backbone=``; inheritance is not required. All parameters
+    must be frozen and the towers in evaluation mode. Outputs are float32 and *not* normalised.
 
-    A backbone without a width of its own may offer ``for_width(n_features) -> Backbone``;
-    :func:`open_backbone` then asks for the width of the data.
+    A backbone that supports any width may define ``for_width(n_features) -> Backbone``, which
+    :func:`open_backbone` calls with the width of the data.
 
-    A backbone whose text tower is causal and reads the end of a text alone may set ``shares_prefix`` to True
-    and offer ::
+    A backbone whose text tower is causal and read at the end marker only may set ``shares_prefix`` to True
+    and define ::
 
         encode_suffixes(prefix, suffixes, packing, deep=None) -> features
 
     which embeds many names behind one prefix and computes the prefix once. `prefix` holds the token
     embeddings before the names, shape (n_prefix, token_dim), or (n_prompts, n_prefix, token_dim) for several
-    prefixes that each meet every name; `suffixes` those of the names, packed as the :class:`Packing`
-    says, shape (n_tokens, token_dim), or (n_prompts, n_tokens, token_dim) where they differ from prefix
-    to prefix; ``deep[k]``, shape (n, token_dim) or (n_prompts, n, token_dim), takes the place of the
-    prefix's last n positions at the input of block k. Features are (n_names, embedding_dim) or
-    (n_prompts, n_names, embedding_dim). ``text_bytes_per_token``, if there, is what such a token leaves in
-    memory for the backward pass, and decides how many prompts are encoded at once.
+    prefixes, each of which is combined with all names; `suffixes` those of the names, packed according to
+    :class:`Packing`, shape (n_tokens, token_dim), or (n_prompts, n_tokens, token_dim) if they differ between
+    prefixes; ``deep[k]``, shape (n, token_dim) or (n_prompts, n, token_dim), replaces the last n positions of
+    the prefix at the input of block k. Features are (n_names, embedding_dim) or
+    (n_prompts, n_names, embedding_dim). The optional ``text_bytes_per_token`` is the memory per token for the
+    backward pass, which determines how many prompts are encoded at once.
 
-    A backbone whose image tower is a transformer may offer ``image_tower``, an object whose ``width`` and
-    ``n_blocks`` are the width of the tower's tokens and the number of its blocks, and ::
+    A backbone whose image tower is a transformer may define ``image_tower``, an object whose ``width`` and
+    ``n_blocks`` are the width of its tokens and its number of blocks, and ::
 
         encode_pixels(pixels, prompts=None) -> features
 
     which embeds pixels (n, 3, height, width) as (n, embedding_dim) with prompts as additional tokens, and is
     differentiable in `prompts` and `pixels`. ``prompts[0]``, shape (n_prompts, width) or
     (n, n_prompts, width) for prompts that differ between the images, is appended after the patches, without
-    position and before the norm that precedes the blocks; ``prompts[k]`` of the same shape replaces these
-    tokens at the input of block k. Without prompts the features are those of :meth:`encode_images`. Only
-    methods that prompt the image tower need the two. If the tower cannot take prompts, they raise
-    BackboneError or are not there.
+    positional embeddings and before the norm that precedes the blocks; ``prompts[k]`` of the same shape
+    replaces these tokens at the input of block k. Without prompts the features equal :meth:`encode_images`.
+    Only methods that prompt the image tower need these two. If the tower does not support prompts, they raise
+    BackboneError or do not exist.
 
     Attributes
     ----------
     name : str
-        What opens the same backbone again, empty if nothing does.
+        Name that opens the same backbone; empty if there is none.
     embedding_dim : int
         Width of image and text embeddings.
     token_dim : int
-        Width of the token embeddings that the text tower reads.
+        Width of the token embeddings of the text tower.
     context_length : int
-        The number of tokens that a prompt may have, start and end markers included.
+        Maximum number of tokens of a prompt, including start and end markers.
     n_start_tokens : int
-        The number of markers before the first word: 1 for CLIP, 0 for SigLIP.
+        Number of markers before the first word: 1 for CLIP, 0 for SigLIP.
     logit_scale : float
-        What cosines are multiplied by, the exponential already taken.
+        Factor of the cosine similarities, after the exponential.
     device : torch.device
-        Where the towers are.
+        Device of the towers.
     fingerprint : str
-        SHA-256 over weights, structure and preprocessing, in hexadecimal digits.
+        SHA-256 of weights, structure and preprocessing, in hexadecimal digits.
     """
 
     name: str
@@ -80,45 +79,45 @@ class Backbone(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over weights, structure and preprocessing."""
+        """SHA-256 of weights, structure and preprocessing."""
         ...
 
     def preprocess(self, image: Image) -> torch.Tensor:
-        """Turn a picture into the tensor (3, height, width) that the image tower was evaluated on."""
+        """Apply the evaluation transform to an image; return a tensor (3, height, width)."""
         ...
 
     def augment(self, image: Image, generator: torch.Generator) -> torch.Tensor:
-        """Turn a picture into a random crop, perhaps mirrored, of the shape that `preprocess` gives.
+        """Return a random crop of an image, randomly flipped, of the same shape as `preprocess`.
 
-        All chance comes from `generator`, a generator on the CPU.
+        `generator`, a generator on the CPU, is the only source of randomness.
         """
         ...
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed pixels (n, 3, height, width) as (n, embedding_dim), without a graph."""
+        """Embed pixels (n, 3, height, width) as (n, embedding_dim), without gradients."""
         ...
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
-        """Turn texts into token ids (n, length) on the device.
+        """Tokenize texts to token ids (n, length) on the device.
 
-        `length` is that of the longest text where positions after the end of a text cannot matter, and
-        `context_length` otherwise. A text that does not fit raises ClassNameError; none is cut.
+        `length` is that of the longest text if positions after the end marker have no effect, and
+        `context_length` otherwise. Texts that are too long raise ClassNameError; none is truncated.
         """
         ...
 
     def text_lengths(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Count the positions that hold text, start and end markers included: (n,)."""
+        """Return the number of tokens of each text (n,), including start and end markers."""
         ...
 
     def embed_tokens(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Look up token embeddings (n, length, token_dim), before positions are added."""
+        """Look up token embeddings (n, length, token_dim), without positional embeddings."""
         ...
 
     def encode_text(self, token_embeddings: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Embed prompts given as token embeddings (n, length, token_dim) as (n, embedding_dim).
 
-        Differentiable in `token_embeddings`. `tokens` (n, length) is only read for where the texts end and
-        which positions are padding.
+        Differentiable in `token_embeddings`. `tokens` (n, length) is used only to find the end of the texts
+        and the padding.
         """
         ...
 

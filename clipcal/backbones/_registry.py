@@ -33,54 +33,54 @@ def open_backbone(
     n_features: int | None = None,
     memory: MemoryLike | None = None,
 ) -> Backbone:
-    """Open a frozen CLIP by name, or take one that is already there.
+    """Open a frozen CLIP model by name, or return a given one.
 
     Parameters
     ----------
     spec : str or Backbone
         A name or an object. The names are
 
-        - ``"mini"``: the small CLIP that comes with the package;
-        - ``"ARCHITECTURE/TAG"``: any pair of open_clip, as in ``"ViT-B-16/openai"``;
+        - ``"mini"``: the small CLIP model in the package;
+        - ``"ARCHITECTURE/TAG"``: any such pair of open_clip, as in ``"ViT-B-16/openai"``;
         - ``"hf-hub:org/name"``: an open_clip repository on the Hugging Face hub;
         - ``"local-dir:path"``: a folder with ``open_clip_config.json`` (or ``config.json``) and weights;
         - ``"ARCHITECTURE:path"``: a checkpoint file, as in ``"ViT-B-16:weights.safetensors"``; see Notes.
 
-        A name is opened once per process, device and precision. An object is returned as it is, or fitted to
-        `n_features` if it has ``for_width``; `device` and `precision` are then its own affair.
+        A name is opened once per process, device and precision. An object is returned unchanged, or converted
+        to the width `n_features` if it has ``for_width``; `device` and `precision` are ignored.
     device : str or torch.device, default="auto"
-        Where to run; see :func:`resolve_device`.
+        Device to run on; see :func:`resolve_device`.
     precision : {"auto", "fp32", "bf16"}, default="auto"
-        The arithmetic of the towers; ``"auto"`` is bfloat16 on CUDA devices that have it, float32 elsewhere.
+        Precision of the towers; ``"auto"`` is bfloat16 on CUDA devices that support it natively, float32
+        otherwise.
     n_features : int or None, default=None
-        The width of the embeddings that the backbone has to agree with, if there are any.
+        Required width of the embeddings.
     memory : str, Path, FeatureCache, joblib.Memory or None, default=None
-        A cache of features. What a backbone opened by name is, is noted there too, and as long as its files
-        stay as they were, its weights are next time loaded only when something has to be encoded.
+        A feature cache. The attributes of a backbone opened by name are recorded there. As long as its files
+        do not change, later calls load the weights only when something is encoded.
 
     Returns
     -------
     Backbone
-        The frozen CLIP.
+        The frozen CLIP model.
 
     Raises
     ------
     BackboneError
-        If `spec` leads nowhere, the weights are those of another architecture, or the width is not
-        `n_features`.
+        If `spec` is invalid, the weights belong to another architecture, or the width is not `n_features`.
     WeightsUnavailableError
-        If the weights cannot be found, fetched or read. A hub that cannot be connected to is noticed within
-        seconds; what is in its cache is then opened without it.
+        If the weights cannot be found, downloaded or read. If the hub is unreachable, which is detected
+        within seconds, cached files are used.
 
     Notes
     -----
-    A checkpoint file is safetensors, tensors saved with ``torch.save``, or an archive such as those that the
-    ``clip`` package of OpenAI keeps in ``~/.cache/clip``. Nothing in a file is run: an archive of TorchScript
-    is read for its tensors alone, and a pickle that asks for more than tensors is refused.
+    A checkpoint file is safetensors, tensors saved with ``torch.save``, or a TorchScript archive such as
+    those of OpenAI's ``clip`` package in ``~/.cache/clip``. No code from the file is run: only the tensors of
+    a TorchScript archive are read, and pickles with other content raise an error.
 
-    Weights do not say whether they were trained with QuickGELU, the architecture does. Those of OpenAI were,
-    and are opened with ``"ViT-B-16-quickgelu:~/.cache/clip/ViT-B-16.pt"``. TorchScript does say it, and an
-    architecture that computes something else is then refused.
+    The architecture, not the weights, determines whether QuickGELU is used. OpenAI's models were trained with
+    QuickGELU, and are opened with ``"ViT-B-16-quickgelu:~/.cache/clip/ViT-B-16.pt"``. TorchScript archives
+    contain this information, so an architecture with another activation raises an error.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def open_backbone(
         name = backbone.name or type(backbone).__name__
         raise BackboneError(
             f"X has {n_features} features, but the embeddings of backbone {name!r} have "
-            f"{backbone.embedding_dim}; make them with CLIPImageEncoder(backbone={name!r})."
+            f"{backbone.embedding_dim}; compute them with CLIPImageEncoder(backbone={name!r})."
         )
     return backbone
 
@@ -111,7 +111,7 @@ def open_backbone(
 def _open_name(name: str, device: str | torch.device, precision: str, cache: FeatureCache | None) -> Backbone:
     resolved = resolve_device(device)
     arithmetic = resolve_precision(precision, resolved)
-    # "cuda" and "cuda:0" are one device.
+    # "cuda" and "cuda:0" are the same device.
     parts = parse_name(name)
     key = (parts, f"{resolved.type}:{resolved.index or 0}", arithmetic)
     if cache is not None and key not in _loaded:
@@ -120,7 +120,7 @@ def _open_name(name: str, device: str | torch.device, precision: str, cache: Fea
             return _lazily(name, resolved, arithmetic, cache, facts)
     with _lock:
         if key not in _loaded:
-            # Takes seconds to import, and a hit of the cache does not need it.
+            # The import takes seconds and is not needed for cache hits.
             from clipcal.backbones._loading import load_open_clip
 
             _loaded[key] = load_open_clip(name, device=resolved, precision=arithmetic)
@@ -133,16 +133,16 @@ def _open_name(name: str, device: str | torch.device, precision: str, cache: Fea
 def _lazily(
     name: str, device: torch.device, precision: str, cache: FeatureCache, facts: dict[str, Any]
 ) -> Backbone:
-    """Return a backbone that a cache has a note on, without loading its weights."""
+    """Return a backbone that is recorded in a cache, without loading its weights."""
 
     def open_it() -> Backbone:
         backbone = open_backbone(name, device=device, precision=precision)
         remember(cache, parse_name(name), backbone)
         if backbone.fingerprint != facts["fingerprint"]:
             raise BackboneError(
-                f"The weights of backbone={name!r} are others than those that {cache!r} remembered under "
-                "this name, although their files look the same. The cache has been corrected and nothing was "
-                "mixed; call again, and fit again what was fitted before."
+                f"The weights of backbone={name!r} differ from those recorded in {cache!r}, although sizes "
+                "and times of the files are unchanged. The cache was corrected, and no features were mixed; "
+                "call again, and refit estimators that were fitted before."
             )
         return backbone
 
@@ -159,7 +159,7 @@ def _check_object(spec: Any) -> Backbone:
         if hasattr(spec, "encode_image"):
             hint = " Wrap an open_clip model first: OpenClipBackbone(model, tokenizer, preprocess)."
         raise BackboneError(
-            f"backbone must be a name or an object with the members of clipcal.backbones.Backbone, got "
+            f"backbone must be a name or an object with the members of clipcal.backbones.Backbone; got "
             f"{type(spec).__name__}, which lacks {', '.join(missing) or 'an instance'}.{hint}"
         )
     return spec

@@ -1,4 +1,4 @@
-"""Pixels of chosen images, read again each time."""
+"""Load the pixels of selected images, without a cache."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 __all__ = ["PixelLoader"]
 
-# Decoding releases the interpreter lock; more threads do not pay.
+# Decoding releases the GIL; more threads bring no gain.
 _MAX_THREADS = 8
 
 
 class PixelLoader:
-    """Reads images and applies a transform of the backbone to them, several at once.
+    """Read images and apply a transform of the backbone, in several threads.
 
     Parameters
     ----------
     images : images
         See :func:`encode_images`.
     backbone : Backbone
-        Its transforms are applied.
+        Backbone with the transforms.
     augment : bool
-        Whether to draw random crops; otherwise images get the evaluation transform.
+        Whether to draw random crops; otherwise the evaluation transform is applied.
     """
 
     def __init__(self, images: Any, backbone: Backbone, *, augment: bool) -> None:
@@ -46,20 +46,20 @@ class PixelLoader:
         Parameters
         ----------
         rows : list of int, length n
-            Positions of the images.
+            Indices of the images.
         seeds : list of int, length n
-            What the random crops are drawn from; ignored without augmentation.
+            Seeds of the random crops; ignored without augmentation.
 
         Raises
         ------
         ImageReadError
-            If an image cannot be read; the message names it and its position.
+            If an image cannot be read; the message gives its position and its path or type.
         """
         import torch
 
         from clipcal.backbones import single_threaded
 
-        # Opened PIL images may share a file, so they are read one after the other.
+        # Opened PIL images may share one file object, so they are read by a single thread.
         shared = isinstance(self.images[0], Image.Image)
         n_threads = 1 if shared else min(_MAX_THREADS, len(rows), os.cpu_count() or 1)
         with ThreadPoolExecutor(n_threads, initializer=single_threaded) as pool:

@@ -1,4 +1,4 @@
-"""The walk through the image tower, against open_clip's own and against the equations written out."""
+"""ImageTower equals open_clip without prompts, and a reference implementation with prompts."""
 
 import copy
 import pickle
@@ -39,7 +39,7 @@ MODELS = {
     "tokens first": lambda: tokens_first(open_clip.CLIP(32, VISION, TEXT)),
     "no projection": lambda: without_projection(open_clip.CLIP(32, VISION, TEXT)),
 }
-# Those whose blocks and pooling are written out in `written_out`.
+# Models that the reference implementation `written_out` supports.
 PLAIN = ["OpenAI's", "OpenCLIP's", "custom text", "average", "average of normed tokens", "no first norm"]
 PLAIN += ["fixed positions", "patch dropout", "tokens first", "no projection"]
 MADE: dict[str, nn.Module] = {}
@@ -63,7 +63,7 @@ def model_of(kind):
             torch.manual_seed(0)
             model = MODELS[kind]()
             for value in model.visual.parameters():
-                # Biases and norms start at 0 and 1, where nobody would notice that they are missing.
+                # Biases and norms are initialised to 0 and 1, where omitting them would have no effect.
                 if value.ndim == 1:
                     value.data += 0.1 * torch.randn_like(value)
         MADE[kind] = model.eval().requires_grad_(False)
@@ -151,7 +151,7 @@ def written_out(visual, image, prompts):
 
 @pytest.mark.parametrize("kind", MODELS)
 class TestWithoutPrompts:
-    def test_equals_the_models_own(self, kind):
+    def test_embeddings_equal_open_clip(self, kind):
         pixels = noise(5, 3, 32, 32)
         with torch.no_grad():
             expected = model_of(kind).encode_image(pixels, normalize=False)
@@ -159,7 +159,7 @@ class TestWithoutPrompts:
             assert torch.equal(tower_of(kind).encode(pixels, {}), expected)
         assert expected.shape == (5, tower_of(kind).embedding_dim)
 
-    def test_gradient_of_the_pixels_equals_the_models_own(self, kind):
+    def test_gradients_of_the_pixels_equal_open_clip(self, kind):
         own, walked = noise(3, 3, 32, 32, requires_grad=True), noise(3, 3, 32, 32, requires_grad=True)
         expected = model_of(kind).encode_image(own, normalize=False)
         actual = tower_of(kind).encode(walked)
@@ -171,12 +171,12 @@ class TestWithoutPrompts:
 
 
 class TestSize:
-    def test_counts(self):
+    def test_sizes_of_a_tower(self):
         tower = tower_of("OpenAI's")
         assert (tower.width, tower.n_blocks, tower.n_tokens, tower.embedding_dim) == (64, 3, 17, 32)
         assert tower_of("no projection").embedding_dim == 64
 
-    def test_the_embedded_clip(self):
+    def test_embedded_model(self):
         backbone = open_backbone("mini", device="cpu")
         tower = backbone.image_tower
         assert (tower.width, tower.n_blocks, tower.n_tokens, tower.embedding_dim) == (128, 4, 17, 128)
@@ -187,7 +187,7 @@ class TestSize:
 @pytest.mark.parametrize("kind", PLAIN)
 @pytest.mark.parametrize("blocks", [[], [0], [0, 1], [0, 2], [2, 1, 0]], ids=str)
 @pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
-def test_equals_the_equations(kind, blocks, own):
+def test_features_and_gradients_equal_the_reference(kind, blocks, own):
     tower, n_images = tower_of(kind), 3
     pixels = noise(n_images, 3, 32, 32)
     prompts = some_prompts(blocks, n_images=n_images if own else None)
@@ -233,7 +233,7 @@ def test_gradients_equal_finite_differences(kind):
 
 @pytest.mark.parametrize("kind", MODELS)
 class TestPrompts:
-    def test_each_image_meets_its_own(self, kind):
+    def test_separate_prompts_affect_their_image_only(self, kind):
         tower, pixels = tower_of(kind), noise(3, 3, 32, 32)
         prompts = some_prompts([0, 2], n_images=3)
         features = tower.encode(pixels, prompts)
@@ -244,7 +244,7 @@ class TestPrompts:
             assert prompt.grad[[0, 2]].abs().max() == 0
             assert prompt.grad[1].norm() > 1e-3
 
-    def test_shared_equal_the_same_for_each(self, kind):
+    def test_shared_prompts_equal_repeated_prompts(self, kind):
         tower, pixels = tower_of(kind), noise(3, 3, 32, 32)
         shared = some_prompts([0, 1])
         repeated = {
@@ -259,7 +259,7 @@ class TestPrompts:
         for number, prompt in shared.items():
             torch.testing.assert_close(prompt.grad, repeated[number].grad.sum(dim=0), atol=1e-6, rtol=1e-4)
 
-    def test_without_a_graph(self, kind):
+    def test_encode_under_no_grad(self, kind):
         tower, pixels, prompts = tower_of(kind), noise(3, 3, 32, 32), some_prompts([0, 1])
         expected = tower.encode(pixels, prompts)
         assert expected.requires_grad
@@ -268,7 +268,7 @@ class TestPrompts:
         assert not features.requires_grad
         torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
 
-    def test_no_tokens_change_nothing(self, kind):
+    def test_empty_prompts_have_no_effect(self, kind):
         pixels = noise(3, 3, 32, 32)
         empty = {0: torch.zeros(0, 64), 2: torch.zeros(3, 0, 64)}
         assert torch.equal(tower_of(kind).encode(pixels, empty), tower_of(kind).encode(pixels))
@@ -282,7 +282,7 @@ class TestPrompts:
 
 
 def inputs_of_blocks(tower, pixels, prompts):
-    """Record what each block is given, (n, n_tokens, width)."""
+    """Return the input of each block, (n, n_tokens, width)."""
     inputs, blocks = [], tower.module.transformer.resblocks
     handles = [
         block.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0])) for block in blocks
@@ -295,20 +295,20 @@ def inputs_of_blocks(tower, pixels, prompts):
 
 
 @pytest.mark.parametrize("block", [1, 2])
-def test_prompts_of_a_block_enter_at_its_input_alone(block):
+def test_prompts_of_a_block_replace_tokens_at_its_input_only(block):
     tower, pixels = tower_of("OpenAI's"), noise(2, 3, 32, 32)
     prompts = some_prompts([0, block])
     without = inputs_of_blocks(tower, pixels, {0: prompts[0]})
     inputs = inputs_of_blocks(tower, pixels, prompts)
     assert [x.shape for x in inputs] == [(2, 19, 64)] * 3
     assert all(torch.equal(inputs[k], without[k]) for k in range(block))
-    # At the block's own input the image's tokens are as before, and the prompts have taken their places.
+    # At the input of the block the image tokens are unchanged, and the prompt tokens are replaced.
     assert torch.equal(inputs[block][:, :17], without[block][:, :17])
     assert torch.equal(inputs[block][:, 17:], prompts[block].expand(2, -1, -1))
     assert all(not torch.equal(inputs[k][:, :17], without[k][:, :17]) for k in range(block + 1, 3))
 
 
-def test_prompts_of_the_first_block_pass_the_first_norm_and_get_no_position():
+def test_prompts_of_the_first_block_pass_ln_pre_without_positional_embeddings():
     tower, pixels, prompts = tower_of("OpenAI's"), noise(2, 3, 32, 32), some_prompts([0])
     plain, first = (inputs_of_blocks(tower, pixels, p)[0] for p in ({}, prompts))
     assert torch.equal(first[:, :17], plain)
@@ -317,7 +317,7 @@ def test_prompts_of_the_first_block_pass_the_first_norm_and_get_no_position():
     assert torch.equal(first[0, 17:], first[1, 17:])
 
 
-def test_the_order_of_prompts_does_not_matter_to_the_image():
+def test_features_do_not_depend_on_the_order_of_prompts():
     tower, pixels = tower_of("OpenCLIP's"), noise(2, 3, 32, 32)
     prompts = some_prompts([0, 1], n_prompts=4)
     features = tower.encode(pixels, prompts)
@@ -326,7 +326,7 @@ def test_the_order_of_prompts_does_not_matter_to_the_image():
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_the_model_is_not_changed(kind):
+def test_model_is_not_modified(kind):
     model = model_of(kind)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     attributes = [dict(vars(module)) for module in model.modules()]
@@ -341,16 +341,16 @@ def test_the_model_is_not_changed(kind):
     assert all(value.grad is None and not value.requires_grad for value in model.parameters())
 
 
-class TestRefusals:
+class TestErrors:
     @pytest.mark.parametrize(
         ("blocks", "match"),
         [
-            ([1], r"the blocks \[1\].*block 0 must be among"),
+            ([1], r"the blocks \[1\].*must include block 0"),
             ([0, 3], r"the blocks \[0, 3\].*blocks 0 to 2"),
             ([0, -1], r"the blocks \[0, -1\]"),
         ],
     )
-    def test_blocks(self, blocks, match):
+    def test_invalid_blocks_raise(self, blocks, match):
         prompts = {number: noise(2, 64) for number in blocks}
         with pytest.raises(ValueError, match=match):
             tower_of("OpenAI's").encode(noise(3, 3, 32, 32), prompts)
@@ -369,19 +369,19 @@ class TestRefusals:
         ],
         ids=str,
     )
-    def test_shapes(self, prompts):
+    def test_invalid_shapes_raise(self, prompts):
         prompts = {number: torch.zeros(shape) for number, shape in prompts.items()}
         number = max(prompts)
         expected = rf"prompts\[{number}\] has the shape .*expected \(n_prompts, 64\), or \(3, n_prompts, 64\)"
         with pytest.raises(ValueError, match=expected):
             tower_of("OpenAI's").encode(noise(3, 3, 32, 32), prompts)
 
-    def test_a_resnet(self):
+    def test_resnet_raises(self):
         visual = ModifiedResNet((1, 1, 1, 1), output_dim=32, heads=2, image_size=32, width=8).eval()
         with pytest.raises(BackboneError, match=r"ModifiedResNet cannot take prompts.*VisionTransformer"):
             ImageTower(visual)
 
-    def test_a_trunk_of_timm(self):
+    def test_timm_model_raises(self):
         pytest.importorskip("timm")
         vision = {"image_size": 32, "timm_model_name": "resnet10t", "timm_proj": "linear"}
         model = open_clip.CLIP(32, vision, TEXT)
@@ -392,46 +392,46 @@ class TestRefusals:
                 use()
 
     @pytest.mark.parametrize("changes", [{"pool_type": "none"}, {"attentional_pool": "parallel"}], ids=str)
-    def test_more_than_one_vector_per_image(self, changes):
-        # The parallel pooling of open_clip needs embeddings as wide as its tokens.
+    def test_more_than_one_vector_per_image_raises(self, changes):
+        # Parallel pooling in open_clip requires embeddings of the width of the tokens.
         visual = open_clip.CLIP(64, VISION | changes | {"attn_pooler_heads": 2}, TEXT).visual.eval()
         with pytest.raises(BackboneError, match=r"array of the shape \(\d+, 64\) per image.*'none'"):
             ImageTower(visual)
 
-    def test_training_mode(self):
+    def test_training_mode_raises(self):
         visual = copy.deepcopy(model_of("patch dropout").visual).train()
         with pytest.raises(BackboneError, match=r"training mode.*Call \.eval\(\)"):
             ImageTower(visual)
 
     @pytest.mark.parametrize("change", ["twice", "another shape"])
-    def test_a_forward_pass_of_ones_own(self, change):
+    def test_modified_forward_pass_raises(self, change):
         class Changed(VisionTransformer):
-            """Computes something else than its parts."""
+            """A tower whose forward pass differs from that of its modules."""
 
             def forward(self, x):
                 features = super().forward(x)
                 return 2 * features if change == "twice" else features[:, :16]
 
         visual = Changed(32, 8, 64, 2, 2, 4.0, output_dim=32, norm_layer=LayerNorm).eval()
-        with pytest.raises(BackboneError, match=r"Changed looks like open_clip's VisionTransformer but"):
+        with pytest.raises(BackboneError, match=r"Changed has the structure of open_clip"):
             ImageTower(visual)
 
 
 class TestBackbone:
     @pytest.mark.parametrize("kind", MODELS)
-    def test_pixels_without_prompts_equal_images(self, kind):
+    def test_encode_pixels_without_prompts_equals_encode_images(self, kind):
         backbone, pixels = backbone_of(kind), noise(20, 3, 32, 32)
         features = backbone.encode_pixels(pixels)
         torch.testing.assert_close(features, backbone.encode_images(pixels), atol=1e-6, rtol=1e-6)
         assert features.shape == (20, backbone.image_tower.embedding_dim)
 
-    def test_the_tower_is_made_once(self):
+    def test_image_tower_is_created_once(self):
         backbone = backbone_of("OpenAI's")
         assert backbone.image_tower is backbone.image_tower
         assert backbone.image_tower.module is backbone.model.visual
 
     @pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
-    def test_in_parts_equals_at_once(self, own, monkeypatch):
+    def test_splitting_does_not_change_the_features(self, own, monkeypatch):
         monkeypatch.setattr("clipcal.backbones._threads.usable_threads", lambda: 2)
         backbone, pixels = backbone_of("OpenAI's"), noise(20, 3, 32, 32)
         prompts = some_prompts([0, 1], n_images=20 if own else None)
@@ -449,19 +449,19 @@ class TestBackbone:
         assert sorted(sizes[1:]) == [10, 10] and not features.requires_grad
         torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
 
-    def test_too_many_prompts_are_refused_in_parts_too(self, monkeypatch):
+    def test_too_many_prompts_raise_with_splitting(self, monkeypatch):
         monkeypatch.setattr("clipcal.backbones._threads.usable_threads", lambda: 2)
         prompts = some_prompts([0], n_images=40)
         with torch.no_grad(), pytest.raises(ValueError, match=r"\(20, n_prompts, 64\)"):
             backbone_of("OpenAI's").encode_pixels(noise(20, 3, 32, 32), prompts)
 
-    def test_gradient_reaches_the_prompts_and_nothing_else(self):
+    def test_only_prompts_get_gradients(self):
         backbone, prompts = backbone_of("OpenAI's"), some_prompts([0, 1, 2])
         loss_of(backbone.encode_pixels(noise(4, 3, 32, 32), prompts)).backward()
         assert all(prompt.grad.norm() > 1e-3 for prompt in prompts.values())
         assert all(p.grad is None and not p.requires_grad for p in backbone.model.parameters())
 
-    def test_bf16_is_float32_outside(self):
+    def test_bf16_returns_float32(self):
         rounded, exact = (backbone_of("OpenAI's", precision=p) for p in ("bf16", "fp32"))
         pixels = noise(4, 3, 32, 32)
         with torch.no_grad():
@@ -477,13 +477,13 @@ class TestBackbone:
         for actual, expected in (features, gradients):
             assert (actual - expected).norm() < 0.05 * expected.norm()
 
-    def test_fp32_shuts_out_the_callers_autocast(self):
+    def test_fp32_disables_autocast_of_the_caller(self):
         backbone, pixels, prompts = backbone_of("OpenAI's"), noise(4, 3, 32, 32), some_prompts([0, 1])
         expected = backbone.encode_pixels(pixels, prompts)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(backbone.encode_pixels(pixels, prompts), expected)
 
-    def test_a_tower_first_asked_for_in_inference_mode_carries_gradients(self):
+    def test_tower_created_in_inference_mode_supports_gradients(self):
         backbone, pixels, prompts = backbone_of("OpenAI's"), noise(4, 3, 32, 32), some_prompts([0, 1])
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
             before = backbone.encode_pixels(pixels, prompts)
@@ -492,7 +492,7 @@ class TestBackbone:
         loss_of(features).backward()
         assert prompts[1].grad.norm() > 1e-3
 
-    def test_use_does_not_change_its_hash_and_its_pickle(self):
+    def test_use_does_not_change_joblib_hash_and_pickle(self):
         backbone = OpenClipBackbone(make_tiny_model(), open_clip.SimpleTokenizer(), device="cpu")
         before = joblib.hash(backbone)
         features = backbone.encode_pixels(noise(2, 3, 32, 32))

@@ -1,4 +1,4 @@
-"""A cache knows what a backbone is without its weights, until a file changes."""
+"""Backbones recorded in a cache are opened without their weights until a file changes."""
 
 import copy
 import json
@@ -51,7 +51,7 @@ def cache(tmp_path):
 
 
 def change_weights(name, keep_time):
-    """Write other weights of the same size."""
+    """Overwrite the weights by others of the same size."""
     path = parse_name(name).source + "/weights.safetensors"
     before = os.stat(path)
     state = make_tiny_model().state_dict()
@@ -62,12 +62,12 @@ def change_weights(name, keep_time):
 
 
 def reopened(name, cache):
-    """Open as a process would that has not loaded it."""
+    """Open the backbone as in a new process."""
     registry._loaded.clear()
     return open_backbone(name, device="cpu", memory=cache)
 
 
-def test_opened_for_real_first_then_remembered(name, cache):
+def test_first_opening_loads_weights_and_later_ones_are_lazy(name, cache):
     real = open_backbone(name, device="cpu", memory=cache)
     assert isinstance(real, OpenClipBackbone)
     assert open_backbone(name, device="cpu", memory=cache) is real
@@ -87,7 +87,7 @@ def test_opened_for_real_first_then_remembered(name, cache):
     assert open_backbone(name, device="cpu", memory=cache) is registry._loaded[next(iter(registry._loaded))]
 
 
-def test_copies_and_pickles_without_weights(name, cache):
+def test_lazy_backbones_are_copied_and_pickled_without_weights(name, cache):
     open_backbone(name, device="cpu", memory=cache)
     known = reopened(name, cache)
     assert copy.copy(known) is known is copy.deepcopy(known)
@@ -98,7 +98,7 @@ def test_copies_and_pickles_without_weights(name, cache):
     assert repr(known).startswith("LazyBackbone('local-dir:")
 
 
-def test_a_changed_file_is_noticed(name, cache):
+def test_changed_file_is_detected(name, cache):
     before = CLIPImageEncoder(name, device="cpu", memory=cache).transform(PIXELS)
     change_weights(name, keep_time=False)
     assert isinstance(reopened(name, cache), OpenClipBackbone)
@@ -107,26 +107,26 @@ def test_a_changed_file_is_noticed(name, cache):
     assert isinstance(reopened(name, cache), LazyBackbone)
 
 
-def test_one_file_more_is_noticed(name, cache, tmp_path):
+def test_additional_file_is_detected(name, cache, tmp_path):
     open_backbone(name, device="cpu", memory=cache)
     other = make_tiny_model().state_dict()
     save_file(other, tmp_path / "model" / "open_clip_model.safetensors")
     assert isinstance(reopened(name, cache), OpenClipBackbone)
 
 
-def test_other_weights_that_look_the_same_are_not_mixed(name, cache):
+def test_other_weights_with_the_same_file_time_raise(name, cache):
     encoder = CLIPImageEncoder(name, device="cpu", memory=cache)
     encoder.transform(PIXELS[:2])
     change_weights(name, keep_time=True)
     registry._loaded.clear()
-    with pytest.raises(BackboneError, match=r"others than those.*nothing was mixed; call again"):
+    with pytest.raises(BackboneError, match=r"differ from those.*no features were mixed; call again"):
         encoder.transform(PIXELS)
     registry._loaded.clear()
     expected = CLIPImageEncoder(name, device="cpu").transform(PIXELS)
     np.testing.assert_allclose(encoder.transform(PIXELS), expected, atol=1e-5)
 
 
-def test_a_record_that_is_not_one_is_passed_over(name, cache):
+def test_invalid_record_is_ignored(name, cache):
     open_backbone(name, device="cpu", memory=cache)
     [note] = cache.location.glob("note-*.json")
     for content in ("", "[]", "{}", "no json", note.read_text().replace("open_clip_torch", "another")):
@@ -135,7 +135,7 @@ def test_a_record_that_is_not_one_is_passed_over(name, cache):
     assert isinstance(reopened(name, cache), LazyBackbone)
 
 
-def test_a_snapshot_of_the_hub_is_watched_with_what_chose_it(tmp_path):
+def test_stamps_of_a_hub_snapshot_include_its_reference(tmp_path):
     repository = tmp_path / "models--org--name"
     checkpoint = repository / "snapshots" / "abc" / "model.safetensors"
     checkpoint.parent.mkdir(parents=True)
@@ -148,7 +148,7 @@ def test_a_snapshot_of_the_hub_is_watched_with_what_chose_it(tmp_path):
     assert str(checkpoint) in stamps and str(repository / "refs" / "main") in stamps
 
 
-def test_a_hit_in_a_fresh_process_loads_no_backbone(tmp_path):
+def test_cache_hits_in_a_new_process_do_not_load_the_backbone(tmp_path):
     labels = ["disk", "disk", "ring", "ring"]
     clf = ZeroShotCLIPClassifier("mini", device="cpu", memory=str(tmp_path)).fit(PIXELS, labels)
     (tmp_path / "clf.pkl").write_bytes(pickle.dumps(clf))

@@ -1,4 +1,4 @@
-"""The adapter says what open_clip says, for every layout of text tower."""
+"""OpenClipBackbone equals open_clip for every layout of the text tower."""
 
 import copy
 import pickle
@@ -31,16 +31,14 @@ SIGLIP_TEXT = {
 
 
 class BytesTokenizer:
-    """Stands in for a SentencePiece tokenizer: no start marker, one id that both ends and pads a text."""
+    """Like a SentencePiece tokenizer: no start marker, and one id for end marker and padding."""
 
-    class tokenizer:  # noqa: N801 (the attribute that open_clip's wrapper has)
-        """The wrapped tokenizer, of which only the ids of its markers are read."""
-
+    class tokenizer:  # noqa: N801 (the attribute of open_clip's wrapper)
         pad_token_id = 1
         eos_token_id = 1
 
     def __call__(self, texts, context_length=16):
-        """Give one token per byte, then the marker, then padding."""
+        """Return one token per byte, then the marker, then padding."""
         out = torch.ones(len(texts), context_length, dtype=torch.long)
         for row, text in zip(out, texts, strict=True):
             ids = [3 + byte for byte in text.encode()] + [1]
@@ -49,10 +47,10 @@ class BytesTokenizer:
 
 
 class EosTokenizer:
-    """Marks the end of a text with id 2, which is not the largest, and pads with 0."""
+    """Tokenizer whose end marker, 2, is not the largest id; padding is 0."""
 
     def __call__(self, texts, context_length=77):
-        """Give one token per byte between markers 1 and 2."""
+        """Return one token per byte between markers 1 and 2."""
         out = torch.zeros(len(texts), context_length, dtype=torch.long)
         for row, text in zip(out, texts, strict=True):
             ids = [1, *(3 + byte for byte in text.encode()), 2][:context_length]
@@ -104,13 +102,13 @@ def full_tokens(backbone, texts):
     return backbone._tokenizer.tokenizer(texts, context_length=backbone.context_length)
 
 
-def noise_picture(width=45, height=37, seed=0):
+def noise_image(width=45, height=37, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
 def assert_same_text(backbone, texts):
-    """Compare with the model's own text encoder, which always reads the full length."""
+    """Compare with the text encoder of the model, on the full context length."""
     with torch.no_grad():
         expected = backbone.model.encode_text(full_tokens(backbone, texts), normalize=False)
         tokens = backbone.tokenize(texts)
@@ -131,15 +129,15 @@ def assert_gradient(backbone, texts):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 class TestLayouts:
-    def test_text_equals_the_models_own(self, layout):
+    def test_text_features_equal_open_clip(self, layout):
         assert_same_text(small_backbone(layout), texts_for(layout))
 
-    def test_gradient_reaches_the_prompt_and_nothing_else(self, layout):
+    def test_only_prompts_get_gradients(self, layout):
         assert_gradient(small_backbone(layout), texts_for(layout))
 
-    def test_images_equal_the_models_own(self, layout):
+    def test_image_embeddings_equal_open_clip(self, layout):
         backbone = small_backbone(layout)
-        pixels = torch.stack([backbone.preprocess(noise_picture(seed=seed)) for seed in range(2)])
+        pixels = torch.stack([backbone.preprocess(noise_image(seed=seed)) for seed in range(2)])
         with torch.no_grad():
             expected = backbone.model.encode_image(pixels, normalize=False)
         actual = backbone.encode_images(pixels)
@@ -147,7 +145,7 @@ class TestLayouts:
         assert not actual.requires_grad
         assert actual.shape == (2, backbone.embedding_dim)
 
-    def test_is_a_backbone(self, layout):
+    def test_implements_the_protocol(self, layout):
         backbone = small_backbone(layout)
         assert isinstance(backbone, Backbone)
         assert backbone.token_dim == 64
@@ -156,19 +154,19 @@ class TestLayouts:
         expected = backbone.model.logit_scale.exp().item()
         assert backbone.logit_scale == pytest.approx(expected, rel=1e-6)
 
-    def test_length_is_cut_only_where_that_is_exact(self, layout):
+    def test_tokens_are_truncated_only_if_exact(self, layout):
         backbone = small_backbone(layout)
         tokens = backbone.tokenize(texts_for(layout))
         longest = int(backbone.text_lengths(tokens).max())
         causal = layout in ("clip", "custom", "eos")
         assert tokens.shape[1] == (longest if causal else backbone.context_length)
 
-    def test_text_lengths_count_the_markers(self, layout):
+    def test_text_lengths_include_the_markers(self, layout):
         backbone = small_backbone(layout)
         n_words = {"siglip": 4, "eos": 5}.get(layout, 3)  # bytes and markers
         assert backbone.text_lengths(backbone.tokenize(["cat"])).tolist() == [n_words]
 
-    def test_exactly_full_fits_and_one_more_does_not(self, layout):
+    def test_one_token_more_than_the_context_length_raises(self, layout):
         backbone = small_backbone(layout)
         unit = "x" if layout in ("siglip", "eos") else "x "
         room = backbone.context_length - (1 if layout == "siglip" else 2)
@@ -177,7 +175,7 @@ class TestLayouts:
         with pytest.raises(ClassNameError, match=f"{room + 3 - (layout == 'siglip')} tokens"):
             backbone.tokenize(["dog", unit * (room + 1)])
 
-    def test_no_texts(self, layout):
+    def test_empty_list_of_texts(self, layout):
         backbone = small_backbone(layout)
         assert len(backbone.tokenize([])) == 0
 
@@ -203,7 +201,7 @@ class TestRealArchitectures:
     def check(backbone, texts):
         assert_same_text(backbone, texts)
         assert_gradient(backbone, texts)
-        image = noise_picture()
+        image = noise_image()
         own = open_clip.image_transform(
             is_train=False, **transform_arguments(backbone.model.visual.preprocess_cfg)
         )
@@ -219,27 +217,27 @@ def transform_arguments(preprocess_cfg):
     return arguments | {"image_size": preprocess_cfg["size"]}
 
 
-class TestPictures:
-    def test_preprocess_is_open_clips_to_the_bit(self, tiny_backbone):
+class TestImages:
+    def test_preprocess_equals_open_clip_bitwise(self, tiny_backbone):
         arguments = transform_arguments(tiny_backbone.model.visual.preprocess_cfg)
         own = open_clip.image_transform(is_train=False, **arguments)
         for width, height in [(45, 37), (32, 32), (1, 1), (3, 200)]:
-            image = noise_picture(width, height)
+            image = noise_image(width, height)
             assert torch.equal(tiny_backbone.preprocess(image), own(image))
 
-    def test_a_preprocess_of_ones_own(self):
+    def test_user_defined_preprocess(self):
         backbone = OpenClipBackbone(make_tiny_model(), SimpleTokenizer(), lambda image: torch.ones(3, 32, 32))
-        assert torch.equal(backbone.preprocess(noise_picture()), torch.ones(3, 32, 32))
+        assert torch.equal(backbone.preprocess(noise_image()), torch.ones(3, 32, 32))
 
     @pytest.mark.parametrize(("width", "height"), [(45, 37), (1, 1), (3, 200), (300, 4)])
     def test_augment_has_the_shape_of_preprocess(self, tiny_backbone, width, height):
-        image = noise_picture(width, height)
+        image = noise_image(width, height)
         view = tiny_backbone.augment(image, torch.Generator().manual_seed(0))
         assert view.shape == tiny_backbone.preprocess(image).shape
         assert view.isfinite().all()
 
-    def test_augment_uses_its_generator_alone(self, tiny_backbone):
-        image = noise_picture()
+    def test_augment_depends_on_its_generator_only(self, tiny_backbone):
+        image = noise_image()
         before = torch.get_rng_state()
         first = tiny_backbone.augment(image, torch.Generator().manual_seed(1))
         torch.manual_seed(99)
@@ -249,7 +247,7 @@ class TestPictures:
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
-    def test_augment_crops_and_mirrors(self, tiny_backbone):
+    def test_augment_crops_and_flips(self, tiny_backbone):
         gradient = np.tile(np.arange(64, dtype=np.uint8)[:, None] * 4, (1, 64))
         image = Image.fromarray(gradient.T.copy())
         generator = torch.Generator().manual_seed(0)
@@ -268,7 +266,7 @@ class TestObject:
         prints = [OpenClipBackbone(m, SimpleTokenizer(), device="cpu").fingerprint for m in (plain, quick)]
         assert prints[0] != prints[1]
 
-    def test_fingerprint_is_of_the_content(self, tiny_backbone):
+    def test_fingerprint_depends_on_weights_transform_and_tokenizer(self, tiny_backbone):
         assert len(tiny_backbone.fingerprint) == 64
         same = OpenClipBackbone(make_tiny_model(), SimpleTokenizer(), device="cpu")
         assert same.fingerprint == tiny_backbone.fingerprint
@@ -289,18 +287,18 @@ class TestObject:
         resized.visual.preprocess_cfg["resize_mode"] = "squash"
         assert OpenClipBackbone(resized, SimpleTokenizer(), device="cpu").fingerprint != same.fingerprint
 
-    def test_copies_are_itself(self, tiny_backbone):
+    def test_copies_are_the_same_object(self, tiny_backbone):
         assert copy.copy(tiny_backbone) is tiny_backbone
         assert copy.deepcopy([tiny_backbone])[0] is tiny_backbone
         assert tiny_backbone.__sklearn_clone__() is tiny_backbone
 
-    def test_without_a_name_it_is_pickled_with_its_weights(self, tiny_backbone):
+    def test_backbone_without_a_name_is_pickled_with_its_weights(self, tiny_backbone):
         again = pickle.loads(pickle.dumps(tiny_backbone))
         assert again is not tiny_backbone
         assert again.fingerprint == tiny_backbone.fingerprint
         assert_same_text(again, TEXTS)
 
-    def test_use_does_not_change_its_hash(self):
+    def test_use_does_not_change_the_joblib_hash(self):
         backbone = OpenClipBackbone(make_tiny_model(), SimpleTokenizer(), device="cpu")
         before = joblib.hash(backbone)
         tokens = backbone.tokenize(["antidisestablishmentarianism"])
@@ -308,7 +306,7 @@ class TestObject:
         assert backbone.fingerprint
         assert joblib.hash(backbone) == before
 
-    def test_bf16_is_float32_outside(self):
+    def test_bf16_returns_float32(self):
         backbone = OpenClipBackbone(make_tiny_model(), SimpleTokenizer(), device="cpu", precision="bf16")
         exact = OpenClipBackbone(make_tiny_model(), SimpleTokenizer(), device="cpu", precision="fp32")
         tokens = backbone.tokenize(TEXTS)
@@ -318,7 +316,7 @@ class TestObject:
         assert not torch.equal(rounded, expected)
         torch.testing.assert_close(rounded, expected, atol=0.05, rtol=0.05)
 
-    def test_fp32_shuts_out_the_callers_autocast(self, tiny_backbone):
+    def test_fp32_disables_autocast_of_the_caller(self, tiny_backbone):
         tokens = tiny_backbone.tokenize(TEXTS)
         embedded = tiny_backbone.embed_tokens(tokens)
         expected = tiny_backbone.encode_text(embedded, tokens)
@@ -326,36 +324,36 @@ class TestObject:
             assert torch.equal(tiny_backbone.encode_text(embedded, tokens), expected)
 
 
-class TestRefusals:
-    def test_a_tower_that_cannot_take_prompts_is_named(self):
+class TestErrors:
+    def test_unsupported_text_tower_raises(self):
         class HFTextEncoder(nn.Module):
-            """Has the name of open_clip's wrapper, which needs a package that is not installed here."""
+            """Has the name of open_clip's wrapper, which requires a package that is not installed."""
 
         model = open_clip.CustomTextCLIP(32, VISION, TEXT)
         model.text = HFTextEncoder()
-        with pytest.raises(BackboneError, match=r"HFTextEncoder.*cannot be given prompts"):
+        with pytest.raises(BackboneError, match=r"HFTextEncoder.*does not support prompts"):
             OpenClipBackbone(model, SimpleTokenizer(), device="cpu")
 
-    def test_a_tower_that_reads_no_position(self):
+    def test_unsupported_pooling_raises(self):
         model = open_clip.CustomTextCLIP(32, VISION, TEXT | {"pool_type": "none"})
         with pytest.raises(BackboneError, match="pool_type='none'"):
             OpenClipBackbone(model, SimpleTokenizer(), device="cpu")
 
-    def test_a_tokenizer_with_its_class_token_last(self):
+    def test_tokenizer_with_class_token_after_padding_raises(self):
         tokenizer = SimpleTokenizer()
         tokenizer.tokenizer_mode = "clips"
         with pytest.raises(BackboneError, match="clips"):
             OpenClipBackbone(make_tiny_model(), tokenizer, device="cpu")
 
-    def test_long_text_names_text_count_and_limit(self, tiny_backbone):
+    def test_error_for_a_long_text_gives_text_count_and_limit(self, tiny_backbone):
         text = "very " * 80 + "long"
         with pytest.raises(ClassNameError, match=r"very very.*83 tokens.*limit is 77"):
             tiny_backbone.tokenize(["dog", text])
 
-    def test_hopelessly_long_text(self, tiny_backbone):
+    def test_error_for_a_very_long_text(self, tiny_backbone):
         with pytest.raises(ClassNameError, match="at least 308 tokens"):
             tiny_backbone.tokenize(["very " * 1000])
 
-    def test_one_string_is_no_sequence_of_texts(self, tiny_backbone):
+    def test_single_string_raises(self, tiny_backbone):
         with pytest.raises(TypeError, match=r"\['dog'\]"):
             tiny_backbone.tokenize("dog")

@@ -1,4 +1,4 @@
-"""Names lead to backbones, once per process, or to an error that says what to do."""
+"""Opening backbones by name, once per process, and the errors for invalid names."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ def empty_registry(monkeypatch):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """Fail at once the way the hub client fails after its retries."""
+    """Make downloads fail immediately, as the hub client fails after its retries."""
 
     def unreachable(*args, **kwargs):
         raise FileNotFoundError("Failed to download file. Last error: no connection\nsecond line")
@@ -50,7 +50,7 @@ def no_network(monkeypatch):
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """Write a complete local directory, half precision on disk."""
+    """Write a local directory with weights in half precision."""
     path = tmp_path_factory.mktemp("tiny")
     config = {"model_cfg": MODEL_CFG, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
     (path / "open_clip_config.json").write_text(json.dumps(config))
@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
 
 
 class TestFolder:
-    def test_opens_as_float32(self, folder):
+    def test_weights_are_loaded_as_float32(self, folder):
         backbone = open_backbone(f"local-dir:{folder}", device="cpu")
         assert isinstance(backbone, OpenClipBackbone)
         assert backbone.name == f"local-dir:{folder}"
@@ -70,14 +70,14 @@ class TestFolder:
         assert backbone.model.visual.preprocess_cfg["mean"] == [0.5] * 3
         assert backbone.model.visual.preprocess_cfg["size"] in (32, (32, 32))
 
-    def test_config_may_be_called_config(self, folder, tmp_path):
+    def test_configuration_may_be_named_config_json(self, folder, tmp_path):
         for file in folder.iterdir():
             name = "config.json" if file.suffix == ".json" else file.name
             (tmp_path / name).write_bytes(file.read_bytes())
         opened = open_backbone(f"local-dir:{tmp_path}", device="cpu")
         assert opened.fingerprint == open_backbone(f"local-dir:{folder}", device="cpu").fingerprint
 
-    def test_opening_leaves_generators_and_loggers_alone(self, folder):
+    def test_opening_does_not_change_random_state_and_loggers(self, folder):
         generator, handlers = torch.get_rng_state(), list(logging.getLogger().handlers)
         open_backbone(f"local-dir:{folder}", device="cpu")
         assert torch.equal(torch.get_rng_state(), generator)
@@ -98,7 +98,7 @@ class TestFolder:
             ({"config.json": "no", "model.safetensors": ""}, "not an open_clip configuration"),
         ],
     )
-    def test_incomplete(self, tmp_path, files, words):
+    def test_incomplete_folder_raises(self, tmp_path, files, words):
         path = tmp_path / "model"
         if files is not None:
             path.mkdir()
@@ -107,21 +107,21 @@ class TestFolder:
         with pytest.raises(WeightsUnavailableError, match=words):
             open_backbone(f"local-dir:{path}", device="cpu")
 
-    def test_weights_of_another_model(self, folder, tmp_path):
+    def test_weights_of_another_model_raise(self, folder, tmp_path):
         config = {"model_cfg": MODEL_CFG | {"embed_dim": 32}}
         (tmp_path / "config.json").write_text(json.dumps(config))
         (tmp_path / "weights.safetensors").write_bytes((folder / "weights.safetensors").read_bytes())
         with pytest.raises(WeightsUnavailableError, match=r"does not hold the tensors.*size mismatch"):
             open_backbone(f"local-dir:{tmp_path}", device="cpu")
 
-    def test_config_that_cannot_be_built(self, folder, tmp_path):
+    def test_invalid_model_configuration_raises(self, folder, tmp_path):
         config = {"model_cfg": MODEL_CFG | {"no_such_option": 1}}
         (tmp_path / "config.json").write_text(json.dumps(config))
         (tmp_path / "weights.safetensors").write_bytes((folder / "weights.safetensors").read_bytes())
         with pytest.raises(BackboneError, match=r"cannot build the model of this.*no_such_option"):
             open_backbone(f"local-dir:{tmp_path}", device="cpu")
 
-    def test_a_pickle_with_code_is_not_run(self, folder, tmp_path):
+    def test_code_in_a_pickle_is_not_run(self, folder, tmp_path):
         trap = tmp_path / "sprung"
 
         class Trap:
@@ -152,23 +152,23 @@ class TestFile:
         return "Tiny"
 
     @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
-    def test_opens(self, architecture, tmp_path, name):
+    def test_checkpoint_file_is_loaded(self, architecture, tmp_path, name):
         state = make_tiny_model().state_dict()
         save_file(state, tmp_path / name) if name.endswith("tensors") else torch.save(state, tmp_path / name)
         backbone = open_backbone(f"Tiny:{tmp_path / name}", device="cpu")
         assert torch.equal(backbone.model.visual.proj, make_tiny_model().visual.proj)
 
-    def test_missing(self, architecture, tmp_path):
+    def test_missing_file_raises(self, architecture, tmp_path):
         with pytest.raises(WeightsUnavailableError, match=r"no such file.*local-dir:.*backbone='mini'"):
             open_backbone(f"Tiny:{tmp_path / 'nothing.pt'}", device="cpu")
 
-    def test_relative_path_is_absolute_once_parsed(self, monkeypatch, tmp_path):
+    def test_parsed_paths_are_absolute(self, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
         assert parse_name("ViT-B-16:w.pt") == parse_name(f"ViT-B/16:{tmp_path / 'w.pt'}")
 
 
 class TestTag:
-    def test_openai_weights_get_quick_gelu(self, monkeypatch, tmp_path):
+    def test_openai_weights_are_used_with_quick_gelu(self, monkeypatch, tmp_path):
         weights = tmp_path / "weights.safetensors"
         save_file(make_tiny_model().state_dict(), weights)
         monkeypatch.setattr(open_clip, "get_model_config", lambda name: dict(MODEL_CFG))
@@ -181,7 +181,7 @@ class TestTag:
         assert quick.model.visual.preprocess_cfg["interpolation"] == "bicubic"
 
     @pytest.mark.parametrize("name", ["ViT-B-16/openai", "ViT-B/16/openai", "hf-hub:org/name"])
-    def test_no_network(self, no_network, name):
+    def test_error_without_a_network(self, no_network, name):
         with pytest.raises(WeightsUnavailableError) as caught:
             open_backbone(name, device="cpu")
         message = str(caught.value)
@@ -204,11 +204,11 @@ class TestTag:
             ("roberta-ViT-B-32/laion2b_s12b_b32k", "HFTextEncoder"),
         ],
     )
-    def test_leads_nowhere(self, no_network, name, words):
+    def test_invalid_name_raises(self, no_network, name, words):
         with pytest.raises(BackboneError, match=words):
             open_backbone(name, device="cpu")
 
-    def test_hf_tokenizer_without_transformers(self, no_network, monkeypatch):
+    def test_error_for_hf_tokenizer_without_transformers(self, no_network, monkeypatch):
         def missing(*args, **kwargs):
             raise ModuleNotFoundError("No module named 'transformers'")
 
@@ -218,19 +218,19 @@ class TestTag:
 
 
 class TestOneCopy:
-    def test_per_name_and_precision(self, folder):
+    def test_one_instance_per_name_and_precision(self, folder):
         name = f"local-dir:{folder}"
         assert open_backbone(name, device="cpu") is open_backbone(
             name, device=torch.device("cpu"), precision="fp32"
         )
         assert open_backbone(name, device="cpu") is not open_backbone(name, device="cpu", precision="bf16")
 
-    def test_across_threads(self, folder):
+    def test_one_instance_for_all_threads(self, folder):
         with ThreadPoolExecutor(4) as pool:
             opened = list(pool.map(lambda _: open_backbone(f"local-dir:{folder}", device="cpu"), range(8)))
         assert len(set(map(id, opened))) == 1
 
-    def test_pickled_by_name(self, folder):
+    def test_pickles_store_the_name(self, folder):
         backbone = open_backbone(f"local-dir:{folder}", device="cpu")
         data = pickle.dumps(backbone)
         assert len(data) < 1000
@@ -239,7 +239,7 @@ class TestOneCopy:
         registry._loaded.clear()
         assert pickle.loads(data).fingerprint == backbone.fingerprint
 
-    def test_reopened_where_its_device_is_missing(self, folder):
+    def test_unpickling_without_the_device_uses_another_one(self, folder):
         if torch.cuda.is_available():
             pytest.skip("this machine has the device")
         backbone = reopen_backbone(f"local-dir:{folder}", "cuda:0", "bf16")
@@ -248,45 +248,45 @@ class TestOneCopy:
 
 
 class TestObjects:
-    def test_returned_as_it_is(self, tiny_backbone):
+    def test_backbone_objects_are_returned_unchanged(self, tiny_backbone):
         assert open_backbone(tiny_backbone) is tiny_backbone
         assert open_backbone(tiny_backbone, n_features=64) is tiny_backbone
 
-    def test_other_width(self, tiny_backbone):
+    def test_other_width_raises(self, tiny_backbone):
         with pytest.raises(BackboneError, match=r"X has 10 features.*have 64"):
             open_backbone(tiny_backbone, n_features=10)
 
-    def test_any_width(self):
+    def test_backbone_of_any_width(self):
         toy = AnyWidthBackbone()
         assert isinstance(toy, Backbone)
         assert open_backbone(toy) is toy
         assert open_backbone(toy, n_features=7).embedding_dim == 7
 
     @pytest.mark.parametrize("spec", [3, None, object(), AnyWidthBackbone])
-    def test_strangers(self, spec):
+    def test_other_objects_raise(self, spec):
         with pytest.raises(BackboneError, match="must be a name or an object"):
             open_backbone(spec)
 
-    def test_bare_model(self):
+    def test_error_for_an_open_clip_model(self):
         with pytest.raises(BackboneError, match="Wrap an open_clip model"):
             open_backbone(make_tiny_model())
 
 
 class TestDevice:
-    def test_auto_is_present(self):
+    def test_auto_resolves_to_an_available_device(self):
         assert resolve_device("auto").type in ("cpu", "cuda", "mps")
         assert resolve_device(torch.device("cpu")) == torch.device("cpu")
 
     @pytest.mark.parametrize("device", ["gpu", "", 3.5, None])
-    def test_no_device(self, device):
+    def test_invalid_device_raises(self, device):
         with pytest.raises(BackboneError, match="not a device"):
             resolve_device(device)
 
-    def test_absent_device(self):
+    def test_unavailable_device_raises(self):
         with pytest.raises(BackboneError, match=r"CUDA device.*device='auto'"):
             resolve_device("cuda:99")
 
-    def test_precision(self):
+    def test_resolve_precision(self):
         cpu = torch.device("cpu")
         assert resolve_precision("auto", cpu) == "fp32"
         assert resolve_precision("bf16", cpu) == "bf16"
@@ -295,7 +295,7 @@ class TestDevice:
 
 
 class TestToy:
-    def test_deterministic_differentiable_picklable(self):
+    def test_toy_backbone_is_deterministic_differentiable_and_picklable(self):
         toy = AnyWidthBackbone(5)
         again = pickle.loads(pickle.dumps(toy))
         tokens = toy.tokenize(["a red circle.", "dog"])
@@ -309,12 +309,12 @@ class TestToy:
         torch.testing.assert_close(toy.encode_text(toy.embed_tokens(alone), alone)[0], features[1])
 
 
-def test_a_backbone_of_ones_own_needs_no_open_clip():
+def test_importing_backbones_does_not_load_open_clip():
     code = "import sys, clipcal.backbones; assert 'open_clip' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_simple_tokenizer_and_open_clip_agree(tiny_backbone):
+def test_tokens_equal_open_clip(tiny_backbone):
     texts = ["a photo of a dog.", "Türkiye's (old) café — 3rd"]
     own = SimpleTokenizer()(texts)
     tokens = tiny_backbone.tokenize(texts)

@@ -416,7 +416,7 @@ class TestRefused:
     @pytest.mark.parametrize("cls", BOTH)
     def test_width_of_embeddings(self, cls, tiny_backbone):
         clf = make(cls, backbone=tiny_backbone)
-        with pytest.raises(BackboneError, match=r"X has 10 features, but.*have 64; make them with"):
+        with pytest.raises(BackboneError, match=r"X has 10 features, but.*have 64; compute them with"):
             clf.fit(EMBEDDINGS, LABELS)
         clf.fit(RNG.normal(size=(8, 64)), LABELS)
         with pytest.raises(ValueError, match=r"X has 10 features, but .* is expecting 64 features"):
