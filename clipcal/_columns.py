@@ -171,11 +171,11 @@ def check_names(
     order = column_order(names, assumed)
     if order == sorted(order) if order else not (partly and _contradict(names, assumed)):
         return
-    cure = f"{option}=list({name}.columns)"
+    fix = f"{option}=list({name}.columns)"
     # Column names that are strings cannot be passed for labels of another type.
     if order and (option is None or set(names) != set(assumed)):
-        cure = f"{name}[{_shorten([names[position] for position in order])}]"
-    right = f"{cure} if the names are right, or " if order or option else ""
+        fix = f"{name}[{_shorten([names[position] for position in order])}]"
+    right = f"{fix} if the names are right, or " if order or option else ""
     raise ValueError(
         f"The columns of {name} are named {_shorten(names)}, but {assumption} {_shorten(assumed)}. Pass "
         f"{right}{name}.to_numpy() if they are not."

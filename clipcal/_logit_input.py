@@ -55,7 +55,7 @@ def holds_log_odds(logits: Any) -> bool:
 
 
 def advise_of_probabilities(
-    logits: NDArray[np.floating], what: str, taker: str, cure: str, *, log_odds: bool = False
+    logits: NDArray[np.floating], what: str, receiver: str, advice: str, *, log_odds: bool = False
 ) -> None:
     """Warn if logits look like probabilities.
 
@@ -67,10 +67,10 @@ def advise_of_probabilities(
     what : str
         Name of the logits in the message, such as ``"logits"``.
 
-    taker : str
+    receiver : str
         Function or estimator that expects logits, such as ``"fit_temperature"``.
 
-    cure : str
+    advice : str
         What to do for probabilities ``p``, such as ``"Pass np.log(p)"``.
 
     log_odds : bool, default=False
@@ -82,13 +82,13 @@ def advise_of_probabilities(
         p = logits[:, 1]
         if p.min() >= 0 and p.max() <= 1:
             advise_caller(
-                f"Every entry of {what} lies in [0, 1], as probabilities do, but {taker} takes it for "
-                f"log-odds of the second class. {cure} if these are probabilities."
+                f"Every entry of {what} lies in [0, 1], as probabilities do, but {receiver} takes it for "
+                f"log-odds of the second class. {advice} if these are probabilities."
             )
     elif logits.shape[1] > 1 and _sum_to_one(logits[:1]) and _sum_to_one(logits):
         advise_caller(
-            f"Every row of {what} lies in [0, 1] and sums to 1, as probabilities do, but {taker} takes it "
-            f"for logits. {cure} if these are probabilities."
+            f"Every row of {what} lies in [0, 1] and sums to 1, as probabilities do, but {receiver} takes it "
+            f"for logits. {advice} if these are probabilities."
         )
 
 

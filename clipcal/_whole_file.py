@@ -1,4 +1,4 @@
-"""Files that appear under their names only when they are whole and on the disk."""
+"""Write files atomically."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 def write_whole(path: Path, write: Any) -> None:
-    """Let `write(file)` fill a file that appears under its name only when it is on the disk."""
+    """Write a file with ``write(file)``; it gets its name only after it is complete and synced to disk."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
     try:
         with open(temporary, "xb") as file:
@@ -30,8 +30,8 @@ def write_whole(path: Path, write: Any) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the names on the disk too, before files that they replace are removed."""
-    with contextlib.suppress(OSError):  # Windows opens no folders
+    """Sync the file names to disk too, before replaced files are removed."""
+    with contextlib.suppress(OSError):  # Windows cannot open folders
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -202,8 +202,8 @@ class PackageMap(SphinxDirective):
         for path in ROOT.rglob("*.py"):
             self.env.note_dependency(str(path))
         packages = read_packages()
-        picture = nodes.raw("", drawn(whole(packages), packages.in_functions), format="html")
-        return [picture, *self.parse_text_to_nodes(listed(packages))]
+        diagram = nodes.raw("", drawn(whole(packages), packages.in_functions), format="html")
+        return [diagram, *self.parse_text_to_nodes(listed(packages))]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

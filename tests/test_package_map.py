@@ -23,8 +23,8 @@ def test_layers_and_edges_of_a_small_graph():
 def test_long_edges_bend_and_deferred_ones_are_dashed():
     graph = {"a": {"b", "d"}, "b": {"c"}, "c": set(), "d": set()}
     assert layers_of(graph) == [["c", "d"], ["b"], ["a"]]
-    picture = ElementTree.fromstring(drawn(graph, {"a": {"d"}, "b": set()}))
-    arrows = [path.attrib for path in picture.iter(f"{SVG}path") if "marker-end" in path.attrib]
+    diagram = ElementTree.fromstring(drawn(graph, {"a": {"d"}, "b": set()}))
+    arrows = [path.attrib for path in diagram.iter(f"{SVG}path") if "marker-end" in path.attrib]
     assert len(arrows) == 3
     [dashed] = [arrow for arrow in arrows if "stroke-dasharray" in arrow]
     assert dashed["d"].count("C") == 2  # one bend, in the layer of b
@@ -33,10 +33,10 @@ def test_long_edges_bend_and_deferred_ones_are_dashed():
 def test_boxes_do_not_overlap_and_are_above_their_imports():
     packages = read_packages()
     graph = whole(packages)
-    picture = ElementTree.fromstring(drawn(graph, packages.in_functions))
-    names = [text.text for text in picture.iter(f"{SVG}text")]
+    diagram = ElementTree.fromstring(drawn(graph, packages.in_functions))
+    names = [text.text for text in diagram.iter(f"{SVG}text")]
     assert sorted(names) == sorted(graph)
-    boxes = dict(zip(names, [rect.attrib for rect in picture.iter(f"{SVG}rect")], strict=True))
+    boxes = dict(zip(names, [rect.attrib for rect in diagram.iter(f"{SVG}rect")], strict=True))
     for name, targets in graph.items():
         assert all(float(boxes[name]["y"]) < float(boxes[target]["y"]) for target in targets)
     spans = sorted(

@@ -1,4 +1,4 @@
-"""What a backbone offers beyond the required members of :class:`Backbone`."""
+"""Optional members of backbones, with their defaults."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def shares_prefix(backbone: Backbone) -> bool:
 
 
 def text_bytes_per_token(backbone: Backbone) -> int | None:
-    """Return the bytes that a token of a prompt keeps for the backward pass, or None if unknown."""
+    """Return the memory in bytes per token of a prompt for the backward pass; None if unknown."""
     return getattr(backbone, "text_bytes_per_token", None)
 
 
 def precision_of(backbone: Backbone) -> str:
-    """Return the arithmetic of the towers, ``"fp32"`` unless the backbone says otherwise."""
+    """Return the precision of the towers, by default ``"fp32"``."""
     return getattr(backbone, "precision", "fp32")

@@ -1,4 +1,4 @@
-"""Features of texts without learned vectors."""
+"""Encode texts without learned vectors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def encode_fixed(backbone: Backbone, tokens: torch.Tensor) -> torch.Tensor:
         return backbone.encode_text(backbone.embed_tokens(tokens), tokens)
     lengths = backbone.text_lengths(tokens).cpu()
     same = torch.eq(tokens, tokens[:1]).all(dim=0).cumprod(dim=0)
-    # The end marker stays behind the prefix even if all texts are equal.
+    # The prefix must not include the end marker, even if all texts are equal.
     n_prefix = min(int(same.sum()), int(lengths.min()) - 1)
     packing = Packing(lengths - n_prefix, n_prefix, tokens.device)
     prefix = backbone.embed_tokens(tokens[:1, : packing.n_prefix])[0]

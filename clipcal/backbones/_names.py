@@ -113,9 +113,9 @@ def unknown_tag(name: str, parts: BackboneName, tags: Iterable[str]) -> Backbone
     """Return the error for a tag that open_clip does not have for the architecture."""
     tags = sorted(tags)
     listed = ", ".join(tags) if tags else "none"
-    asked = f"has no weights {parts.source!r} for" if parts.source else "needs a tag to select the weights of"
+    problem = f"has no weights {parts.source!r} for" if parts.source else "needs a tag for the weights of"
     return BackboneError(
-        f"backbone={name!r}: open_clip {asked} {parts.architecture}.{near(parts.source, tags)} "
+        f"backbone={name!r}: open_clip {problem} {parts.architecture}.{near(parts.source, tags)} "
         f"Tags of {parts.architecture}: {listed}. {_FORMS}"
     )
 
