@@ -283,6 +283,15 @@ def test_modules_and_functions_are_short(path):
     assert_none(violations)
 
 
+@pytest.mark.parametrize(
+    ("path", "name"), [("classifiers/_prompt_tuned.py", "fit"), ("training/_loop.py", "tune")]
+)
+def test_training_reads_like_the_algorithm(path, name):
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    (found,) = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == name]
+    assert body_lines(found) < 40
+
+
 def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     assert node.end_lineno is not None
     n_lines = node.end_lineno - node.lineno + 1

@@ -51,12 +51,16 @@ class ContextLearner(Learner):
         text_chunk_size: int | str,
     ) -> None:
         super().__init__(backbone.logit_scale)
-        self.backbone = backbone
         self.context = nn.Parameter(context.detach().float().clone())
         self.placeholder = placeholder
         self.template = template
         self.class_token_position = class_token_position
         self.encoder = PromptEncoder(backbone, text_chunk_size)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen CLIP. No attribute, since a backbone that is a module would be learned too."""
+        return self.encoder.backbone
 
     @property
     def supports_new_classes(self) -> bool:  # type: ignore[override]

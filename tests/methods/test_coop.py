@@ -264,6 +264,18 @@ def test_only_the_context_learns(tiny_backbone):
     assert all(p.grad is None and not p.requires_grad for p in tiny_backbone.model.parameters())
 
 
+def test_a_backbone_that_is_a_module_is_not_learned():
+    class ModuleBackbone(torch.nn.Module, AnyWidthBackbone):
+        def __init__(self):
+            super().__init__()
+            self.embedding_dim = 8
+            self.layer = torch.nn.Linear(2, 2)
+
+    learner = learner_of(ModuleBackbone())
+    assert [name for name, _ in learner.named_parameters()] == ["context"]
+    assert list(learner.arrays()) == ["context"]
+
+
 def test_arrays_are_copies_and_go_back(tiny_backbone):
     learner = learner_of(tiny_backbone)
     arrays = learner.arrays()
