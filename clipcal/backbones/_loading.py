@@ -29,7 +29,7 @@ from clipcal.backbones._names import (
     unreadable,
 )
 from clipcal.backbones._notes import file_stamps
-from clipcal.backbones._open_clip import OpenClipBackbone, refusal
+from clipcal.backbones._open_clip import OpenClipBackbone, unsupported_text_tower
 from clipcal.backbones._torchscript import OPENAI_NUMBERS, Archive, is_torchscript, read_torchscript
 from clipcal.exceptions import BackboneError
 
@@ -64,7 +64,7 @@ def load_open_clip(
     files = file_stamps(parts, checkpoint)
     text_cfg = model_cfg.get("text_cfg", {})
     if text_cfg.get("hf_model_name"):
-        raise refusal("HFTextEncoder", f"backbone={name!r}")
+        raise unsupported_text_tower("HFTextEncoder", f"backbone={name!r}")
     model = _build(name, model_cfg)
     _load_weights(name, model, checkpoint)
     preprocess_cfg = merge_preprocess_dict(asdict(PreprocessCfg()), preprocess_cfg)
@@ -103,7 +103,7 @@ def _locate(
     if not pretrained_cfg:
         raise unknown_tag(name, parts, open_clip.list_pretrained_tags_by_model(parts.architecture))
     if model_cfg.get("text_cfg", {}).get("hf_model_name"):
-        raise refusal("HFTextEncoder", f"backbone={name!r}")
+        raise unsupported_text_tower("HFTextEncoder", f"backbone={name!r}")
     # open_clip only warns if weights trained with QuickGELU are loaded into an architecture without it, which
     # degrades the embeddings.
     if pretrained_cfg.get("quick_gelu"):

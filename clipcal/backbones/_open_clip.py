@@ -268,10 +268,10 @@ def _text_tower(model: nn.Module) -> TextTower:
     if isinstance(tower, TextTransformer):
         eos_id = getattr(tower, "eos_id", None)
         return TextTower(tower, pool=tower.pool_type, eos_id=eos_id, pad_id=tower.pad_id)
-    raise refusal(type(model if tower is None else tower).__name__, type(model).__name__)
+    raise unsupported_text_tower(type(model if tower is None else tower).__name__, type(model).__name__)
 
 
-def refusal(tower: str, owner: str) -> BackboneError:
+def unsupported_text_tower(tower: str, owner: str) -> BackboneError:
     """Return the error for a text tower that does not support token embeddings as input."""
     return BackboneError(
         f"{owner} has the text tower {tower}, which does not support prompts as embeddings. "

@@ -141,12 +141,12 @@ def input_kind(X: Any) -> Literal["embeddings", "images"]:
     'images'
     """
     if isinstance(X, ImagePaths):
-        _refuse_empty(len(X))
-        _refuse_folders(X)
+        _check_not_empty(len(X))
+        _check_not_folder(X)
         return "images"
     if hasattr(X, "toarray"):
         return _table_kind(X)
-    _refuse_strangers(X)
+    _check_is_sequence(X)
     if hasattr(X, "columns"):
         return _table_kind(X)
     return _array_kind(X) if _is_array(X) else _list_kind(list(X))
@@ -182,18 +182,18 @@ def as_images(X: Any) -> Sequence[Any] | NDArray[Any]:
     return [to_numpy(item) if hasattr(item, "detach") else item for item in items]
 
 
-def _refuse_empty(n: int) -> None:
+def _check_not_empty(n: int) -> None:
     if n == 0:
         raise ValueError(f"X is empty: 0 sample(s), but at least 1 is required. {_ACCEPTED}")
 
 
-def _refuse_folders(paths: Sequence[Any] | NDArray[Any]) -> None:
+def _check_not_folder(paths: Sequence[Any] | NDArray[Any]) -> None:
     """Raise if the first path is a folder; later ones are found when they are read."""
     if os.path.isdir(paths[0]):
         raise ImageReadError(f"Image 0 of X, {folder_fault(paths, 0)} {_ACCEPTED}")
 
 
-def _refuse_strangers(X: Any) -> None:
+def _check_is_sequence(X: Any) -> None:
     """Raise TypeError if X is not a sequence of samples."""
     if isinstance(X, (str, bytes, os.PathLike)):
         path = str(os.fsdecode(X))
@@ -241,8 +241,8 @@ def _array_kind(X: Any) -> Literal["embeddings", "images"]:
         raise TypeError(f"X is a single value, {array!r}. {_ACCEPTED}")
     if array.ndim == 1:
         if array.dtype.kind == "U":
-            _refuse_empty(len(array))
-            _refuse_folders(array)
+            _check_not_empty(len(array))
+            _check_not_folder(array)
             return "images"
         # Bytes, objects, and variable-width strings, which may have missing values.
         return _list_kind(list(array)) if array.dtype.kind in "SOT" else "embeddings"
@@ -252,7 +252,7 @@ def _array_kind(X: Any) -> Literal["embeddings", "images"]:
             column = "make it 1-D: X.ravel()" if 1 in array.shape else "pass one column, such as X[:, 0]"
             raise ValueError(f"X is a 2-D array of {kind}; {column}. {_ACCEPTED}")
         return "embeddings"
-    _refuse_empty(len(array))
+    _check_not_empty(len(array))
     fault = stack_fault(X)
     if fault:
         raise ValueError(f"{fault} {_ACCEPTED}")
@@ -275,16 +275,16 @@ def _item_kind(item: Any) -> str:
 
 
 def _list_kind(items: list[Any]) -> Literal["embeddings", "images"]:
-    _refuse_empty(len(items))
+    _check_not_empty(len(items))
     kinds = [_item_kind(item) for item in items]
     for i, kind in enumerate(kinds):
         if kind != kinds[0]:
             raise TypeError(f"X mixes {kinds[0]} (position 0) and {kind} (position {i}). {_ACCEPTED}")
     if kinds[0] == "numbers":
-        _refuse_rows(items[0])
+        _check_row(items[0])
         return "embeddings"
     if kinds[0] == "paths":
-        _refuse_folders(items)
+        _check_not_folder(items)
         return "images"
     if kinds[0] == "PIL images":
         return "images"
@@ -296,7 +296,7 @@ def _list_kind(items: list[Any]) -> Literal["embeddings", "images"]:
     return "images"
 
 
-def _refuse_rows(row: Any) -> None:
+def _check_row(row: Any) -> None:
     """Raise if the rows of a nested list hold paths or images."""
     kind = _item_kind(row[0]) if isinstance(row, (list, tuple)) and row else None
     if kind in ("paths", "PIL images", "arrays"):

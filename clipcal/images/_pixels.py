@@ -38,7 +38,7 @@ class _Array(NamedTuple):
         values = np.asarray(converted)
         return cls(values, values.shape, getattr(X, "dtype", values.dtype), converted is not X)
 
-    def is_taken(self, n_leading: int) -> bool:
+    def is_valid(self, n_leading: int) -> bool:
         if self.values.dtype != np.uint8 or self.values.size == 0:
             return False
         n_axes = len(self.shape) - n_leading
@@ -66,7 +66,7 @@ def stack_fault(X: Any) -> str | None:
     A stack is uint8 of shape (n, height, width), (n, height, width, 3) or (n, height, width, 4).
     """
     array = _Array.of(X)
-    if array.is_taken(n_leading=1):
+    if array.is_valid(n_leading=1):
         return None
     if 0 in array.shape:
         return f"{array.described('X')}: an image has no pixels."
@@ -84,7 +84,7 @@ def stack_fault(X: Any) -> str | None:
 def list_fault(items: Sequence[Any]) -> tuple[int, str] | None:
     """Return position and error message of the first item that is not an image; None if all are."""
     arrays = [_Array.of(item) for item in items]
-    first = next((i for i, array in enumerate(arrays) if not array.is_taken(n_leading=0)), None)
+    first = next((i for i, array in enumerate(arrays) if not array.is_valid(n_leading=0)), None)
     if first is None:
         return None
     array, name = arrays[first], f"X[{first}]"

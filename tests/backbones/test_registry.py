@@ -88,7 +88,7 @@ class TestFolder:
         assert capfd.readouterr() == ("", "")
 
     @pytest.mark.parametrize(
-        ("files", "words"),
+        ("files", "match"),
         [
             (None, "no such folder"),
             ({}, "neither open_clip_config.json nor config.json"),
@@ -98,13 +98,13 @@ class TestFolder:
             ({"config.json": "no", "model.safetensors": ""}, "not an open_clip configuration"),
         ],
     )
-    def test_incomplete_folder_raises(self, tmp_path, files, words):
+    def test_incomplete_folder_raises(self, tmp_path, files, match):
         path = tmp_path / "model"
         if files is not None:
             path.mkdir()
             for name, content in files.items():
                 (path / name).write_text(content)
-        with pytest.raises(WeightsUnavailableError, match=words):
+        with pytest.raises(WeightsUnavailableError, match=match):
             open_backbone(f"local-dir:{path}", device="cpu")
 
     def test_weights_of_another_model_raise(self, folder, tmp_path):
@@ -190,7 +190,7 @@ class TestTag:
         assert isinstance(caught.value, (OSError, ValueError))
 
     @pytest.mark.parametrize(
-        ("name", "words"),
+        ("name", "match"),
         [
             ("ViT-B-16/opnai", "Did you mean 'openai'.*Tags of ViT-B-16: .*datacomp_xl"),
             ("ViT-B-16", "needs a tag.*openai"),
@@ -204,8 +204,8 @@ class TestTag:
             ("roberta-ViT-B-32/laion2b_s12b_b32k", "HFTextEncoder"),
         ],
     )
-    def test_invalid_name_raises(self, no_network, name, words):
-        with pytest.raises(BackboneError, match=words):
+    def test_invalid_name_raises(self, no_network, name, match):
+        with pytest.raises(BackboneError, match=match):
             open_backbone(name, device="cpu")
 
     def test_error_for_hf_tokenizer_without_transformers(self, no_network, monkeypatch):
