@@ -1,4 +1,4 @@
-"""Features of images and texts, kept on disk and found again by their content."""
+"""On-disk cache of image and text features, keyed by content."""
 
 from clipcal.caching._cache import FeatureCache
 from clipcal.caching._memory import MemoryLike, as_cache

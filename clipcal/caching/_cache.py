@@ -1,4 +1,4 @@
-"""A folder of tables of features, and of notes beside them."""
+"""Cache folder with one subfolder per feature table, and small JSON notes."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _STRAY = re.compile(rf"{_NOTE.pattern}\.[0-9a-f]{{32}}{re.escape(TEMPORARY_SUFFI
 
 
 class FeatureCache:
-    """Features of images and texts, kept in a folder and found again by content.
+    """Cache of image and text features in a folder, keyed by content.
 
-    Hand it, or just the folder, to the parameter ``memory`` of estimators. Each image and each text is
-    found again by itself, by a hash of what it contains, wherever its file has moved. Several processes may
-    use one folder at once. Where the folder cannot be written to, what it holds is still used.
+    Pass it, or the path of the folder, as the parameter ``memory`` of estimators. The key of an image or text
+    is a hash of its content, so that a moved file is still a cache hit. Several processes may use one folder
+    at the same time. A read-only folder is read, and nothing is added to it.
 
     Parameters
     ----------
     location : str or Path
-        The folder. It is made when something is first written.
+        Path of the folder. It is created by the first write.
 
     Attributes
     ----------
     location : Path
-        The folder.
+        Path of the folder.
 
     Examples
     --------
@@ -65,20 +65,21 @@ class FeatureCache:
     def table(
         self, kind: str, *, width: int, fingerprint: str, precision: str = "fp32", backbone: str = ""
     ) -> FeatureTable:
-        """Open the table of one kind of features; nothing is written yet.
+        """Return the table of one kind of features, without writing to the folder.
 
         Parameters
         ----------
         kind : str
             ``"images"``, ``"texts"``, or ``"views <number> <seed>"``.
         width : int
-            Numbers a row.
+            Number of features per row.
         fingerprint : str
-            What identifies the backbone.
+            Hash that identifies the backbone.
         precision : str, default="fp32"
-            Its arithmetic: bfloat16 gives other numbers than float32, the device alone does not.
+            Precision of the backbone. It is part of the key because bfloat16 and float32 give different
+            features. The device is not part of the key.
         backbone : str, default=""
-            Its name, for people to read; no part of the identity.
+            Name of the backbone, shown by :meth:`info`. It is not part of the key.
 
         Returns
         -------
@@ -91,14 +92,15 @@ class FeatureCache:
         return FeatureTable(folder, width, {"format": _FORMAT, "backbone": backbone, **identity})
 
     def info(self) -> list[dict[str, Any]]:
-        """Say what is kept.
+        """List the tables of the cache.
 
         Returns
         -------
         list of dict
-            One record a table: ``backbone`` (its name, empty if it has none), ``fingerprint``,
+            One record per table: ``backbone`` (name, empty if it has none), ``fingerprint``,
             ``precision``, ``kind`` (``"images"``, ``"views <number> <seed>"`` or ``"texts"``), ``n_rows``
-            (different images or texts), ``width`` (numbers a row) and ``n_bytes`` on the disk.
+            (number of distinct images or texts), ``width`` (number of features per row) and ``n_bytes``
+            (size on disk).
         """
         records = []
         for folder in self._table_folders():
@@ -113,7 +115,7 @@ class FeatureCache:
         )
 
     def clear(self) -> None:
-        """Delete what is kept, and nothing that lies beside it.
+        """Delete the files of the cache. Other files in the folder are kept.
 
         Raises
         ------
@@ -127,29 +129,29 @@ class FeatureCache:
                 path.unlink(missing_ok=True)
 
     def note(self, subject: str) -> dict[str, Any] | None:
-        """Return what :meth:`write_note` has kept.
+        """Read a note written by :meth:`write_note`.
 
         Parameters
         ----------
         subject : str
-            What the note is about.
+            Key of the note.
 
         Returns
         -------
         dict or None
-            The note, or None where there is none that can be read.
+            The note, or None if it is missing or unreadable.
         """
         return read_json(self._note_path(subject))
 
     def write_note(self, subject: str, note: dict[str, Any]) -> None:
-        """Keep a small record beside the tables.
+        """Write a small JSON record to the folder, and warn if this fails.
 
         Parameters
         ----------
         subject : str
-            What the note is about.
+            Key of the note.
         note : dict
-            What JSON can hold.
+            Content, serializable as JSON.
         """
         try:
             write_json(self._note_path(subject), note)

@@ -1,4 +1,4 @@
-"""What estimators accept as ``memory``."""
+"""Conversion of the parameter ``memory`` of estimators to a cache."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from clipcal.caching._cache import FeatureCache
 
 
 class HasLocation(Protocol):
-    """What :class:`joblib.Memory` is to us: something that knows its folder."""
+    """The part of the interface of :class:`joblib.Memory` that identifies it and gives its folder."""
 
     location: Any
 
     def cache(self, func: Any) -> Any:
-        """Wrap a function; never called."""
+        """Wrap a function. Only the presence of the method matters; it is never called."""
         ...
 
 
@@ -22,22 +22,22 @@ MemoryLike = str | os.PathLike[str] | FeatureCache | HasLocation
 
 
 def as_cache(memory: MemoryLike | None) -> FeatureCache | None:
-    """Turn what estimators take as ``memory`` into a cache.
+    """Convert the parameter ``memory`` of estimators to a cache.
 
     Parameters
     ----------
     memory : str, Path, FeatureCache, joblib.Memory or None
-        A folder, or what has one as ``location``.
+        A folder, or an object with a folder as ``location``.
 
     Returns
     -------
     FeatureCache or None
-        None where nothing is to be kept: for None, and a Memory without a location.
+        The cache. None, which disables caching, if `memory` is None or a Memory without a location.
 
     Raises
     ------
     TypeError
-        If it is something else.
+        If `memory` has another type.
     """
     if memory is None or isinstance(memory, FeatureCache):
         return memory

@@ -1,6 +1,6 @@
-"""One immutable file of a feature table: sorted keys, rows, and a check of each row.
+"""One immutable file of a feature table: sorted keys, rows, and a checksum of each row.
 
-A file has its final name only once it is whole and on the disk, so neither readers nor writers need a lock.
+A file gets its final name after it is completely written to disk, so neither readers nor writers need a lock.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ _ROWS_AT_ONCE = 4096
 
 
 class Shard:
-    """An opened file, of which only what is asked for is read.
+    """Memory-mapped shard file; only the requested rows are read.
 
     Parameters
     ----------
     path : Path
         The file.
     width : int
-        Numbers a row.
+        Number of features per row.
 
     Raises
     ------
     OSError
         If the file cannot be opened.
     ValueError
-        If it is not whole.
+        If the file is incomplete or has another format.
     """
 
     def __init__(self, path: Path, width: int) -> None:
@@ -48,7 +48,7 @@ class Shard:
         n = len(keys)
         kinds = [(block.dtype.str, block.shape) for block in (keys, checks, rows)]
         if kinds != [("|S32", (n,)), ("<u4", (n,)), ("<f4", (n, width))] or end != path.stat().st_size:
-            raise ValueError(f"{path} is not a whole shard of rows of {width} numbers.")
+            raise ValueError(f"{path} is not a complete shard with {width} features per row.")
         self.path = path
         self.keys, self.checks, self.rows = keys, checks, rows
 
@@ -56,7 +56,7 @@ class Shard:
         return len(self.keys)
 
     def find(self, keys: NDArray[np.bytes_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return which of the keys are here, and in which rows."""
+        """Return the indices of the keys found in this shard, and the rows that hold them."""
         if not len(self):
             return np.empty(0, np.intp), np.empty(0, np.intp)
         places = np.minimum(np.searchsorted(self.keys, keys), len(self) - 1)
@@ -64,27 +64,30 @@ class Shard:
         return found, places[found]
 
     def read(self, places: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return rows, and which of them are as they were written."""
+        """Return rows, and a mask of those whose checksum is correct."""
         rows = self.rows[places]
         return rows, checks_of(self.keys[places], rows) == self.checks[places]
 
     def whole_rows(self) -> NDArray[np.intp]:
-        """Return the places of all rows that are as they were written."""
+        """Return the indices of all rows whose checksum is correct."""
         pieces = np.split(np.arange(len(self)), range(_ROWS_AT_ONCE, len(self), _ROWS_AT_ONCE))
         return np.concatenate([piece[self.read(piece)[1]] for piece in pieces])
 
 
 def as_keys(keys: Sequence[bytes]) -> NDArray[np.bytes_]:
-    """Put keys of 32 bytes into an array that can be sorted."""
+    """Convert keys of 32 bytes to an array that can be sorted."""
     if any(len(key) != KEY_SIZE for key in keys):
-        raise ValueError(f"A key has {KEY_SIZE} bytes, such as hashlib.sha256(content).digest().")
+        sizes = sorted({len(key) for key in keys})
+        raise ValueError(
+            f"Keys must have {KEY_SIZE} bytes, got lengths {sizes}; use hashlib.sha256(content).digest()."
+        )
     return np.frombuffer(b"".join(keys), dtype=f"S{KEY_SIZE}")
 
 
 def checks_of(keys: NDArray[np.bytes_], rows: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """Sum the bits of each row, weighted by their place, and the start of its key.
+    """Compute a checksum of each row: the position-weighted sum of its words plus the start of its key.
 
-    The key keeps a page of zeros, and the weights exchanged numbers, from passing for a row.
+    The key makes a page of zeros invalid, and the weights make a row with swapped numbers invalid.
     """
     start = np.ascontiguousarray(keys).view("<u4").reshape(-1, KEY_SIZE // 4)[:, 0]
     bits = np.ascontiguousarray(rows).view("<u4")
@@ -93,19 +96,19 @@ def checks_of(keys: NDArray[np.bytes_], rows: NDArray[np.float32]) -> NDArray[np
 
 
 def write_shard(folder: Path, keys: NDArray[np.bytes_], rows: NDArray[np.float32]) -> Path:
-    """Write a file of sorted and different keys."""
+    """Write a shard. Keys must be sorted and distinct."""
     return _write(folder, keys, checks_of(keys, rows), rows.shape[1], [rows])
 
 
 def merge_shards(folder: Path, shards: Sequence[Shard]) -> Path:
-    """Write what several files hold into one, a piece at a time."""
+    """Merge several shards into one file, in pieces that fit in memory."""
     kept = [shard.whole_rows() for shard in shards]
     keys = np.concatenate([shard.keys[rows] for shard, rows in zip(shards, kept, strict=True)])
     _, first = np.unique(keys, return_index=True)
     source = np.repeat(np.arange(len(shards)), [len(rows) for rows in kept])[first]
     place = np.concatenate(kept)[first]
     width = shards[0].rows.shape[1]
-    # Carried over, not computed anew: a row damaged from now on must not get a check that suits it.
+    # Checksums are copied, not recomputed: a row damaged from now on must not get a valid checksum.
     checks = np.concatenate([shard.checks[rows] for shard, rows in zip(shards, kept, strict=True)])[first]
 
     def pieces() -> Iterator[NDArray[np.float32]]:
@@ -142,14 +145,14 @@ def _write(
 
 
 def _map_block(file: BinaryIO, path: Path) -> NDArray[Any]:
-    """Map the block that starts here, and go to its end."""
+    """Memory-map the array at the current position and move to its end."""
     if npy.read_magic(file) != (1, 0):
-        raise ValueError(f"{path} has a header of another version.")
+        raise ValueError(f"{path} has an unsupported npy header version.")
     shape, fortran_order, dtype = npy.read_array_header_1_0(file)
     size = math.prod(shape) * dtype.itemsize
     start = file.tell()
     if fortran_order or dtype.hasobject or start + size > os.fstat(file.fileno()).st_size:
-        raise ValueError(f"{path} is cut off.")
+        raise ValueError(f"{path} is truncated or has an unsupported layout.")
     file.seek(start + size)
     if not size:
         return np.empty(shape, dtype)

@@ -1,6 +1,7 @@
-"""One table: features of one kind from one backbone, in a folder of immutable files.
+"""Table of features of one kind from one backbone, stored in a folder of immutable files.
 
-Any number of processes may read and write a table at once. One that is killed leaves what it had finished.
+Any number of processes may read and write a table at the same time. If a writer is killed, the files that it
+had completed remain valid.
 """
 
 from __future__ import annotations
@@ -23,41 +24,41 @@ LABEL = "table.json"
 _OWN_FILE = re.compile(rf"({re.escape(LABEL)}|[0-9a-f]{{32}}{re.escape(SUFFIX)})")
 _STRAY = re.compile(rf"{_OWN_FILE.pattern}\.[0-9a-f]{{32}}{re.escape(TEMPORARY_SUFFIX)}")
 _MAX_SMALL_SHARDS = 64
-# Writing a large shard anew costs more than looking into one file more.
+# Shards of this size are not merged: rewriting one costs more than searching one more file.
 _LARGE_SHARD = 100_000
 _STRAY_SECONDS = 24 * 3600
 
 
 class FeatureTable:
-    """Rows of numbers under keys of 32 bytes.
+    """Mapping of 32-byte keys to rows of features.
 
-    A key that is there keeps its row. A row that the disk has damaged is not there.
+    The row of an existing key is never overwritten. Corrupt rows count as missing.
 
     Parameters
     ----------
     folder : Path
-        Where the files are, or will be.
+        Folder of the table's files. It is created by the first write.
     width : int
-        Numbers a row.
+        Number of features per row.
     label : dict
-        What the table is, in words.
+        Description of the table, written next to the rows.
     """
 
     def __init__(self, folder: Path, width: int, label: dict[str, Any]) -> None:
         self.folder = folder
         self.width = width
         self.label = label
-        # None stands for a file that is not whole.
+        # None marks an incomplete or damaged file.
         self._shards: dict[str, Shard | None] = {}
 
     def __len__(self) -> int:
-        """Count the different keys."""
+        """Return the number of distinct keys."""
         keys = [shard.keys for shard in self._refresh()]
         return len(keys[0]) if len(keys) == 1 else len(np.unique(np.concatenate(keys))) if keys else 0
 
     @property
     def empty(self) -> bool:
-        """Whether no row is kept."""
+        """Whether the table has no rows."""
         return not self._refresh()
 
     def get(self, keys: Sequence[bytes]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -66,14 +67,14 @@ class FeatureTable:
         Parameters
         ----------
         keys : sequence of bytes
-            Of 32 bytes each.
+            Keys of 32 bytes each.
 
         Returns
         -------
         rows : ndarray of float32, shape (n_keys, width)
-            Zeros where nothing was found.
+            The rows, zeros for missing keys.
         found : ndarray of bool, shape (n_keys,)
-            Where something was.
+            Whether each key was found.
         """
         wanted = as_keys(keys)
         rows = np.zeros((len(wanted), self.width), dtype=np.float32)
@@ -89,24 +90,24 @@ class FeatureTable:
         return rows, found
 
     def put(self, keys: Sequence[bytes], rows: ArrayLike) -> None:
-        """Keep rows, in one new file; where nothing can be written, warn and go on.
+        """Add rows in one new file. If the folder cannot be written to, warn instead.
 
         Parameters
         ----------
         keys : sequence of bytes
-            Of 32 bytes each. Those that are there already are left as they are.
+            Keys of 32 bytes each. Keys that are in the table already are ignored.
         rows : array-like of shape (n_keys, width)
-            Their rows.
+            Row of each key.
 
         Raises
         ------
         ValueError
-            If keys and rows do not fit together.
+            If a key does not have 32 bytes or `rows` has another shape.
         """
         given = np.asarray(rows, dtype="<f4")
         if given.shape != (len(keys), self.width):
             raise ValueError(
-                f"{len(keys)} keys of this table go with rows of shape ({len(keys)}, {self.width}), "
+                f"{len(keys)} keys of this table need rows of shape ({len(keys)}, {self.width}), "
                 f"got {given.shape}."
             )
         known = self.get(keys)[1]
@@ -121,16 +122,16 @@ class FeatureTable:
             warn_unwritable(self.folder.parent, error)
 
     def _refresh(self) -> list[Shard]:
-        """Open what has come and forget what has gone; return what is whole, the largest first."""
+        """Open new files, drop deleted ones, and return the valid shards, largest first."""
         for _ in range(100):
             names = {path.name for path in list_folder(self.folder) if path.name.endswith(SUFFIX)}
             vanished = False
             for name in names - self._shards.keys():
                 try:
                     self._shards[name] = Shard(self.folder / name, self.width)
-                except FileNotFoundError:  # merged into another since it was listed
+                except FileNotFoundError:  # merged into another file since it was listed
                     vanished = True
-                except Exception:  # whatever reading a damaged header comes to
+                except Exception:  # reading a damaged header can raise almost any error
                     self._shards[name] = None
             if not vanished:
                 break
@@ -143,11 +144,11 @@ class FeatureTable:
             write_json(self.folder / LABEL, self.label)
 
     def _tidy(self) -> None:
-        """Merge many small files into one, and remove what killed writers left."""
+        """Merge small files if there are many, and remove old temporary files of killed writers."""
         small = [shard for shard in self._refresh() if len(shard) < _LARGE_SHARD]
         if len(small) > _MAX_SMALL_SHARDS:
             merge_shards(self.folder, small)
-            # Only now: whoever reads or merges at the same time finds each row in one file at least.
+            # Deleted after the merge, so that concurrent readers find each row in at least one file.
             for shard in small:
                 with contextlib.suppress(OSError):
                     shard.path.unlink()
@@ -158,7 +159,7 @@ class FeatureTable:
 
 
 def delete_table(folder: Path) -> None:
-    """Delete the files of a table, and its folder unless it holds something else."""
+    """Delete the files of a table, and its folder if it is then empty."""
     for path in list_folder(folder):
         if (_OWN_FILE.fullmatch(path.name) or _STRAY.fullmatch(path.name)) and not path.is_dir():
             path.unlink(missing_ok=True)

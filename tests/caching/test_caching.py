@@ -1,4 +1,4 @@
-"""What a cache holds is right or not there, whoever writes, reads, merges or dies at the same time."""
+"""The cache returns correct rows or none, also with damaged files and concurrent or killed processes."""
 
 import errno
 import hashlib
@@ -41,7 +41,7 @@ def put(table, numbers):
 
 
 def check(table, numbers):
-    """Assert that what is found is right, and return which are found."""
+    """Assert that the rows found are correct, and return their numbers."""
     rows, found = table.get([key(n) for n in numbers])
     expected = np.array([row(n) for n in numbers]).reshape(-1, WIDTH)
     np.testing.assert_array_equal(rows[found], expected[found])
@@ -58,7 +58,7 @@ def unwarned(monkeypatch):
     monkeypatch.setattr(_files, "_warned", set())
 
 
-# Functions of processes of their own, which import this file under no name that pickle would know.
+# Run in child processes. multiprocessing cannot import this file, so it is imported from its folder.
 CHILD = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_caching import *
@@ -73,7 +73,7 @@ def start(code, *arguments):
 
 
 class TestTable:
-    def test_rows_come_back(self, tmp_path):
+    def test_put_then_get_returns_the_rows(self, tmp_path):
         table = open_table(tmp_path)
         assert table.empty
         assert check(table, [1, 2]) == []
@@ -91,7 +91,7 @@ class TestTable:
         ),
         st.integers(1, 5),
     )
-    def test_acts_like_a_dict(self, steps, max_small):
+    def test_behaves_like_a_dict(self, steps, max_small):
         before = table_module._MAX_SMALL_SHARDS
         table_module._MAX_SMALL_SHARDS = max_small
         try:
@@ -116,27 +116,27 @@ class TestTable:
         assert check(table, [1]) == [1]
 
     @pytest.mark.parametrize("tail", [b"\0", b"\0\0", b"\xff"])
-    def test_keys_differ_to_the_last_byte(self, tmp_path, tail):
+    def test_trailing_bytes_of_keys_are_compared(self, tmp_path, tail):
         table = open_table(tmp_path)
         one, other = key(1)[: -len(tail)] + tail, key(1)[: -len(tail)] + b"\1" * len(tail)
         table.put([one], [row(1)])
         assert table.get([one, other])[1].tolist() == [True, False]
 
-    def test_identities_are_apart(self, tmp_path):
+    def test_tables_of_different_identity_are_separate(self, tmp_path):
         cache = FeatureCache(tmp_path)
         put(open_table(tmp_path), [1])
         for changed in ({"kind": "texts"}, {"fingerprint": "g"}, {"precision": "bf16"}, {"width": 6}):
             table = cache.table(**{"kind": "images", "width": WIDTH, "fingerprint": "f"} | changed)
             assert table.empty
 
-    def test_what_does_not_fit_is_refused(self, tmp_path):
+    def test_wrong_row_shapes_and_key_lengths_raise(self, tmp_path):
         table = open_table(tmp_path)
         with pytest.raises(ValueError, match=r"rows of shape \(1, 5\), got \(1, 4\)"):
             table.put([key(1)], np.zeros((1, 4)))
-        with pytest.raises(ValueError, match=r"32 bytes.*sha256"):
+        with pytest.raises(ValueError, match=r"32 bytes, got lengths \[5\].*sha256"):
             table.get([b"short"])
 
-    def test_no_keys(self, tmp_path):
+    def test_putting_no_keys_writes_nothing(self, tmp_path):
         table = open_table(tmp_path)
         put(table, [])
         assert check(table, []) == []
@@ -144,7 +144,7 @@ class TestTable:
 
 
 class TestDamage:
-    def test_cut_off_anywhere(self, tmp_path):
+    def test_truncated_files_are_ignored(self, tmp_path):
         put(open_table(tmp_path), range(20))
         [path] = shards(tmp_path)
         whole = path.read_bytes()
@@ -156,14 +156,14 @@ class TestDamage:
         put(table := open_table(tmp_path), range(20))
         assert check(table, range(20)) == list(range(20))
 
-    def test_numbers_exchanged(self, tmp_path):
+    def test_rows_with_swapped_numbers_are_missing(self, tmp_path):
         put(open_table(tmp_path), [3])
         [path] = shards(tmp_path)
         whole = path.read_bytes()
         path.write_bytes(whole[:-8] + whole[-4:] + whole[-8:-4])
         assert check(open_table(tmp_path), [3]) == []
 
-    def test_any_byte_changed(self, tmp_path):
+    def test_rows_with_a_flipped_bit_are_never_returned(self, tmp_path):
         put(open_table(tmp_path), range(20))
         [path] = shards(tmp_path)
         whole = path.read_bytes()
@@ -174,14 +174,14 @@ class TestDamage:
             path.write_bytes(broken)
             assert len(check(open_table(tmp_path), range(20))) >= 0
 
-    def test_a_page_of_zeros(self, tmp_path):
+    def test_rows_overwritten_with_zeros_are_missing(self, tmp_path):
         put(open_table(tmp_path), range(1, 20))
         [path] = shards(tmp_path)
         whole = path.read_bytes()
         path.write_bytes(whole[:800] + b"\0" * (len(whole) - 800))
         assert check(open_table(tmp_path), range(1, 20)) == []
 
-    def test_damaged_rows_are_written_anew_and_survive_no_merge(self, tmp_path, monkeypatch):
+    def test_damaged_rows_can_be_rewritten_and_are_dropped_by_merges(self, tmp_path, monkeypatch):
         monkeypatch.setattr(table_module, "_MAX_SMALL_SHARDS", 2)
         put(open_table(tmp_path), [1])
         [path] = shards(tmp_path)
@@ -194,7 +194,7 @@ class TestDamage:
         put(open_table(tmp_path), [1])
         assert check(open_table(tmp_path), range(1, 5)) == [1, 2, 3, 4]
 
-    def test_strays_are_ignored_and_removed_when_old(self, tmp_path):
+    def test_temporary_files_are_ignored_and_removed_when_old(self, tmp_path):
         put(open_table(tmp_path), [1])
         [path] = shards(tmp_path)
         new, old = (path.with_name(f"{path.name}.{letter * 32}.tmp") for letter in "ab")
@@ -207,7 +207,7 @@ class TestDamage:
 
 
 class TestSeveralProcesses:
-    def test_two_writers_of_the_same_and_of_other_keys(self, tmp_path):
+    def test_concurrent_writers_of_overlapping_keys(self, tmp_path):
         code = """
 first = int(sys.argv[2])
 table_module._MAX_SMALL_SHARDS = 4
@@ -220,7 +220,7 @@ for n in range(first, first + 60, 3):
         assert check(open_table(tmp_path), range(91)) == list(range(90))
         assert not list(tmp_path.rglob("*.tmp"))
 
-    def test_a_reader_while_others_merge(self, tmp_path):
+    def test_readers_find_all_rows_during_merges(self, tmp_path):
         code = """
 table_module._MAX_SMALL_SHARDS = 2
 print("ready", flush=True)
@@ -245,7 +245,7 @@ for n in range(1000, 10**6):
         assert len(table) > 10
 
     @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a system that can kill at once")
-    def test_writers_killed_at_any_moment(self, tmp_path):
+    def test_killed_writers_leave_completed_rows_readable(self, tmp_path):
         code = """
 table_module._MAX_SMALL_SHARDS = 3
 print("ready", flush=True)
@@ -260,7 +260,7 @@ for n in range(int(sys.argv[2]), 10**6, 50):
             time.sleep(chance.uniform(0, 0.25))
             writer.send_signal(signal.SIGKILL)
             said = writer.communicate()[0].split()
-            # What a writer said was written is there, however it died.
+            # Rows reported as written must be readable after the kill.
             first = max([first, *(int(n) + 50 for n in said)])
             assert check(open_table(tmp_path), range(first)) == list(range(first))
             check(open_table(tmp_path), range(first, first + 200))
@@ -268,7 +268,7 @@ for n in range(int(sys.argv[2]), 10**6, 50):
 
 
 class TestNoRoom:
-    def test_what_cannot_be_written_is_warned_of_once(self, tmp_path, monkeypatch):
+    def test_unwritable_folder_warns_once(self, tmp_path, monkeypatch):
         put(open_table(tmp_path), [1])
 
         def refuse(*args, **kwargs):
@@ -276,7 +276,7 @@ class TestNoRoom:
 
         monkeypatch.setattr("clipcal._whole_file.os.replace", refuse)
         table = open_table(tmp_path)
-        with pytest.warns(UserWarning, match=r"could not be kept.*Read-only.*memory=") as caught:
+        with pytest.warns(UserWarning, match=r"could not be cached.*Read-only.*memory=") as caught:
             put(table, [2])
             put(table, [3])
             FeatureCache(tmp_path).write_note("x", {})
@@ -284,14 +284,14 @@ class TestNoRoom:
         assert check(table, [1, 2]) == [1]
         assert not list(tmp_path.rglob("*.tmp"))
 
-    def test_a_folder_that_cannot_be_made(self, tmp_path):
+    def test_folder_that_cannot_be_created_warns(self, tmp_path):
         (tmp_path / "file").write_text("")
         table = open_table(tmp_path / "file" / "cache")
-        with pytest.warns(UserWarning, match="could not be kept"):
+        with pytest.warns(UserWarning, match="could not be cached"):
             put(table, [1])
         assert check(table, [1]) == []
 
-    def test_a_full_disk(self, tmp_path):
+    def test_full_disk_warns_once_and_keeps_existing_rows(self, tmp_path):
         pytest.importorskip("resource")
         code = """
 import resource, warnings
@@ -307,7 +307,7 @@ assert check(open_table(folder), [1, 100]) == [1]
 
 
 class TestInfoAndClear:
-    def test_a_damaged_label_is_passed_over_and_mended(self, tmp_path):
+    def test_damaged_label_is_skipped_and_rewritten(self, tmp_path):
         put(table := open_table(tmp_path), [1])
         label = next(tmp_path.rglob("table.json"))
         label.write_text('{"format": "clipcal features 1"}', encoding="utf-8")
@@ -315,7 +315,7 @@ class TestInfoAndClear:
         put(table, [2])
         assert FeatureCache(tmp_path).info()[0]["n_rows"] == 2
 
-    def test_a_folder_with_the_name_of_a_file_stays(self, tmp_path):
+    def test_clear_keeps_a_folder_named_like_a_shard(self, tmp_path):
         put(open_table(tmp_path), [1])
         foreign = shards(tmp_path)[0].parent / f"{'a' * 32}.shard"
         foreign.mkdir()
@@ -323,7 +323,7 @@ class TestInfoAndClear:
         assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
         assert foreign.is_dir()
 
-    def test_info(self, tmp_path):
+    def test_info_lists_each_table(self, tmp_path):
         cache = FeatureCache(tmp_path)
         assert cache.info() == []
         put(open_table(tmp_path), [1, 2])
@@ -342,7 +342,7 @@ class TestInfoAndClear:
             "width": WIDTH,
         }
 
-    def test_clear_leaves_what_is_not_its_own(self, tmp_path):
+    def test_clear_keeps_foreign_files(self, tmp_path):
         cache = FeatureCache(tmp_path / "cache")
         put(open_table(cache.location), [1])
         put(open_table(cache.location, "texts"), [1])
@@ -370,17 +370,17 @@ class TestInfoAndClear:
 
 
 class TestMemoryKinds:
-    def test_folders(self, tmp_path):
+    def test_accepts_folders_caches_and_joblib_memory(self, tmp_path):
         for memory in (str(tmp_path), tmp_path, FeatureCache(tmp_path), joblib.Memory(tmp_path, verbose=0)):
             assert as_cache(memory).location == tmp_path
         assert as_cache(None) is None
         assert as_cache(joblib.Memory(None)) is None
 
-    def test_strangers(self):
+    def test_other_types_raise(self):
         with pytest.raises(TypeError, match=r"got int; write memory='path"):
             as_cache(3)
 
-    def test_hashes_and_pickles_as_a_location(self, tmp_path):
+    def test_repr_and_hash_depend_on_the_location_only(self, tmp_path):
         put(open_table(tmp_path), [1])
         assert repr(FeatureCache(tmp_path)) == f"FeatureCache({str(tmp_path)!r})"
         assert joblib.hash(FeatureCache(tmp_path)) == joblib.hash(FeatureCache(tmp_path))
