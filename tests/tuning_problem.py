@@ -1,4 +1,4 @@
-"""A tuning problem without a classifier around it."""
+"""Tuning problems for tests, made without a classifier."""
 
 from functools import partial
 

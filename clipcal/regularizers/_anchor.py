@@ -1,4 +1,4 @@
-"""Keep the class features near zero-shot CLIP's (the knowledge-guided loss of KgCoOp)."""
+"""Regularizer that keeps class features near their zero-shot features (knowledge-guided loss of KgCoOp)."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class _AnchorTerm(LossTerm):
 
 
 class AnchorRegularizer(Regularizer):
-    """Penalise the distance of each class's text feature from its zero-shot one.
+    """Penalize the distance between the tuned and the zero-shot text features of the classes.
 
-    The loss term is ``weight * (1 - mean_c cos(w_c, w0_c))`` over all base classes in each step, as in
-    the code of KgCoOp's authors. Their paper writes the squared distance of the two features, which is
-    twice as much for features of unit length.
+    The loss term is ``weight * (1 - mean_c cos(w_c, w0_c))``, the mean over all base classes, as in the code
+    of the authors of KgCoOp. Their paper uses the squared distance, which is twice as large for features of
+    unit length.
 
     Parameters
     ----------
     weight : float, default=8.0
-        Factor of the term, at least 0.
+        Factor of the loss term, at least 0.
     template : str or sequence of str, default="a photo of a {}."
-        Template of the zero-shot features, the name of a known one, or several of these, an ensemble; see
-        :func:`clipcal.text.find_templates`. The published trainers use one template per data set here, such
-        as ``"oxford_pets"``.
+        Template of the zero-shot features, the name of a known template, or a sequence of these, which forms
+        an ensemble; see :func:`clipcal.text.find_templates`. The published trainers use one template per data
+        set, such as ``"oxford_pets"``.
 
     References
     ----------
@@ -66,6 +66,6 @@ class AnchorRegularizer(Regularizer):
         self.template = template
 
     def prepare(self, problem: TuningProblem, learner: Learner) -> LossTerm:
-        """Encode the anchors."""
+        """Encode the zero-shot features and return the loss term."""
         validate_parameters(self)
         return _AnchorTerm(float(self.weight), problem.zero_shot(problem.names, self.template))

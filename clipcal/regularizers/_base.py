@@ -1,4 +1,4 @@
-"""The interface of regularizers."""
+"""Interface of regularizers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["Regularizer"]
 
 
 class Regularizer(BaseEstimator):
-    """Hyper-parameters of a loss term; :meth:`prepare` does what is needed once per fit.
+    """Base class of regularizers, which hold the hyperparameters of a loss term.
 
     Attributes
     ----------
     name : str
-        What selects the regularizer, as in ``regularizer="dor"``.
+        Name that selects the regularizer, as in ``regularizer="dor"``.
     """
 
     name: ClassVar[str]
 
     def prepare(self, problem: TuningProblem, learner: Learner) -> LossTerm:
-        """Return the loss term for one tuning problem and what is learned there."""
+        """Return the loss term for a tuning problem and its learner. It is called once per fit."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Dynamic outlier regularization: other nouns stay where zero-shot CLIP puts them."""
+"""Dynamic outlier regularization, which keeps text features of other nouns near their zero-shot features."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class _OutlierTerm(LossTerm):
         self.drawn = torch.empty(0, dtype=torch.long)
 
     def draw(self, generator: torch.Generator) -> Prompts:
-        """Draw outliers uniformly without replacement, anew in each step."""
-        # On the CPU, since the nouns' lengths determine the shapes of the step.
+        """Draw outliers uniformly without replacement."""
+        # Drawn on the CPU, because the lengths of the nouns determine the shapes of the step.
         drawn = torch.randperm(len(self.nouns), generator=generator)[: self.batch_size]
         self.drawn = upload(drawn, self.targets.device)
         return self.prompts.take(drawn)
@@ -65,36 +65,36 @@ class _OutlierTerm(LossTerm):
 class DynamicOutlierRegularizer(Regularizer):
     """Dynamic outlier regularization (DOR).
 
-    Nouns that are not base classes are ranked by their zero-shot similarity to the base classes; the
-    nearest ``pool_size`` form a pool, from which a fresh batch is drawn at every step. The loss term
-    ``weight * (1 - mean_b cos(w(o_b), w0(o_b)))`` keeps the tuned text feature ``w(o)`` of outlier
-    ``o`` where zero-shot CLIP has it, ``w0(o)``, and leaves the base classes free.
+    Nouns that are not base classes are ranked by their zero-shot similarity to the base classes. The
+    ``pool_size`` most similar nouns form a pool, from which a new batch is drawn in each step. The loss term
+    ``weight * (1 - mean_b cos(w(o_b), w0(o_b)))`` keeps the tuned text feature ``w(o)`` of outlier ``o`` near
+    its zero-shot feature ``w0(o)``. It does not constrain the features of the base classes.
 
     Parameters
     ----------
     weight : float or "auto", default="auto"
-        Factor of the term, at least 0. ``"auto"`` is 8 for plain CoOp and 2 for every other
-        combination, as in the paper.
+        Factor of the loss term, at least 0. ``"auto"`` is 8 for CoOp without other regularizers and 2
+        otherwise, as in the paper.
     pool : {"near", "far", "random"}, default="near"
-        Which candidates form the pool: the most similar to the base classes, the least similar, or a
-        random choice.
+        Candidates in the pool: those most similar to the base classes, those least similar, or a random
+        sample.
     pool_size : int, default=5000
-        How many nouns are kept; all, if there are fewer candidates.
+        Number of nouns in the pool. If there are fewer candidates, all of them are used.
     batch_size : int or None, default=None
-        Outliers drawn at each step. ``None`` means as many as there are base classes.
+        Number of outliers drawn in each step. If None, it is the number of base classes.
     lexicon : {"wordnet", "nltk"}, path or list of str, default="wordnet"
-        Where the candidates come from; see :func:`clipcal.text.load_nouns`. Scoring all of WordNet
-        encodes 117,798 prompts once per backbone and process.
+        Source of the candidates; see :func:`clipcal.text.load_nouns`. Scoring all nouns of WordNet encodes
+        117,798 prompts, once per backbone and process.
     template : str or sequence of str, default="a photo of a {}."
-        Template of the zero-shot features, for scoring and for the targets; or the name of a known one, or
-        several of these, an ensemble (see :func:`clipcal.text.find_templates`). Each template of an ensemble
-        encodes the whole lexicon.
+        Template of the zero-shot features, for scores and for targets, the name of a known template, or a
+        sequence of these, which forms an ensemble; see :func:`clipcal.text.find_templates`. The whole lexicon
+        is encoded with each template of an ensemble.
 
     Notes
     -----
-    A candidate overlaps a base class, and is left out, if the two names are equal once lower-cased
-    and with underscores as spaces (:func:`clipcal.text.name_key`). The paper does not say how it
-    decides overlap, which template it scores with, nor how batches are drawn; here they are drawn
+    Candidates with the name of a base class are dropped. Names are compared in lower case and with
+    underscores replaced by spaces (:func:`clipcal.text.name_key`). The paper states neither how overlapping
+    names are detected, nor the template of the scores, nor how batches are drawn. Here they are drawn
     uniformly without replacement.
 
     References
@@ -137,7 +137,7 @@ class DynamicOutlierRegularizer(Regularizer):
         self.template = template
 
     def prepare(self, problem: TuningProblem, learner: Learner) -> LossTerm:
-        """Choose the pool, tokenise it and encode its targets.
+        """Choose the pool, tokenize it and encode its targets.
 
         Parameters
         ----------
@@ -151,13 +151,13 @@ class DynamicOutlierRegularizer(Regularizer):
         Raises
         ------
         ValueError
-            If the contexts are class-specific, or no noun is left that is not a base class.
+            If the contexts are class-specific, no candidate remains, or no candidate fits the context.
         """
         validate_parameters(self)
         if not learner.supports_new_classes:
             raise ValueError(
-                "regularizer='dor' needs a context that serves any noun, but class_specific=True learns one "
-                "for each class; use class_specific=False, or regularizer='kg'."
+                "regularizer='dor' needs a context that can be used with any noun, but class_specific=True "
+                "learns one for each class; use class_specific=False, or regularizer='kg'."
             )
         nouns, targets = self._pool(problem, learner)
         batch_size = self.batch_size or len(problem.names)
@@ -174,7 +174,7 @@ class DynamicOutlierRegularizer(Regularizer):
         candidates = load_nouns(self.lexicon)
         table = problem.zero_shot_table(candidates, self.template)
         base = {name_key(name) for name in problem.names}
-        encoded = table.any(dim=1).tolist()  # a noun too long for the template has zeros
+        encoded = table.any(dim=1).tolist()  # rows of nouns that are too long are zeros
         free = torch.tensor(
             [i for i, noun in enumerate(candidates) if encoded[i] and name_key(noun) not in base],
             dtype=torch.long,
@@ -182,8 +182,8 @@ class DynamicOutlierRegularizer(Regularizer):
         )
         if len(free) == 0:
             raise ValueError(
-                f"Every noun of lexicon={self.lexicon!r} is a base class, so none is left as an outlier; "
-                "use a larger lexicon."
+                f"Every noun of lexicon={self.lexicon!r} is a base class, so there are no outliers; use a "
+                "larger lexicon."
             )
         scores = rank_outliers(table[free], problem.zero_shot(problem.names, self.template))
         ranked = free[scores.argsort(descending=True, stable=True)]
@@ -200,13 +200,13 @@ class DynamicOutlierRegularizer(Regularizer):
             pool = [i for i in pool if _fit_in(learner, [candidates[i]])]
             if not pool:
                 raise ValueError(
-                    "The context leaves no room for any of the outliers; choose a smaller n_context."
+                    "With this context every outlier is too long for the text tower; use a smaller n_context."
                 )
         return [candidates[i] for i in pool], table[torch.tensor(pool, device=table.device)]
 
 
 def _fit_in(learner: Learner, nouns: Sequence[str]) -> bool:
-    """Whether the nouns' prompts leave room for the context; the longest of WordNet may not."""
+    """Return whether the prompts of nouns with the context are short enough for the text tower."""
     try:
         learner.prompts(nouns)
     except ClassNameError:

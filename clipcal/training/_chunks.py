@@ -1,4 +1,4 @@
-"""Text features of any number of prompts in bounded memory."""
+"""Encode prompts in chunks to limit the memory of training."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from torch.autograd.function import once_differentiable
 __all__ = ["chunks_of", "encode_in_chunks", "memory_budget"]
 
 _BUDGET = 2**29
-# Prompts in a chunk where the memory that a token needs is unknown.
+# Prompts per chunk if the memory per token is unknown.
 _SIZE = 256
 
 
 def memory_budget(device: torch.device) -> int:
-    """Return how many bytes one chunk may keep for the backward pass on a device."""
+    """Return the number of bytes that one chunk may keep for the backward pass on a device."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
     return max(_BUDGET, free // 4)
 
 
 def chunks_of(lengths: Tensor, size: int | str, *, cost: int | None, budget: int) -> list[slice]:
-    """Cut prompts into runs that are encoded at once.
+    """Split prompts into chunks that are encoded one at a time.
 
     Parameters
     ----------
     lengths : Tensor of int, shape (n_prompts,), on the CPU
-        Tokens that are computed for each prompt.
+        Number of tokens computed for each prompt.
     size : int or "auto"
-        Prompts in a chunk; ``"auto"`` takes as many as the budget allows.
+        Prompts per chunk. ``"auto"`` uses as many as the budget allows.
     cost : int or None
-        Bytes that a token keeps for the backward pass, if known.
+        Bytes per token that are kept for the backward pass, if known.
     budget : int
-        Bytes that a chunk may keep.
+        Bytes that a chunk may keep for the backward pass.
 
     Returns
     -------
@@ -54,25 +54,24 @@ def chunks_of(lengths: Tensor, size: int | str, *, cost: int | None, budget: int
 def encode_in_chunks(
     encode: Callable[..., Tensor], chunks: Sequence[slice], learned: Sequence[Tensor]
 ) -> Tensor:
-    """Encode chunk by chunk with the memory of one chunk.
+    """Encode prompts chunk by chunk, with the memory needed for one chunk.
 
-    A single chunk is encoded with its graph. Several chunks are encoded without one. In the backward pass,
-    when the gradient of the loss with respect to their features is known, each chunk is encoded again and
-    its gradient is added to those of the learned tensors.
+    A single chunk is encoded with its computation graph. Several chunks are encoded without a graph, and
+    each is encoded again in the backward pass, where its gradient is added to those of the learned tensors.
 
     Parameters
     ----------
     encode : callable
-        ``encode(rows, *learned)`` gives the features of some prompts, shape (..., n_rows, embedding_dim).
+        ``encode(rows, *learned)`` returns the features of some prompts, shape (..., n_rows, embedding_dim).
     chunks : sequence of slice
-        The rows, in order.
+        Rows of each chunk, in order.
     learned : sequence of Tensor
-        The tensors by which the features are differentiated.
+        Tensors with respect to which the features are differentiated.
 
     Returns
     -------
     features : Tensor, shape (..., n_prompts, embedding_dim)
-        The same as from one chunk, gradients included, up to rounding.
+        Up to rounding, features and gradients equal those of a single chunk.
     """
     if len(chunks) == 1:
         return encode(chunks[0], *learned)

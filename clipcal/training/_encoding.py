@@ -1,4 +1,4 @@
-"""Text features of prompts whose vectors are learned."""
+"""Text features of prompts with learned context vectors."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ __all__ = ["PromptEncoder"]
 
 
 class PromptEncoder:
-    """Encodes prompts with learned vectors in them; differentiable in these vectors.
+    """Encode prompts that contain learned vectors, differentiably with respect to these vectors.
 
-    The number of dimensions of a context says for what it is the same:
+    The context has one of these shapes:
 
-    - (n_context, token_dim): one context for all prompts;
-    - (n_prompts, n_context, token_dim): one for each prompt;
-    - (n_images, 1, n_context, token_dim): one for each image, in all prompts. Each image then has features
-      of its own.
+    - (n_context, token_dim): the same context for all prompts;
+    - (n_prompts, n_context, token_dim): one context per prompt;
+    - (n_images, 1, n_context, token_dim): one context per image, the same for all prompts. The text features
+      then differ between images.
 
-    Positions that are the same in all prompts are computed once if the backbone supports that, and prompts
-    are encoded in as many chunks as the memory requires.
+    Positions that are the same in all prompts are computed once if the backbone supports it, and prompts
+    are encoded in chunks if the memory does not suffice for all of them.
 
     Parameters
     ----------
     backbone : Backbone
         The CLIP whose text tower encodes the prompts.
     chunk_size : int or "auto", default="auto"
-        Prompts that are encoded at once. ``"auto"`` takes as many as keep about half a GiB for the backward
-        pass, on CUDA a quarter of the free memory if that is more.
+        Number of prompts encoded at once. ``"auto"`` limits the memory kept for the backward pass to half a
+        GiB or, if larger on CUDA, to a quarter of the free memory.
 
     Examples
     --------
@@ -55,7 +55,7 @@ class PromptEncoder:
         self.backbone = backbone
         self.chunk_size = chunk_size
         self.shares_prefix = shares_prefix(backbone)
-        # Read once: the memory that the first step allocates must not shrink the chunks of later steps.
+        # Read once, because memory allocated in the first step must not reduce the chunks of later steps.
         self.memory_budget = memory_budget(backbone.device)
 
     def __call__(self, prompts: Prompts, context: Tensor, deep: Mapping[int, Tensor] | None = None) -> Tensor:
@@ -64,9 +64,9 @@ class PromptEncoder:
         Parameters
         ----------
         prompts : Prompts
-            n_prompts prompts with room for the context.
+            Prompts with placeholders for the context.
         context : Tensor
-            See the class for its shapes.
+            Context vectors; see the class for the shapes.
         deep : mapping of int to Tensor, default=None
             ``deep[k]``, shape (n, token_dim) or (n_images, n, token_dim), replaces the last n of the shared
             positions at the input of block k.
@@ -74,12 +74,12 @@ class PromptEncoder:
         Returns
         -------
         features : Tensor, shape (n_prompts, embedding_dim) or (n_images, n_prompts, embedding_dim)
-            Float32, not normalised.
+            Unnormalized features in float32.
 
         Raises
         ------
         BackboneError
-            If there are deep prompts, but the backbone cannot compute shared positions by themselves.
+            If `deep` is given, but the backbone does not support shared prefixes.
         """
         if deep and not self.shares_prefix:
             raise BackboneError(
@@ -103,17 +103,17 @@ class PromptEncoder:
         return encode_in_chunks(encode, chunks, [context, *(deep or {}).values()])
 
     def work(self, prompts: Prompts, context: Tensor) -> float:
-        """Return the multiply-adds of the largest matrix product of a pass, by which threads are chosen."""
+        """Return the multiply-adds of the largest matrix product, used to set the number of threads."""
         n_images = len(context) if context.ndim == 4 else 1
         n_rows = self._n_shared(prompts, context) + int(self._computed(prompts, context).sum())
         return product_size(n_images * n_rows, self.backbone.token_dim)
 
     def _n_shared(self, prompts: Prompts, context: Tensor) -> int:
-        """Return how many leading positions are the same in all prompts."""
+        """Return the number of leading positions that are the same in all prompts."""
         return self.backbone.n_start_tokens if context.ndim == 3 else prompts.n_shared
 
     def _computed(self, prompts: Prompts, context: Tensor) -> Tensor:
-        """Return how many tokens are computed for each prompt and image."""
+        """Return the number of tokens computed for each prompt and image."""
         if self.shares_prefix:
             return prompts.lengths - self._n_shared(prompts, context)
         return torch.full((len(prompts),), prompts.tokens.shape[1])
@@ -124,7 +124,7 @@ class PromptEncoder:
         n_start = self.backbone.n_start_tokens
         n_end = n_start + context.shape[-2]
         if prompts.order is None and packing.n_prefix >= n_end:
-            # The whole context belongs to the prefix, so the rest needs no graph.
+            # The whole context is part of the prefix, so the suffixes need no graph.
             fixed = self.backbone.embed_tokens(prompts.tokens[:1, : packing.n_prefix])[0]
             if context.ndim == 4:
                 context, fixed = context[:, 0], fixed.expand(len(context), -1, -1)
@@ -138,14 +138,14 @@ class PromptEncoder:
         return self.backbone.encode_suffixes(prefix, suffixes, packing, deep or None)  # type: ignore[attr-defined]
 
     def _padded(self, prompts: Prompts, context: Tensor) -> Tensor:
-        """Encode every prompt by itself, padded to the longest."""
+        """Encode each prompt separately, padded to the length of the longest."""
         embeddings = self._embeddings(prompts, context)
         n_images = embeddings.shape[:-3].numel()
         features = self.backbone.encode_text(embeddings.flatten(0, -3), prompts.tokens.repeat(n_images, 1))
         return features.unflatten(0, embeddings.shape[:-2])
 
     def _embeddings(self, prompts: Prompts, context: Tensor) -> Tensor:
-        """Return the prompts' token embeddings, the context in its place: (..., n_prompts, length, width)."""
+        """Return the token embeddings of prompts with the context: (..., n_prompts, length, token_dim)."""
         start = self.backbone.n_start_tokens
         end = start + context.shape[-2]
         embeddings = self.backbone.embed_tokens(prompts.tokens)

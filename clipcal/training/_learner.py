@@ -1,4 +1,4 @@
-"""The interface of what is learned, and of loss terms that join its loss."""
+"""Interfaces of learners, the trainable part of tuning methods, and of additional loss terms."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ __all__ = ["Learner", "LossTerm"]
 class Learner(nn.Module):
     """The learnable part of a tuning method, bound to one tuning problem.
 
-    A subclass writes :meth:`prompts` and :meth:`encode_texts`. It overrides the rest where its method
-    differs from: image features of the frozen CLIP, scaled cosines as logits, cross-entropy, one backward
-    pass.
+    A subclass implements :meth:`prompts` and :meth:`encode_texts`. The other methods have defaults, which
+    a subclass may override: image features of the frozen CLIP, scaled cosine similarities as logits, the
+    cross-entropy loss and a single backward pass.
 
     Parameters
     ----------
     logit_scale : float
-        Factor of the cosines.
+        Factor by which cosine similarities are multiplied.
 
     Attributes
     ----------
     supports_new_classes : bool
-        Whether what was learned serves classes that were not trained.
+        Whether the learned parameters can be used for classes that were not in the training data.
     """
 
     supports_new_classes: bool = True
@@ -45,7 +45,7 @@ class Learner(nn.Module):
     # What a method defines
 
     def prompts(self, names: Sequence[str]) -> Prompts:
-        """Tokenise prompts for names, once; raises ClassNameError for a name that does not fit."""
+        """Tokenize the prompts of names. Raises ClassNameError if a name is too long."""
         raise NotImplementedError
 
     def encode_texts(self, prompts: Prompts, images: Tensor | None) -> Tensor:
@@ -55,13 +55,13 @@ class Learner(nn.Module):
         ----------
         prompts : Prompts
         images : Tensor of shape (n, embedding_dim) or None
-            Image features of the batch. None asks for features that stand for the classes without any image;
-            methods whose text depends on the image choose which.
+            Image features of the batch. If None, the features must not depend on an image; a method whose
+            text features depend on the image returns representative ones.
 
         Returns
         -------
         texts : Tensor, shape (n_prompts, embedding_dim) or (n, n_prompts, embedding_dim)
-            Of unit length, unless the method's logits need other features.
+            Features of unit length, unless the logits of the method need other features.
         """
         raise NotImplementedError
 
@@ -76,20 +76,20 @@ class Learner(nn.Module):
         return self.logit_scale * images @ texts.T
 
     def forward(self, batch: Batch, prompts: Prompts, n_classes: int) -> tuple[Forward, Tensor]:
-        """Encode a batch and prompts, the classes' and others, in one pass through the text tower.
+        """Encode a batch and the prompts of classes and loss terms in one pass through the text tower.
 
         Parameters
         ----------
         batch : Batch
         prompts : Prompts
-            Those of the classes, followed by those that loss terms have drawn.
+            Prompts of the classes, followed by those drawn by loss terms.
         n_classes : int
 
         Returns
         -------
         out : Forward
         others : Tensor, shape (n_others, embedding_dim) or (n, n_others, embedding_dim)
-            Text features of the prompts after the classes.
+            Text features of the prompts drawn by loss terms.
         """
         images = self.encode_images(batch)
         texts = self.encode_texts(prompts, images)
@@ -97,44 +97,44 @@ class Learner(nn.Module):
         return Forward(images, texts, self.logits(images, texts)), others
 
     def losses(self, out: Forward, batch: Batch) -> dict[str, Tensor]:
-        """Return the method's own loss by parts, which are summed; cross-entropy by default."""
+        """Return the parts of the method's own loss, which are summed; cross-entropy by default."""
         cross_entropy = F.cross_entropy(out.logits, batch.targets, reduction="none")
         return {"cross_entropy": batch.mean(cross_entropy)}
 
     def backward(self, losses: Mapping[str, Tensor]) -> None:
-        """Compute the gradients of all losses, those of loss terms included."""
+        """Compute the gradients of all losses, including those of loss terms."""
         torch.stack(list(losses.values())).sum().backward()
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """Return groups of parameters as torch's optimizers take them.
+        """Return parameter groups in the format of torch's optimizers.
 
-        ``"rate_factor"`` multiplies the learning rate of a group, 1 by default.
+        The entry ``"rate_factor"``, 1 by default, multiplies the learning rate of a group.
         """
         return [{"params": list(self.parameters())}]
 
     def end_epoch(self, epoch: int, n_epochs: int) -> None:
-        """Run after each epoch, for instance to gather averages."""
+        """Run after each epoch, for instance to update averages of parameters."""
 
     def finish(self) -> None:
-        """Run after the last epoch, also after an early stop, for instance to swap in averages."""
+        """Run after the last epoch, also after an early stop, for instance to set averaged parameters."""
 
     def for_names(self, names: Sequence[str]) -> Self:
-        """Return the learner that serves other classes; itself by default.
+        """Return a learner for other classes; the learner itself by default.
 
         Raises
         ------
         ValueError
-            If what was learned belongs to the trained classes.
+            If the learned parameters are specific to the training classes.
         """
         if not self.supports_new_classes:
             raise ValueError(
-                f"{type(self).__name__} has parameters of its own for each trained class, so it serves no "
-                "other classes."
+                f"{type(self).__name__} has learned separate parameters for each training class, so it does "
+                "not support other classes."
             )
         return self
 
     def work(self, prompts: Prompts, batch_size: int) -> float:
-        """Return the multiply-adds of the largest product in a step, by which threads are chosen."""
+        """Return the multiply-adds of the largest product in a step, used to set the number of threads."""
         return math.inf
 
     # What is kept
@@ -147,7 +147,7 @@ class Learner(nn.Module):
         }
 
     def load_arrays(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
-        """Put learned tensors back; the inverse of :meth:`arrays`.
+        """Set the learned tensors; the inverse of :meth:`arrays`.
 
         Raises
         ------
@@ -162,24 +162,24 @@ class Learner(nn.Module):
 
 
 class LossTerm:
-    """A regularizer at work: one term of the loss.
+    """Loss term of a regularizer.
 
     Attributes
     ----------
     name : str
-        Its column in the history.
+        Key of the term in the history.
     replaces : str or None
-        The part of the method's own loss that it takes the place of.
+        Part of the method's own loss that the term replaces, if any.
     """
 
     name: ClassVar[str]
     replaces: ClassVar[str | None] = None
 
     def draw(self, generator: torch.Generator) -> Prompts | Batch | None:
-        """Return what is to be encoded with the learner in this step besides the batch.
+        """Return additional prompts or images that the learner encodes in this step, or None.
 
-        Prompts join the text pass of the classes. A batch, of images without classes, passes
-        :meth:`Learner.encode_images`.
+        Prompts are encoded together with those of the classes. Images are encoded by
+        :meth:`Learner.encode_images`; their targets are ignored.
         """
         return None
 
@@ -191,8 +191,8 @@ class LossTerm:
         out : Forward
             Features and logits of the step.
         batch : Batch
-            Its samples.
+            Samples of the step.
         drawn : Tensor or None
-            Features of what :meth:`draw` returned.
+            Features of the prompts or images returned by :meth:`draw`.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The training loop that all methods share."""
+"""Training loop of all methods."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def tune(
 ) -> list[Record]:
     """Train a learner in place.
 
-    Each step encodes the class prompts together with what the loss terms draw, and minimises the sum of
-    the learner's own losses and the terms.
+    Each step encodes the class prompts together with the prompts or images drawn by the loss terms, and
+    minimizes the sum of the learner's own losses and the loss terms.
 
     Parameters
     ----------
@@ -45,23 +45,23 @@ def tune(
     recipe : Recipe
         Optimizer, schedule, number of epochs, batch size.
     data_generator : torch.Generator
-        Order of samples and choice of views, on the data's device.
+        Random number generator for the order of samples and the choice of views, on the device of the data.
     term_generator : torch.Generator
-        What loss terms draw, on the CPU. The two are separate so that the outliers do not depend on the
-        number of samples.
+        Random number generator for the loss terms, on the CPU. It is separate from `data_generator` so that
+        the outliers do not depend on the number of samples.
     on_epoch_end : callable, default=None
-        Gets each record; a true return value ends the training.
+        Called with the record of each epoch. Training stops if it returns True.
 
     Returns
     -------
     history : list of dict
         One record per epoch: ``epoch``, ``learning_rate``, ``loss``, each part of the learner's loss,
-        ``accuracy``, each term; means over the epoch's steps.
+        ``accuracy`` and each loss term, averaged over the steps of the epoch.
 
     Raises
     ------
     FloatingPointError
-        If the loss stops being a finite number.
+        If the loss is not finite.
     """
     optimizer = recipe.make_optimizer(learner.parameter_groups())
     rates = [recipe.rates(group["rate_factor"]) for group in optimizer.param_groups]
@@ -93,7 +93,7 @@ def _encode(
     terms: Sequence[LossTerm],
     generator: torch.Generator,
 ) -> tuple[Forward, list[Tensor | None]]:
-    """Encode a batch, the class prompts and what the terms draw, all prompts in one text pass."""
+    """Encode a batch, the class prompts and what the loss terms draw, with all prompts in one text pass."""
     wanted = [term.draw(generator) for term in terms]
     more = [drawn for drawn in wanted if isinstance(drawn, Prompts)]
     prompts = reduce(Prompts.joined, more, class_prompts)
@@ -115,21 +115,21 @@ def _losses(
     terms: Sequence[LossTerm],
     drawn: Sequence[Tensor | None],
 ) -> dict[str, Tensor]:
-    """Return the learner's losses, without those that a term replaces, and the terms."""
+    """Return the learner's losses, except those replaced by a loss term, and the loss terms."""
     replaced = {term.replaces for term in terms}
     losses = {name: loss for name, loss in learner.losses(out, batch).items() if name not in replaced}
     return losses | {term.name: term(out, batch, part) for term, part in zip(terms, drawn, strict=True)}
 
 
 def _measured(losses: Mapping[str, Tensor], out: Forward, batch: Batch) -> dict[str, Tensor]:
-    """Return the numbers of one step; they stay on the device, as reading one stalls a GPU."""
+    """Return losses and accuracy of one step, on the device: reading a value would stall a GPU."""
     accuracy = (out.logits.argmax(dim=1) == batch.targets).float().mean()
     numbers = {**losses, "accuracy": accuracy}
     return {name: value.detach() for name, value in numbers.items()}
 
 
 def _means(steps: Sequence[Mapping[str, Tensor]], terms: Sequence[LossTerm]) -> Record:
-    """Average the steps of an epoch; the total comes first and the terms last."""
+    """Average the steps of an epoch, with the total loss first and the loss terms last."""
     names = list(steps[0])
     stacked = torch.stack([torch.stack([step[name] for name in names]) for step in steps])
     means = dict(zip(names, stacked.mean(dim=0).tolist(), strict=True))

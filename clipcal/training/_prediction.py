@@ -1,4 +1,4 @@
-"""Logits of a trained learner whose predictions are not cosines with fixed text features."""
+"""Logits of learners whose predictions are not cosine similarities with fixed text features."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ _BLOCK_SIZE = 4096
 def predict_logits(
     learner: Learner, prompts: Prompts, embeddings: NDArray[np.floating], *, text_depends_on_image: bool
 ) -> NDArray[np.float64]:
-    """Predict logits from embeddings, the same for a sample whatever samples come with it.
+    """Predict logits from embeddings. The logits of a sample do not depend on the other samples.
 
-    Where the text depends on the image, images pass the text tower one at a time, in float32: the rounding
-    of a larger product would depend on the other images. Otherwise the class texts are encoded once, and
-    everything after the frozen towers is computed in float64 on the CPU.
+    If the text features depend on the image, prompts are encoded for one image at a time, in float32, because
+    the rounding of a larger product would depend on the other images. Otherwise the class prompts are encoded
+    once, and all computations after the frozen towers are done in float64 on the CPU.
 
     Parameters
     ----------
     learner : Learner
-        It may be moved to the CPU and to float64.
+        Trained learner. It may be moved to the CPU and converted to float64.
     prompts : Prompts
-        Those of the classes.
+        Prompts of the classes.
     embeddings : ndarray of shape (n_samples, embedding_dim)
-        Not normalised.
+        Unnormalized embeddings.
     text_depends_on_image : bool
+        Whether the text features depend on the image.
 
     Returns
     -------
     logits : ndarray of float64, shape (n_samples, n_classes)
+        Logits.
     """
     logits = np.empty((len(embeddings), len(prompts)))
     if text_depends_on_image:
@@ -57,7 +59,7 @@ def predict_logits(
 
 
 def _batch(embeddings: NDArray[np.floating], device: torch.device, dtype: torch.dtype) -> Batch:
-    """Return samples without labels; normalised in float64 first."""
+    """Return a batch without labels, with embeddings normalized in float64."""
     raw = np.asarray(embeddings, dtype=np.float64)
     norms = np.linalg.norm(raw, axis=1)
     unit = raw / np.maximum(norms, 1e-12)[:, None]

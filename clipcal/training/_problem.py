@@ -1,4 +1,4 @@
-"""What is tuned, and what a step of training sees of it."""
+"""Tuning problems, training data, and the inputs and outputs of a training step."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["Batch", "EmbeddedData", "Forward", "PixelData", "TrainingData", "Tun
 
 @dataclass(frozen=True)
 class Batch:
-    """The samples of one step, n of them.
+    """The n samples of one training step.
 
     Attributes
     ----------
     embeddings : Tensor, shape (n, embedding_dim)
-        Image features of the frozen CLIP, of unit length.
+        Image features of the frozen CLIP, normalized to unit length.
     norms : Tensor, shape (n,)
-        The lengths that the features had.
+        Norms of the features before normalization.
     targets : Tensor of int, shape (n,)
-        Positions in the class order.
+        Class indices.
     weights : Tensor, shape (n,)
         Sample weights.
     pixels : Tensor, shape (n, 3, height, width), or None
-        Pixels of the same views, where the learner needs them.
+        Pixels of the same views, or None if the learner does not need them.
     """
 
     embeddings: Tensor
@@ -39,7 +39,7 @@ class Batch:
 
     @property
     def raw_embeddings(self) -> Tensor:
-        """The image features as the image tower gives them, not normalised."""
+        """The image features without normalization."""
         return self.embeddings * self.norms[:, None]
 
     def mean(self, losses: Tensor) -> Tensor:
@@ -49,15 +49,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Forward:
-    """What a loss may depend on.
+    """Output of the forward pass, from which losses are computed.
 
     Attributes
     ----------
     images : Tensor, shape (n, embedding_dim)
         Image features.
     texts : Tensor, shape (n_classes, embedding_dim) or (n, n_classes, embedding_dim)
-        Text features of the classes; the second shape where the text depends on the image.
+        Text features of the classes. They have the second shape if they depend on the image.
     logits : Tensor, shape (n, n_classes)
+        Logits.
     extra : dict of str to Tensor
         Other results of a method, such as a second set of logits.
     """
@@ -70,12 +71,12 @@ class Forward:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Base of training data on the device: what is common to embedded images and pixels.
+    """Base class of training data on the device, either embeddings or pixels.
 
     Attributes
     ----------
     targets : Tensor of int, shape (n_samples,)
-        Positions in the class order.
+        Class indices.
     weights : Tensor, shape (n_samples,)
         Sample weights.
     """
@@ -94,9 +95,9 @@ class TrainingData:
         Parameters
         ----------
         batch_size : int
-            Data smaller than a batch is one batch.
+            Number of samples per batch. If there are fewer samples, they form one batch.
         generator : torch.Generator
-            On the data's device.
+            Random number generator on the device of the data.
         drop_last : bool, default=True
             Whether an incomplete last batch is dropped.
         """
@@ -119,14 +120,14 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class EmbeddedData(TrainingData):
-    """Training images that were embedded before training.
+    """Training images that are encoded before training.
 
     Attributes
     ----------
     embeddings : Tensor, shape (n_samples, n_views, embedding_dim)
-        Of unit length.
+        Image features, normalized to unit length.
     norms : Tensor, shape (n_samples, n_views)
-        The lengths that the embeddings had.
+        Norms of the features before normalization.
     """
 
     embeddings: Tensor
@@ -134,9 +135,9 @@ class EmbeddedData(TrainingData):
 
     @classmethod
     def from_raw(cls, embeddings: Tensor, targets: Tensor, weights: Tensor) -> EmbeddedData:
-        """Normalise embeddings (n_samples, n_views, embedding_dim) in their precision, then move them.
+        """Normalize embeddings (n_samples, n_views, embedding_dim) and move them to the device of `targets`.
 
-        Targets and weights are on the device of the training.
+        The embeddings are normalized in their own precision and then converted to float32.
         """
         unit, norms = (part.float().to(targets.device) for part in _directions_and_norms(embeddings))
         return cls(targets, weights, unit, norms)
@@ -154,15 +155,15 @@ class EmbeddedData(TrainingData):
 
 @dataclass(frozen=True)
 class PixelData(TrainingData):
-    """Training images whose pixels are read, and embedded, in each step.
+    """Training images that are read and encoded in each step.
 
     Attributes
     ----------
     load : callable
-        ``load(rows, seeds)`` gives pixels (n, 3, height, width) on the CPU, for lists of n positions and of n
-        seeds for random crops.
+        ``load(rows, seeds)`` returns pixels (n, 3, height, width) on the CPU, for a list of n sample indices
+        and a list of n seeds for random crops.
     encode : callable
-        ``encode(pixels)`` gives the frozen CLIP's image features (n, embedding_dim).
+        ``encode(pixels)`` returns the image features of the frozen CLIP, shape (n, embedding_dim).
     """
 
     load: Callable[[list[int], list[int]], Tensor]
@@ -170,7 +171,7 @@ class PixelData(TrainingData):
 
     @property
     def n_views(self) -> int:
-        """Number of seeds that random crops are drawn from."""
+        """Number of different seeds for random crops."""
         return 2**31 - 1
 
     def _batch(self, rows: Tensor, views: Tensor) -> Batch:
@@ -186,27 +187,28 @@ def _directions_and_norms(embeddings: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class TuningProblem:
-    """What is tuned: the same object for a method and for its regularizers.
+    """Inputs of a tuning method and its regularizers.
 
     Attributes
     ----------
     backbone : Backbone
         The frozen CLIP.
     names : sequence of str, length n_classes
-        The names of the base classes.
+        Names of the base classes.
     zero_shot : callable
-        ``zero_shot(names, template)`` gives zero-shot text features of unit length, shape
+        ``zero_shot(names, template)`` returns zero-shot text features of unit length, shape
         (n_names, embedding_dim).
     zero_shot_table : callable
-        The same for long lists, computed once and kept; names that are too long for the backbone get zeros.
+        The same function for long lists, with cached results. The features of names that are too long for
+        the backbone are zeros.
     generator : torch.Generator
-        Random numbers of a fit's start, on the CPU.
+        Random number generator for initial values, on the CPU.
     data : TrainingData or None, default=None
-        The training data; None where a fitted learner is rebuilt.
+        The training data, or None if a fitted learner is rebuilt.
     method : str, default=""
-        The name of the method.
+        Name of the method.
     regularizers : sequence of str, default=()
-        The names of all regularizers of the fit.
+        Names of all regularizers of the fit.
     """
 
     backbone: Backbone

@@ -1,4 +1,4 @@
-"""Tokenised prompts with room for learned vectors."""
+"""Tokenized prompts with placeholders for learned vectors."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["Prompts", "tokenize_prompts"]
 
 @dataclass(frozen=True)
 class Prompts:
-    """Tokenised prompts with room for a context, one row per name.
+    """Tokenized prompts with placeholders for a context, one row per name.
 
     Attributes
     ----------
     tokens : Tensor of int, shape (n_names, length)
-        The tokens of the whole prompts; those of the context are placeholders.
+        Tokens of the prompts, with placeholders in the positions of the context.
     lengths : Tensor of int, shape (n_names,), on the CPU
-        Positions that hold text, start and end markers included. They are kept on the CPU because they
-        determine the shapes of a step, which a GPU would have to be waited for.
+        Number of tokens of each prompt, including start and end markers. They are kept on the CPU because
+        they determine the shapes of a step, and reading them from a GPU would stall it.
     n_shared : int
         Number of leading positions that are the same in all prompts if their context is the same.
     order : Tensor of int, shape (n_names, length), or None
-        Which token stands at each position, for layouts that move the name; None for the identity.
+        Index of the token at each position, for layouts that move the name. None is the identity.
     """
 
     tokens: Tensor
@@ -41,7 +41,7 @@ class Prompts:
         return len(self.tokens)
 
     def take(self, rows: Tensor | slice) -> Prompts:
-        """Return the prompts of the given rows; a tensor of rows is on the CPU."""
+        """Return the prompts of the given rows, a slice or a tensor on the CPU."""
         lengths = self.lengths[rows]
         if isinstance(rows, Tensor):
             rows = upload(rows, self.tokens.device)
@@ -49,7 +49,7 @@ class Prompts:
         return Prompts(self.tokens[rows], lengths, self.n_shared, order)
 
     def joined(self, other: Prompts) -> Prompts:
-        """Return these prompts followed by the other ones, padded to the longer of the two."""
+        """Return these prompts followed by those of `other`, padded to the same length."""
         length = max(self.tokens.shape[1], other.tokens.shape[1])
         tokens = torch.cat([_padded(prompts.tokens, length, fill=0) for prompts in (self, other)])
         lengths = torch.cat([self.lengths, other.lengths])
@@ -65,14 +65,14 @@ class Prompts:
         return torch.arange(self.tokens.shape[1], device=self.tokens.device).expand(self.tokens.shape)
 
     def packing(self, n_shared: int) -> Packing:
-        """Return the layout of what follows the first `n_shared` positions; made once for each number."""
+        """Return the packing of the tokens after the first `n_shared` positions. It is cached."""
         if n_shared not in self._packings:
             self._packings[n_shared] = Packing(self.lengths - n_shared, n_shared, self.tokens.device)
         return self._packings[n_shared]
 
 
 def _padded(rows: Tensor, length: int, *, fill: int | None) -> Tensor:
-    """Widen rows to a length, with a constant or, for ``fill=None``, with each column's own index."""
+    """Pad rows to a length with a constant or, for ``fill=None``, with the column index."""
     missing = length - rows.shape[1]
     if fill is not None:
         return pad(rows, (0, missing), value=fill)
@@ -81,16 +81,16 @@ def _padded(rows: Tensor, length: int, *, fill: int | None) -> Tensor:
 
 
 def tokenize_prompts(backbone: Backbone, texts: Sequence[str], n_context: int) -> Prompts:
-    """Tokenise whole prompts that begin with the same words.
+    """Tokenize prompts that begin with the same words.
 
     Parameters
     ----------
     backbone : Backbone
     texts : sequence of str
-        Prompts that begin with a placeholder for the context, such as ``"X X dog."``. Whole prompts are
-        tokenised because a token may span the end of a name and the punctuation after it.
+        Prompts that begin with a placeholder for the context, such as ``"X X dog."``. They are tokenized as
+        a whole because a token may contain the end of a name and the punctuation after it.
     n_context : int
-        Number of tokens of the common words; they follow the start marker.
+        Number of tokens of the common words, which follow the start marker.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How a method is trained: the published settings, and an optimizer from them."""
+"""Training settings of methods."""
 
 from __future__ import annotations
 
@@ -26,28 +26,29 @@ class Recipe:
     Parameters
     ----------
     max_epochs : int, default=200
-        Passes through the data.
+        Number of passes through the data.
     learning_rate : float, default=0.002
-        The highest rate.
+        Highest learning rate.
     batch_size : int, default=32
-        Samples per step.
+        Number of samples per step.
     optimizer : {"sgd", "adam", "adamw"} or callable, default="sgd"
-        A callable, such as a class of :mod:`torch.optim`, gets the parameter groups, ``lr`` and
-        ``weight_decay``.
+        Optimizer. A callable, such as a class of :mod:`torch.optim`, is called with the parameter groups,
+        ``lr`` and ``weight_decay``.
     momentum : float, default=0.9
-        Momentum of SGD; other optimizers ignore it.
+        Momentum of SGD. It is ignored by other optimizers.
     weight_decay : float, default=5e-4
-        Decoupled for AdamW, part of the gradient otherwise, as in torch.
+        Weight decay, decoupled for AdamW and otherwise added to the gradient, as in torch.
     schedule : {"cosine", "constant"}, default="cosine"
-        The learning rate after the warm-up, see :func:`clipcal.training.learning_rates`.
+        Learning rate schedule after the warm-up; see :func:`clipcal.training.cosine_with_warmup` and
+        :func:`clipcal.training.constant_with_warmup`.
     warmup_epochs : int, default=1
-        First epochs, at a constant rate.
+        Number of warm-up epochs.
     warmup_rate : float, default=1e-5
-        The learning rate of all parameters in these epochs.
+        Learning rate of all parameters in the warm-up epochs.
     drop_last : bool, default=True
         Whether an incomplete last batch is dropped.
     method_params : mapping, default={}
-        Parameters of the method that belong to the recipe, used where the method is given by name.
+        Parameters of the method that are part of the recipe. They are used if the method is given by name.
 
     Examples
     --------
@@ -70,27 +71,27 @@ class Recipe:
 
     @classmethod
     def names(cls) -> list[str]:
-        """Return the names of the settings that a user may choose."""
+        """Return the names of the settings that are parameters of classifiers."""
         return [item.name for item in fields(cls) if item.name != "method_params"]
 
     def with_values(self, **values: Any) -> Self:
-        """Return the recipe with other values; None keeps a value."""
+        """Return a copy with new values. Values that are None are ignored."""
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 
     def plain(self) -> dict[str, Any]:
-        """Return the settings as plain values; an optimizer that was given as a class is named."""
+        """Return the settings as plain values, with the name of the optimizer if it is a callable."""
         settings = {name: getattr(self, name) for name in self.names()}
         if not isinstance(self.optimizer, str):
             settings["optimizer"] = getattr(self.optimizer, "__qualname__", repr(self.optimizer))
         return settings
 
     def make_optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-        """Return an optimizer of parameter groups.
+        """Return an optimizer for parameter groups.
 
         Parameters
         ----------
         groups : sequence of dict
-            See :meth:`Learner.parameter_groups`.
+            Parameter groups; see :meth:`Learner.parameter_groups`.
         """
         groups = [{"rate_factor": 1.0, **group} for group in groups]
         momentum = {"momentum": self.momentum} if self.uses_momentum else {}
@@ -98,7 +99,7 @@ class Recipe:
 
     @property
     def uses_momentum(self) -> bool:
-        """Whether the optimizer takes a momentum."""
+        """Whether the optimizer has a momentum."""
         return self._optimizer is torch.optim.SGD
 
     @property

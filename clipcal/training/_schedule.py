@@ -11,20 +11,22 @@ __all__ = ["SCHEDULES", "constant_with_warmup", "cosine_with_warmup"]
 def cosine_with_warmup(
     n_epochs: int, learning_rate: float, *, n_warmup: int = 1, warmup_rate: float = 1e-5
 ) -> list[float]:
-    """Return one learning rate per epoch: constant warm-up, then a cosine.
+    """Return the learning rate of each epoch: constant warm-up, then cosine annealing.
 
-    The cosine starts after the warm-up, but its period is the full run, as in the trainers of CoOp's
-    authors. The last rate is therefore not quite zero. With no more epochs than ``n_warmup`` there is no
-    warm-up, since nothing would be left to train.
+    The cosine starts after the warm-up, but its period is the total number of epochs, as in the code of the
+    authors of CoOp. The last rate is therefore slightly above zero. There is no warm-up if
+    ``n_epochs <= n_warmup``.
 
     Parameters
     ----------
     n_epochs : int
+        Number of epochs.
     learning_rate : float
-        The highest rate.
+        Highest learning rate.
     n_warmup : int, default=1
-        Epochs at ``warmup_rate``.
+        Number of warm-up epochs.
     warmup_rate : float, default=1e-5
+        Learning rate of the warm-up epochs.
 
     Returns
     -------
@@ -49,16 +51,18 @@ def cosine_with_warmup(
 def constant_with_warmup(
     n_epochs: int, learning_rate: float, *, n_warmup: int = 1, warmup_rate: float = 1e-5
 ) -> list[float]:
-    """Return one learning rate per epoch: constant warm-up, then the full rate.
+    """Return the learning rate of each epoch: constant warm-up, then a constant rate.
 
     Parameters
     ----------
     n_epochs : int
+        Number of epochs.
     learning_rate : float
-        The rate after the warm-up.
+        Learning rate after the warm-up.
     n_warmup : int, default=1
-        Epochs at ``warmup_rate``; none, if there are no more epochs than these.
+        Number of warm-up epochs. There is no warm-up if ``n_epochs <= n_warmup``.
     warmup_rate : float, default=1e-5
+        Learning rate of the warm-up epochs.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Random numbers for torch from scikit-learn's ``random_state``."""
+"""Random number generators of torch, seeded by the parameter ``random_state``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["seeded", "torch_generator"]
 def torch_generator(
     random_state: int | np.random.RandomState | None, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """Return a generator of its own on a device; torch's global ones are neither read nor written."""
+    """Return a new generator on a device. The global generators of torch are neither read nor changed."""
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     return torch.Generator(device).manual_seed(int(seed))
 
 
 @contextmanager
 def seeded(generator: torch.Generator) -> Iterator[None]:
-    """Seed torch's global generator of the CPU from another one, and restore it afterwards.
+    """Seed torch's global CPU generator with the seed of `generator`, and restore it afterwards.
 
-    New modules, such as ``torch.nn.Linear``, draw their parameters from the global generator. The other
-    generator is not advanced.
+    New modules, such as ``torch.nn.Linear``, draw their initial parameters from the global generator. The
+    state of `generator` does not change.
     """
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(generator.initial_seed())

@@ -1,4 +1,4 @@
-"""The knowledge-guided term: how far class features are from the zero-shot ones."""
+"""Knowledge-guided regularizer."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def value_of(term, features):
     return term(out_of(features), None, None)
 
 
-def test_against_the_formula(tiny_backbone):
+def test_equals_the_formula(tiny_backbone):
     term, features = prepared(tiny_backbone, AnchorRegularizer(3.0), CoOp(context_init="one of the"))
     anchors = zero_shot_features(tiny_backbone, NAMES, "a photo of a {}.")
     cosines = [torch.cosine_similarity(w, w0, dim=0) for w, w0 in zip(features, anchors, strict=True)]
@@ -32,7 +32,7 @@ def test_against_the_formula(tiny_backbone):
     assert term.draw(torch_generator(0)) is None
 
 
-def test_by_hand(tiny_backbone):
+def test_hand_computed_value(tiny_backbone):
     term, _ = prepared(tiny_backbone, AnchorRegularizer())
     term.anchors = torch.eye(3)
     features = normalize(torch.tensor([[1.0, 0, 0], [0, 3, 4], [0, 0, -1]]), dim=1)
@@ -41,13 +41,13 @@ def test_by_hand(tiny_backbone):
 
 
 @pytest.mark.parametrize(("template", "is_zero"), [("a photo of a {}.", True), ("{} texture.", False)])
-def test_start_value(tiny_backbone, template, is_zero):
+def test_is_zero_at_the_start_with_the_same_template(tiny_backbone, template, is_zero):
     term, features = prepared(tiny_backbone, AnchorRegularizer(template=template))
     value = value_of(term, features).item()
     assert abs(value) < 1e-5 if is_zero else value > 1e-2
 
 
-def test_gradient_points_to_the_anchors(tiny_backbone):
+def test_gradient_is_proportional_to_the_anchors(tiny_backbone):
     term, features = prepared(tiny_backbone, AnchorRegularizer(2.0), CoOp(context_init=None))
     (gradient,) = torch.autograd.grad(value_of(term, features), features)
     torch.testing.assert_close(gradient, -2.0 / 3 * term.anchors)
@@ -57,6 +57,6 @@ def test_gradient_points_to_the_anchors(tiny_backbone):
 @pytest.mark.parametrize(
     ("params", "words"), [({"weight": -1.0}, "weight"), ({"template": None}, "template")]
 )
-def test_refused(tiny_backbone, params, words):
+def test_invalid_parameters_raise(tiny_backbone, params, words):
     with pytest.raises(ValueError, match=f"'{words}' parameter of AnchorRegularizer"):
         prepared(tiny_backbone, AnchorRegularizer(**params))

@@ -1,4 +1,4 @@
-"""Dynamic outlier regularization: the pool, the draws, the loss term."""
+"""Dynamic outlier regularization: pool, random batches and loss term."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ NOUNS = [
 
 
 class Case:
-    """A prepared regularizer with the learner that it was prepared for."""
+    """Loss term of a regularizer, and its learner."""
 
     def __init__(self, backbone, method=None, *, names=NAMES, seed=1, given=(), **params):
         names = [name.replace("_", " ") for name in names]
@@ -46,15 +46,15 @@ def prepared(backbone, method=None, **params):
 
 class TestLoss:
     @pytest.mark.parametrize("kind", ["tiny", "mini"])
-    def test_is_zero_for_untrained_words(self, kind, tiny_backbone):
+    def test_is_zero_for_the_words_of_the_template(self, kind, tiny_backbone):
         backbone = tiny_backbone if kind == "tiny" else open_backbone("mini", device="cpu")
         assert abs(Case(backbone, batch_size=20).step()[0].item()) < 1e-4
         assert Case(backbone, template="{} texture.").step()[0].item() > 1e-3
 
-    def test_is_not_for_a_random_context(self, tiny_backbone):
+    def test_is_not_zero_for_a_random_context(self, tiny_backbone):
         assert Case(tiny_backbone, CoOp(context_init=None, n_context=16)).step()[0].item() > 1e-2
 
-    def test_formula_and_gradient(self, tiny_backbone):
+    def test_value_and_gradient_equal_the_formula(self, tiny_backbone):
         case = Case(tiny_backbone, CoOp(context_init="one of the"), weight=5.0, batch_size=4)
         value, drawn = case.step()
         nouns = [case.term.nouns[i] for i in case.term.drawn]
@@ -74,7 +74,7 @@ class TestLoss:
         assert through_features.norm() > 0
         assert error < 1e-5 * through_features.norm()
 
-    def test_mean_over_images_where_the_text_depends_on_them(self, tiny_backbone):
+    def test_is_averaged_over_images_if_the_text_depends_on_them(self, tiny_backbone):
         case = Case(tiny_backbone, batch_size=4, weight=3.0)
         case.term.draw(torch_generator(0))
         drawn = torch.nn.functional.normalize(torch.randn(2, 4, 64, generator=torch_generator(1)), dim=-1)
@@ -94,12 +94,12 @@ class TestPool:
             rank_outliers(candidates, classes), torch.tensor(one_by_one), atol=1e-6, rtol=0
         )
 
-    def test_names_of_base_classes_are_left_out(self, tiny_backbone):
+    def test_names_of_base_classes_are_dropped(self, tiny_backbone):
         lexicon = ["Dog", "HOT DOG", "hot_dog", "red_panda", "panda", "hotdog", "denim"]
         term = prepared(tiny_backbone, lexicon=lexicon)
         assert sorted(term.nouns) == ["denim", "hotdog", "panda"]
 
-    def test_near_and_far(self, tiny_backbone):
+    def test_near_and_far_pools_are_sorted_by_score(self, tiny_backbone):
         candidates = zero_shot_features(tiny_backbone, NOUNS, "a photo of a {}.")
         classes = zero_shot_features(tiny_backbone, [n.replace("_", " ") for n in NAMES], "a photo of a {}.")
         scores = dict(zip(NOUNS, (candidates @ classes.mean(dim=0)).tolist(), strict=True))
@@ -108,7 +108,7 @@ class TestPool:
         assert near == ranked[:6]
         assert prepared(tiny_backbone, pool_size=6, pool="far").nouns == ranked[-6:]
 
-    def test_random_is_seeded(self, tiny_backbone):
+    def test_random_pool_depends_on_the_seed(self, tiny_backbone):
         first, again, other = (
             prepared(tiny_backbone, pool_size=6, pool="random", seed=seed).nouns for seed in (1, 1, 2)
         )
@@ -124,40 +124,40 @@ class TestPool:
         expected = zero_shot_features(tiny_backbone, term.nouns, "art of the {}.")
         torch.testing.assert_close(term.targets, expected, atol=1e-5, rtol=0)
 
-    def test_all_nouns_where_there_are_fewer(self, tiny_backbone):
+    def test_all_candidates_are_used_if_there_are_fewer_than_pool_size(self, tiny_backbone):
         assert sorted(prepared(tiny_backbone, pool_size=5000).nouns) == sorted(NOUNS)
 
-    def test_file_as_lexicon(self, tiny_backbone, tmp_path):
+    def test_lexicon_can_be_a_file(self, tiny_backbone, tmp_path):
         path = tmp_path / "nouns.txt"
         path.write_text("\n".join(NOUNS))
         assert prepared(tiny_backbone, lexicon=path).nouns == prepared(tiny_backbone).nouns
 
-    def test_nouns_that_do_not_fit_beside_the_context(self, tiny_backbone):
+    def test_nouns_too_long_for_the_context_are_dropped(self, tiny_backbone):
         long = "bergschrund antidisestablishmentarianism"
         method = CoOp(context_init=None, n_context=70)
         term = prepared(tiny_backbone, method, lexicon=[*NOUNS, long])
         assert sorted(term.nouns) == sorted(NOUNS)
         assert len(term.targets) == len(NOUNS)
-        with pytest.raises(ValueError, match="leaves no room for any of the outliers"):
+        with pytest.raises(ValueError, match="every outlier is too long for the text tower"):
             prepared(tiny_backbone, method, lexicon=[long])
 
     @pytest.mark.parametrize("n_nouns", [5, 1200])
-    def test_nouns_too_long_for_the_template(self, n_nouns):
-        # The table holds zeros for them, which are nobody's target.
+    def test_nouns_too_long_for_the_template_are_dropped(self, n_nouns):
+        # Their rows of the table are zeros, which are no valid targets.
         long = "very " * 71 + "long"
         nouns = [f"noun{i}" for i in range(n_nouns)]
-        # It would fit beside a context that is shorter than the template.
+        # The context is shorter than the template, so the noun would fit the context.
         term = prepared(AnyWidthBackbone(), CoOp("a"), pool="far", lexicon=[long, *nouns])
         assert sorted(term.nouns) == sorted(nouns)
 
 
 class TestDraws:
-    def test_as_many_as_classes(self, tiny_backbone):
+    def test_batch_size_defaults_to_the_number_of_classes(self, tiny_backbone):
         assert len(prepared(tiny_backbone).draw(torch_generator(0))) == 3
         assert len(prepared(tiny_backbone, batch_size=5).draw(torch_generator(0))) == 5
         assert len(prepared(tiny_backbone, batch_size=50).draw(torch_generator(0))) == len(NOUNS)
 
-    def test_fresh_uniform_and_without_replacement(self, tiny_backbone):
+    def test_batches_are_drawn_uniformly_without_replacement(self, tiny_backbone):
         term = prepared(tiny_backbone, batch_size=8)
         generator = torch_generator(0)
         counts = torch.zeros(len(NOUNS))
@@ -173,7 +173,7 @@ class TestDraws:
         assert counts.min() > 110
         assert counts.max() < 210
 
-    def test_seeded(self, tiny_backbone):
+    def test_batches_depend_on_the_seed(self, tiny_backbone):
         term = prepared(tiny_backbone)
         drawn = []
         for seed in (0, 0, 1):
@@ -193,7 +193,7 @@ class TestWeight:
             (KgCoOp(), [AnchorRegularizer(1.0)], 2.0),
         ],
     )
-    def test_auto_as_in_the_paper(self, method, others, expected, rng_data):
+    def test_auto_weight_is_that_of_the_paper(self, method, others, expected, rng_data):
         class Spy(DynamicOutlierRegularizer):
             def prepare(self, problem, learner):
                 term = super().prepare(problem, learner)
@@ -207,7 +207,7 @@ class TestWeight:
         clf.fit(*rng_data)
         assert spy.seen == expected
 
-    def test_given(self, tiny_backbone):
+    def test_given_weight_is_used(self, tiny_backbone):
         assert prepared(tiny_backbone, weight=3).weight == 3.0
         assert prepared(tiny_backbone).weight == 8.0
 
@@ -217,12 +217,12 @@ def rng_data():
     return torch.randn(9, 16, generator=torch_generator(0)).numpy(), NAMES * 3
 
 
-class TestRefused:
-    def test_class_specific_contexts(self, tiny_backbone):
+class TestErrors:
+    def test_class_specific_contexts_raise(self, tiny_backbone):
         with pytest.raises(ValueError, match="class_specific=True learns one for each class; use"):
             prepared(tiny_backbone, CoOp(class_specific=True))
 
-    def test_only_base_classes(self, tiny_backbone):
+    def test_lexicon_of_base_classes_raises(self, tiny_backbone):
         with pytest.raises(ValueError, match=r"Every noun of lexicon=\['DOG'.*larger lexicon"):
             prepared(tiny_backbone, lexicon=["DOG", "hot_dog"])
 
@@ -238,6 +238,6 @@ class TestRefused:
             ({"template": "no place"}, r"exactly one '\{\}'"),
         ],
     )
-    def test_parameters(self, tiny_backbone, params, words):
+    def test_invalid_parameters_raise(self, tiny_backbone, params, words):
         with pytest.raises(ValueError, match=words):
             prepared(tiny_backbone, **params)

@@ -1,4 +1,4 @@
-"""Templates of regularizers: by themselves, by name, and several."""
+"""Parameter ``template`` of regularizers: one template, a known name, or an ensemble."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def fit(regularizer, backbone=None):
     return clf.fit(X, y).text_features_
 
 
-def test_anchors_of_an_ensemble_are_the_direction_of_the_mean():
+def test_anchors_of_an_ensemble_are_normalized_means():
     anchors = []
 
     class Recording(AnchorRegularizer):
@@ -51,11 +51,11 @@ def test_anchors_of_an_ensemble_are_the_direction_of_the_mean():
 
 
 @pytest.mark.parametrize("regularizer", [anchor, outlier])
-def test_a_name_stands_for_its_templates(regularizer):
+def test_known_names_equal_their_templates(regularizer):
     pet, texture, both = (fit(regularizer(template=given)) for given in (PET, TEXTURE, [PET, TEXTURE]))
     np.testing.assert_array_equal(fit(regularizer(template="oxford_pets")), pet)
     np.testing.assert_array_equal(fit(regularizer(template=("oxford_pets", "dtd"))), both)
-    # Each has targets of its own.
+    # The targets of each template differ.
     for first, second in ((pet, texture), (pet, both), (texture, both)):
         assert np.abs(first - second).max() > 1e-4
 
@@ -72,14 +72,14 @@ def test_a_name_stands_for_its_templates(regularizer):
         (3, ValueError, "'template' parameter.*Got 3"),
     ],
 )
-def test_a_wrong_template_is_refused(regularizer, template, error, words):
+def test_invalid_template_raises(regularizer, template, error, words):
     with pytest.raises(error, match=words):
         fit(regularizer(template=template))
 
 
 @pytest.mark.parametrize("regularizer", [anchor, outlier])
 @pytest.mark.parametrize("template", ["no place", ["a {}.", "{} {}"], [], 3])
-def test_a_wrong_template_is_refused_before_anything_is_encoded(regularizer, template):
+def test_invalid_template_raises_before_encoding(regularizer, template):
     class Refusing(AnyWidthBackbone):
         def encode_text(self, token_embeddings, tokens):
             raise AssertionError

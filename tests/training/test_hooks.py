@@ -20,7 +20,7 @@ WIDTH, N_CLASSES = 4, 3
 
 
 class Linear(Learner):
-    """Text features are learned directly, one row for each prompt."""
+    """Learner whose parameters are the text features, one row for each prompt."""
 
     def __init__(self):
         super().__init__(logit_scale=10.0)
@@ -62,7 +62,7 @@ class Smoothing(LossTerm):
         return batch.mean(smoothed)
 
 
-def test_a_term_replaces_a_loss():
+def test_loss_term_can_replace_a_loss():
     history = run(Linear(), [Smoothing()], max_epochs=1)
     assert list(history[0]) == ["epoch", "learning_rate", "loss", "accuracy", "smoothed"]
     (batch,) = data().batches(6, torch_generator(1))
@@ -72,7 +72,7 @@ def test_a_term_replaces_a_loss():
     assert history[0]["smoothed"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_drawn_images_pass_the_image_side():
+def test_drawn_images_are_encoded_by_the_learner():
     class Doubled(Linear):
         def encode_images(self, batch):
             return 2 * batch.embeddings
@@ -94,8 +94,8 @@ def test_drawn_images_pass_the_image_side():
     torch.testing.assert_close(seen[0], 2 * drawn_batch.embeddings)
 
 
-def test_a_method_may_change_gradients():
-    """The gradient of one loss without its part along the gradient of the other, as ProGrad projects it."""
+def test_learner_can_change_gradients():
+    """Remove from one gradient its component along the gradient of another loss, as ProGrad does."""
 
     class Projected(Linear):
         def losses(self, out, batch):
@@ -115,7 +115,7 @@ def test_a_method_may_change_gradients():
 
 
 @pytest.mark.parametrize("stop_after", [None, 2])
-def test_averages_over_epochs_end_up_in_the_learner(stop_after):
+def test_learner_can_average_parameters_over_epochs(stop_after):
     class Averaged(Linear):
         def __init__(self):
             super().__init__()
@@ -151,23 +151,23 @@ class TestRecipe:
         out, _ = learner(batch, class_prompts(), N_CLASSES)
         return torch.autograd.grad(learner.losses(out, batch)["cross_entropy"], learner.rows)[0]
 
-    def test_sgd_with_decay(self):
+    def test_sgd_adds_weight_decay_to_the_gradient(self):
         expected = -0.1 * (self.gradient() + 0.5 * torch.eye(N_CLASSES, WIDTH))
         torch.testing.assert_close(self.one_step(weight_decay=0.5), expected)
 
     @pytest.mark.parametrize("optimizer", ["adam", torch.optim.Adam])
-    def test_adam(self, optimizer):
-        # The first step of Adam is the sign of the gradient.
+    def test_optimizer_by_name_or_class(self, optimizer):
+        # The first step of Adam is proportional to the sign of the gradient.
         expected = -0.1 * self.gradient().sign()
         step = self.one_step(optimizer=optimizer, weight_decay=0.0)
         torch.testing.assert_close(step, expected, atol=1e-5, rtol=0)
 
-    def test_adamw_decays_apart_from_the_gradient(self):
+    def test_adamw_decouples_weight_decay(self):
         expected = -0.1 * (self.gradient().sign() + 0.5 * torch.eye(N_CLASSES, WIDTH))
         step = self.one_step(optimizer="adamw", weight_decay=0.5)
         torch.testing.assert_close(step, expected, atol=1e-5, rtol=0)
 
-    def test_momentum(self):
+    def test_momentum_adds_the_previous_step(self):
         rows = []
         learner = Linear()
         settings = {"schedule": "constant", "momentum": 0.5, "weight_decay": 0.0, "max_epochs": 2}
@@ -186,7 +186,7 @@ class TestRecipe:
         rates = [record["learning_rate"] for record in run(Linear(), **settings)]
         np.testing.assert_allclose(rates, [0.25, 0.25, 1.0, (1 + np.cos(np.pi / 4)) / 2])
 
-    def test_values(self):
+    def test_with_values_ignores_none(self):
         recipe = Recipe(batch_size=4).with_values(max_epochs=0, learning_rate=None, drop_last=False)
         assert (recipe.max_epochs, recipe.learning_rate, recipe.batch_size) == (0, 0.002, 4)
         assert recipe.plain()["drop_last"] is False

@@ -1,4 +1,4 @@
-"""The training loop against one written out by hand."""
+"""Training loop, compared with a loop written out in the test."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ NOUNS = ["denim", "violin", "twilight", "granite", "lantern"]
 
 
 class Spy(AnyWidthBackbone):
-    """Remembers how many prompts each text pass held."""
+    """Backbone that records the number of prompts of each text pass."""
 
     def __init__(self, embedding_dim=32):
         super().__init__(embedding_dim)
@@ -45,7 +45,7 @@ def term_of(regularizer, learner):
 
 
 def run(learner, data, terms=(), *, on_epoch_end=None, **settings):
-    # A scale as high as CLIP's would leave nothing to learn here.
+    # With a scale as high as CLIP's the loss would be zero from the start.
     learner.logit_scale = 20.0
     return tune(
         learner,
@@ -64,11 +64,11 @@ class TestBatches:
         ("n_samples", "batch_size", "sizes"),
         [(7, 3, [3, 3]), (6, 3, [3, 3]), (7, 7, [7]), (7, 32, [7]), (2, 1, [1, 1]), (1, 4, [1])],
     )
-    def test_full_batches_only_or_one(self, n_samples, batch_size, sizes):
+    def test_incomplete_last_batch_is_dropped(self, n_samples, batch_size, sizes):
         batches = list(make_data(n_samples).batches(batch_size, torch_generator(0)))
         assert [len(batch.targets) for batch in batches] == sizes
 
-    def test_an_incomplete_last_batch_may_be_kept(self):
+    def test_incomplete_last_batch_is_kept_without_drop_last(self):
         batches = list(make_data(7).batches(3, torch_generator(0), drop_last=False))
         assert [len(batch.targets) for batch in batches] == [3, 3, 1]
         assert len(torch.cat([batch.embeddings for batch in batches]).unique(dim=0)) == 7
@@ -82,7 +82,7 @@ class TestBatches:
         # (1 * 0 + 2 * 1 + 5 * 2) / 8
         torch.testing.assert_close(batch.mean(batch.targets.float()), torch.tensor(1.5))
 
-    def test_rows_stay_together_and_are_drawn_afresh(self):
+    def test_batches_shuffle_samples_and_draw_views_in_each_epoch(self):
         n_samples = 12
         data = EmbeddedData(
             targets=torch.arange(n_samples),
@@ -110,7 +110,7 @@ class TestBatches:
 
 
 @pytest.mark.parametrize("weights", [None, [1, 2, 0.5, 3, 1, 10, 0.1]])
-def test_against_a_loop_written_out(weights):
+def test_equals_a_loop_written_out(weights):
     data = make_data(7, n_views=2, weights=weights)
     learner = make_learner()
     anchors = zero_shot_features(learner.backbone, NAMES, "{} texture.")
@@ -152,7 +152,7 @@ def test_against_a_loop_written_out(weights):
     torch.testing.assert_close(learner.context, context, atol=1e-5, rtol=1e-4)
 
 
-def test_history():
+def test_history_has_one_record_per_epoch():
     learner = make_learner()
     terms = [
         term_of(regularizer, learner)
@@ -169,14 +169,14 @@ def test_history():
         assert record["loss"] == pytest.approx(total, abs=1e-5)
 
 
-def test_learns():
+def test_training_reduces_the_loss():
     data = make_data(6)
     learner = make_learner()
     history = run(learner, data, max_epochs=30, learning_rate=0.05)
     assert history[-1]["loss"] < 0.9 * history[0]["loss"]
 
 
-def test_one_text_pass_a_step():
+def test_each_step_has_one_text_pass():
     backbone = Spy()
     learner = make_learner(backbone)
     terms = [
@@ -188,8 +188,8 @@ def test_one_text_pass_a_step():
     assert backbone.passes == [len(NAMES) + 4] * 4
 
 
-def test_each_term_gets_its_own_features(tiny_backbone):
-    """Three terms draw two, none and one prompts; each gets the features of its own."""
+def test_each_term_gets_the_features_of_its_prompts(tiny_backbone):
+    """Three terms draw two prompts, none and one."""
     learner = make_learner(tiny_backbone)
     checked = []
 
@@ -203,7 +203,7 @@ def test_each_term_gets_its_own_features(tiny_backbone):
             return self.prompts
 
         def __call__(self, out, batch, drawn):
-            # Of different length than the class prompts, so that joining has to pad.
+            # Drawn prompts are longer than the class prompts, so that joining them needs padding.
             torch.testing.assert_close(out.texts.detach(), classes, atol=1e-5, rtol=0)
             if self.expected is None:
                 assert drawn is None
@@ -228,7 +228,7 @@ def test_outliers_do_not_depend_on_the_number_of_samples():
     assert drawn[0] == drawn[1]
 
 
-def test_a_callback_ends_it():
+def test_callback_can_stop_training():
     records = []
     history = run(
         make_learner(),
@@ -240,20 +240,20 @@ def test_a_callback_ends_it():
     assert len(history) == 3
 
 
-def test_no_epochs():
+def test_zero_epochs_change_nothing():
     learner = make_learner()
     assert run(learner, make_data(), max_epochs=0) == []
     assert torch.equal(learner.context, make_learner().context)
 
 
-def test_divergence_says_what_to_lower():
+def test_divergence_error_suggests_a_lower_learning_rate():
     with pytest.raises(
         FloatingPointError, match=r"loss is nan in epoch \d; lower learning_rate \(now 1e\+38\)"
     ):
         run(make_learner(), make_data(), max_epochs=5, learning_rate=1e38)
 
 
-def test_weights_are_normalised_per_batch():
+def test_scale_of_sample_weights_does_not_matter():
     learners = []
     for factor in (1.0, 1000.0):
         learners.append(make_learner())

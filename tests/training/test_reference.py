@@ -1,7 +1,7 @@
-"""Learned contexts after 50 steps stay what they were when the file beside the tests was written.
+"""Learned contexts after 50 steps equal those stored in ``tests/data/contexts.npz``.
 
-``python tests/training/test_reference.py`` writes ``tests/data/contexts.npz`` anew, which is right only after
-a change that is meant to alter what is learned.
+``python tests/training/test_reference.py`` rewrites the file. Run it only after a change that is meant to
+alter the learned contexts.
 """
 
 from pathlib import Path
@@ -62,7 +62,7 @@ def embedded():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_contexts_are_those_of_the_reference(embedded, case):
+def test_contexts_equal_the_reference(embedded, case):
     with np.load(FILE) as expected:
         np.testing.assert_allclose(learned(*embedded, case), expected[case], rtol=0, atol=1e-6)
 
