@@ -1,4 +1,4 @@
-"""Tuning methods: what is learned, and how it enters the towers."""
+"""Prompt tuning methods."""
 
 from clipcal.methods._base import TuningMethod
 from clipcal.methods._coop import CoOp, KgCoOp

@@ -1,4 +1,4 @@
-"""The interface of tuning methods."""
+"""Interface of tuning methods."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ __all__ = ["TuningMethod"]
 
 
 class TuningMethod(BaseEstimator):
-    """Hyper-parameters of a tuning method; :meth:`learner` makes its learnable part.
+    """Base class of tuning methods, which hold hyperparameters and create the :class:`Learner` of a fit.
 
     Attributes
     ----------
     name : str
-        What selects the method, as in ``method="coop"``.
+        Name that selects the method, as in ``method="coop"``.
     recipes : mapping of str to Recipe
-        Published training settings by name. ``"original"`` is that of the method's authors.
+        Published training settings by name. ``"original"`` are those of the authors of the method.
     needs_pixels : bool
-        Whether something is learned inside the image tower, so that embeddings do not suffice.
+        Whether the method has parameters in the image tower, so that it needs images instead of embeddings.
     text_depends_on_image : bool
-        Whether each image has text features of its own.
+        Whether the text features depend on the image.
     linear : bool
-        Whether predictions are scaled cosines between embeddings and fixed text features, so that they need
-        nothing but the text features.
+        Whether logits are scaled cosine similarities of embeddings and fixed text features, so that
+        prediction needs only the text features.
     """
 
     name: ClassVar[str]
@@ -40,19 +40,20 @@ class TuningMethod(BaseEstimator):
     linear: ClassVar[bool] = True
 
     def learner(self, problem: TuningProblem) -> Learner:
-        """Return freshly initialised learnable parameters for a tuning problem.
+        """Return a learner with initial parameters for a tuning problem.
 
-        Random start values come from the problem's generator, or from torch's global one, which the caller
-        seeds and restores. They are drawn on the CPU, so that a seed gives the same values on every device;
-        the caller moves the learner to the backbone's device.
+        Random initial values come from the generator of the problem, or from torch's global generator, which
+        the caller seeds and restores. They are drawn on the CPU, so that a seed gives the same values on
+        every device. The caller moves the learner to the device of the backbone.
         """
         raise NotImplementedError
 
     def regularizers(self) -> list[Regularizer]:
-        """Return the loss terms that belong to the method.
+        """Return the regularizers that are part of the method.
 
         Returns
         -------
         regularizers : list of Regularizer
+            Regularizers, by default none.
         """
         return []

@@ -1,4 +1,4 @@
-"""CoOp: the words before the class name become learned vectors."""
+"""CoOp, which replaces the words before the class name with learned vectors."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ __all__ = ["CoOp", "ContextLearner", "KgCoOp"]
 
 
 class ContextLearner(Learner):
-    """Context vectors before the class name, around it, or after it.
+    """Learner of context vectors before, around or after the class name.
 
     Parameters
     ----------
     backbone : Backbone
+        The frozen CLIP.
     context : Tensor, shape (n_context, token_dim) or (n_classes, n_context, token_dim)
-        Initial context, shared or one for each class.
+        Initial context, shared or class-specific.
     placeholder : str
-        Text of exactly ``n_context`` tokens that holds the context's place in tokenisation.
+        Text of exactly ``n_context`` tokens, tokenized in the position of the context.
     template : str
-        The words around the class name that follow the context.
+        Template of the class name, which follows the context.
     class_token_position : {"end", "middle", "front"}
-        Where the class name stands.
+        Position of the class name relative to the context.
     text_chunk_size : int or "auto"
-        At most so many prompts are encoded at once; see :class:`~clipcal.training.PromptEncoder`.
+        Number of prompts encoded at once; see :class:`~clipcal.training.PromptEncoder`.
     """
 
     def __init__(
@@ -64,11 +65,11 @@ class ContextLearner(Learner):
 
     @property
     def supports_new_classes(self) -> bool:  # type: ignore[override]
-        """Whether the context is shared, so that it serves any name."""
+        """Whether the context is shared, so that it can be used with any name."""
         return self.context.ndim == 2
 
     def prompts(self, names: Sequence[str]) -> Prompts:
-        """Tokenise the placeholder and the name in its template, for each name."""
+        """Tokenize the prompts of names: the placeholder, followed by the name in the template."""
         n_context = self.context.shape[-2]
         n_before = {"end": n_context, "middle": n_context // 2, "front": 0}[self.class_token_position]
         texts = [f"{self.placeholder} {text}" for text in fill(self.template, names)]
@@ -78,7 +79,7 @@ class ContextLearner(Learner):
         return replace(prompts, order=self._order(prompts.tokens, names, n_before))
 
     def _order(self, tokens: Tensor, names: Sequence[str], n_before: int) -> Tensor:
-        """Return which token comes at each position once the name has moved forward."""
+        """Return the index of the token at each position after moving the name forward."""
         start, n_context = self.backbone.n_start_tokens, self.context.shape[-2]
         n_marks = int(self.backbone.text_lengths(self.backbone.tokenize([""]))[0])
         stop = self.backbone.tokenize(["."])[0, start]
@@ -86,7 +87,7 @@ class ContextLearner(Learner):
         lengths = self.backbone.text_lengths(sentences) - n_marks
         order = torch.arange(tokens.shape[1]).repeat(len(names), 1)
         for row, length in enumerate(lengths.tolist()):
-            # A name that ends in punctuation may share its last token with the full stop.
+            # The last token of a name that ends in punctuation may include the full stop.
             n_name = length - int(sentences[row, start + length - 1] == stop)
             first = start + n_before
             order[row, first : first + n_name] = torch.arange(start + n_context, start + n_context + n_name)
@@ -94,15 +95,15 @@ class ContextLearner(Learner):
         return order.to(tokens.device)
 
     def encode_texts(self, prompts: Prompts, images: Tensor | None) -> Tensor:
-        """Encode prompts with the present context, as unit vectors."""
+        """Encode prompts with the current context and normalize the features to unit length."""
         return nn.functional.normalize(self.encoder(prompts, self.context), dim=-1)
 
     def for_names(self, names: Sequence[str]) -> Self:
-        """Return the learner, if its context is shared."""
+        """Return the learner itself; raises ValueError if its contexts are class-specific."""
         if not self.supports_new_classes:
             raise ValueError(
-                "The context was learned for each class (class_specific=True), so it serves no other "
-                "classes; fit with a shared context to use with_classes."
+                "The context was learned for each class (class_specific=True) and cannot be used for other "
+                "classes; fit with class_specific=False to use with_classes."
             )
         return self
 
@@ -112,40 +113,40 @@ class ContextLearner(Learner):
 
 
 class CoOp(TuningMethod):
-    """Context optimization: learn the prompt's words, keep the towers.
+    """Context Optimization (CoOp): learned context vectors in the prompt of a frozen CLIP.
 
-    The prompt of class ``c`` is ``[V_1 ... V_M] name_c.``; cross-entropy of the cosine logits is
-    minimised over the vectors ``V``.
+    The prompt of class ``c`` is ``[V_1 ... V_M] name_c.``. The vectors ``V`` are trained to minimize the
+    cross-entropy of the scaled cosine similarities.
 
     Parameters
     ----------
     context_init : str or None, default="a photo of a"
-        Text whose token embeddings the context starts from; with ``"a photo of a"`` and no training
-        the classifier is zero-shot CLIP with the template ``"a photo of a {}."``. Underscores are read as
-        spaces. ``None`` draws normal vectors of standard deviation 0.02, for each class its own if the
-        contexts are class-specific.
+        Text whose token embeddings initialize the context. With ``"a photo of a"`` and no training the
+        classifier is zero-shot CLIP with the template ``"a photo of a {}."``. Underscores are read as spaces.
+        If None, the vectors are drawn from a normal distribution with standard deviation 0.02, separately for
+        each class if the contexts are class-specific.
     n_context : int or None, default=None
-        Number of context vectors M. ``None`` means as many as ``context_init`` has tokens, or 16 for
-        a random start. With a text it must be the text's number of tokens, if given.
+        Number of context vectors M. If None, it is the number of tokens of ``context_init``, or 16 for a
+        random context. If ``context_init`` is a text, ``n_context`` must be None or its number of tokens.
     class_token_position : {"end", "middle", "front"}, default="end"
-        Where the class name stands relative to the context.
+        Position of the class name relative to the context.
     template : str, default="{}."
-        The words around the class name, which stay as they are: ``"{}, a type of pet."`` with the default
+        Template of the class name, whose words are not trained. ``"{}, a type of pet."`` with the default
         context starts as zero-shot CLIP with ``"a photo of a {}, a type of pet."``. Words before the name
-        follow the context. The name can move (``class_token_position``) only with the default template.
+        follow the context. Other values of ``class_token_position`` require the default template.
     class_specific : bool, default=False
-        Learn one context for each class. Such a classifier supports no other classes, and outliers have
-        no context, so ``with_classes`` and ``regularizer="dor"`` raise.
+        Whether to learn one context for each class. ``with_classes`` and ``regularizer="dor"`` then raise an
+        error, because other classes and outliers have no context.
     text_chunk_size : int or "auto", default="auto"
-        Prompts encoded at once; bounds the memory of a step, at the price of encoding twice where not all
-        fit. ``"auto"`` takes as many as keep about half a GiB for the backward pass, on CUDA a quarter of
-        the free memory if that is more.
+        Number of prompts encoded at once. Smaller values reduce the memory of a step, but prompts in several
+        chunks are encoded twice. ``"auto"`` limits the memory kept for the backward pass to half a GiB or, if
+        larger on CUDA, to a quarter of the free memory.
 
     Notes
     -----
-    The original recipe, 200 epochs in batches of 32, is that of the authors' base-to-new script, which
-    starts from the words ``"a photo of a"``; on ImageNet they train 50 epochs. ``recipe="dor"`` is that of
-    the authors of DOR, 16 random vectors, as far as their published code shows.
+    The original recipe, 200 epochs with batches of 32, is that of the authors' base-to-new script, which
+    starts from the words ``"a photo of a"``; on ImageNet they train for 50 epochs. ``recipe="dor"`` starts
+    from 16 random vectors, as far as the published code of the authors of DOR shows.
 
     References
     ----------
@@ -193,22 +194,22 @@ class CoOp(TuningMethod):
         self.text_chunk_size = text_chunk_size
 
     def learner(self, problem: TuningProblem) -> ContextLearner:
-        """Return a context at its start value.
+        """Return a learner with the initial context.
 
         Parameters
         ----------
         problem : TuningProblem
-            Its backbone's text tower encodes the context, its generator is the source of a random start.
+            The tuning problem. Its generator draws a random context.
 
         Returns
         -------
         learner : ContextLearner
-            The learnable part.
+            The learner.
 
         Raises
         ------
         ClassNameError
-            If the context leaves no room for a name.
+            If the context is too long to be followed by a class name.
         ValueError
             If a parameter is out of range, ``n_context`` contradicts ``context_init``, or ``template``
             contradicts ``class_token_position``.
@@ -218,9 +219,9 @@ class CoOp(TuningMethod):
         if self.template != "{}." and self.class_token_position != "end":
             raise ValueError(
                 f"template={self.template!r} needs class_token_position='end', but it is "
-                f"{self.class_token_position!r}; leave one of the two at its default."
+                f"{self.class_token_position!r}; use the default of one of the two."
             )
-        # As in class names, and as the published trainers read it.
+        # Underscores are spaces, as in class names and in the published trainers.
         words = None if self.context_init is None else self.context_init.replace("_", " ")
         shape = (len(problem.names),) if self.class_specific else ()
         if words is None:
@@ -233,7 +234,7 @@ class CoOp(TuningMethod):
                 f"A context of {n_context} tokens leaves no room for a class name in the "
                 f"{backbone.context_length} positions of {backbone.name!r}; choose a smaller n_context."
             )
-        # An "X" is one token of CLIP's vocabulary, whatever follows it.
+        # "X" is always a single token of CLIP's vocabulary.
         placeholder = words or " ".join(["X"] * n_context)
         return ContextLearner(
             backbone,
@@ -250,12 +251,12 @@ class CoOp(TuningMethod):
         n_context = int(backbone.text_lengths(tokens)[0]) - n_marks
         if n_context < 1:
             raise ValueError(
-                f"context_init={self.context_init!r} holds no words; use None for a random context."
+                f"context_init={self.context_init!r} contains no words; use None for a random context."
             )
         if self.n_context not in (None, n_context):
             raise ValueError(
                 f"context_init={self.context_init!r} has {n_context} tokens, but n_context={self.n_context}; "
-                "leave n_context=None, or set context_init=None for a random context."
+                "use n_context=None, or context_init=None for a random context."
             )
         start = backbone.n_start_tokens
         return backbone.embed_tokens(tokens)[0, start : start + n_context].detach().float()
@@ -264,12 +265,12 @@ class CoOp(TuningMethod):
         self, backbone: Backbone, shape: tuple[int, ...], generator: torch.Generator
     ) -> Tensor:
         shape = (*shape, 16 if self.n_context is None else self.n_context, backbone.token_dim)
-        # Drawn on the CPU, so that a seed means the same context on every device.
+        # Drawn on the CPU, so that a seed gives the same context on every device.
         return 0.02 * torch.randn(shape, generator=generator).to(backbone.device)
 
 
 class KgCoOp(CoOp):
-    """CoOp whose class features are held near the zero-shot ones (``regularizer="kg"``).
+    """CoOp with a regularizer that keeps class features near the zero-shot features (``"kg"``).
 
     Parameters
     ----------
@@ -288,8 +289,8 @@ class KgCoOp(CoOp):
 
     Notes
     -----
-    The original recipe is 100 epochs in batches of 128; ``recipe="dor"``, that of the authors of DOR as far
-    as their published code shows, is 200 epochs in batches of 32.
+    The original recipe is 100 epochs with batches of 128. ``recipe="dor"`` is 200 epochs with batches of 32,
+    as far as the published code of the authors of DOR shows.
 
     References
     ----------
@@ -309,10 +310,11 @@ class KgCoOp(CoOp):
     )
 
     def regularizers(self) -> list[Regularizer]:
-        """Return the anchor with the authors' weight.
+        """Return an :class:`AnchorRegularizer` with the default weight.
 
         Returns
         -------
         regularizers : list of Regularizer
+            The regularizer.
         """
         return [AnchorRegularizer()]

@@ -1,4 +1,4 @@
-"""Text features of the untouched CLIP, and tables of them that are worth keeping."""
+"""Zero-shot text features, with caching."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from clipcal.text import fill, find_templates
 
 __all__ = ["zero_shot_features"]
 
-# Below this many names encoding again is cheaper than bookkeeping.
+# Minimum number of names for caching in the process; fewer names are encoded again.
 _TABLE_SIZE = 1000
 _MAX_TABLES = 2
-# So many new texts are written to a cache together.
+# Number of new texts that are encoded and written to a cache on disk together.
 _PIECE = 4096
 _tables: OrderedDict[tuple[str, ...], NDArray[np.float32]] = OrderedDict()
 
@@ -36,38 +36,40 @@ def zero_shot_features(
     memory: MemoryLike | None = None,
     verbose: int = 0,
 ) -> Tensor:
-    """Encode names in a template, or in several, with the untouched text tower.
+    """Encode names in one or several templates with the frozen text tower.
 
-    With several templates the feature of a name is the mean of its unit features, brought to unit length
-    again. The sum is accumulated template by template, so that memory does not grow with their number. Time
-    does: each template encodes all names once.
+    With several templates, the feature of a name is the normalized mean of its normalized features. The
+    memory does not depend on the number of templates, but the time is proportional to it.
 
-    With ``memory`` each text is kept on disk and found again by itself. Without it, the last two tables of a
-    thousand names and more are kept in the process.
+    With ``memory``, the features of each text are cached on disk. Without it, the results of the last two
+    calls with at least 1000 names are cached in the process.
 
     Parameters
     ----------
     backbone : Backbone
+        The frozen CLIP.
     names : sequence of str, length n_names
+        Names to encode.
     template : str or sequence of str
-        A template with one ``{}``, the name of a known one, or several of these; see
+        A template with one ``{}``, the name of a known template, or a sequence of these; see
         :func:`clipcal.text.find_templates`.
     skip_long : bool, default=False
-        Give names that are too long for the backbone, in any of the templates, zeros instead of an error.
+        Whether the features of names that are too long in any of the templates are zeros. If False, such
+        names raise an error.
     memory : str, Path, FeatureCache, joblib.Memory or None, default=None
         Cache on disk; see :class:`clipcal.FeatureCache`.
     verbose : int, default=0
-        From 1 on, a large table shows its progress.
+        If at least 1, a progress bar is shown for long lists.
 
     Returns
     -------
     features : Tensor, shape (n_names, embedding_dim)
-        Float32, of unit length, on the backbone's device.
+        Features in float32, of unit length, on the device of the backbone.
 
     Raises
     ------
     ClassNameError
-        If a template is invalid, or a name is too long and not to be skipped.
+        If a template is invalid, or a name is too long and `skip_long` is False.
 
     Examples
     --------
@@ -89,9 +91,9 @@ def zero_shot_features(
     if cache is not None or not large:
         return torch.from_numpy(_ensemble(encode, templates, names)).to(backbone.device)
     digest = hashlib.sha256(repr((templates, list(names))).encode()).hexdigest()
-    # Bfloat16 gives other numbers than float32.
+    # The precision is part of the key, because features in bfloat16 and float32 differ.
     key = (backbone.fingerprint, precision_of(backbone), digest, str(skip_long))
-    # Another thread may put its own table in, and this one out, at any time.
+    # Removed before use, because another thread may add or drop tables at any time.
     table = _tables.pop(key, None)
     if table is None:
         table = _ensemble(encode, templates, names)
@@ -104,7 +106,7 @@ def zero_shot_features(
 def _ensemble(
     encode: Callable[[Sequence[str]], NDArray[np.float32]], templates: Sequence[str], names: Sequence[str]
 ) -> NDArray[np.float32]:
-    """Return directions of the mean over templates of each name's features; zeros where any is zero."""
+    """Return normalized means over templates, or zeros for names whose features are zeros in any of them."""
     total = encode(fill(templates[0], names))
     if len(templates) == 1:
         return total
@@ -121,7 +123,7 @@ def _ensemble(
 def _look_up(
     cache: FeatureCache, backbone: Backbone, texts: Sequence[str], skip_long: bool, verbose: int
 ) -> NDArray[np.float32]:
-    """Take each text from the cache, and encode and keep those that it lacks."""
+    """Return cached features of texts, encoding and caching those that are missing."""
     table = cache.table(
         "texts",
         width=backbone.embedding_dim,
@@ -132,13 +134,13 @@ def _look_up(
     keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
     features, found = table.get(keys)
     if not skip_long:
-        # Zeros stand for a text that is too long. Encoding it again raises the error that says so.
+        # Zeros mark a text that is too long. Encoding it again raises an informative error.
         found &= features.any(axis=1)
     absent: list[int] = np.flatnonzero(~found).tolist()
     missing = {keys[i]: i for i in absent}
     if not missing:
         return features
-    # Ordered by length, as in a batch, and in pieces, so that a run that is cut off can be continued.
+    # Sorted by length to reduce padding, and cached in pieces so that an interrupted run can be continued.
     order = sorted(missing.values(), key=lambda i: len(texts[i]))
     encoded = np.empty((len(order), table.width), dtype=np.float32)
     starts = range(0, len(order), _PIECE)
@@ -162,7 +164,7 @@ def _encode(
     progress: bool = False,
     batch_size: int = 512,
 ) -> NDArray[np.float32]:
-    # Texts of similar length go together, as a batch is as long as its longest text.
+    # Sorted by length, because a batch is padded to its longest text.
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     features = np.zeros((len(texts), backbone.embedding_dim), dtype=np.float32)
     starts = range(0, len(texts), batch_size)

@@ -1,4 +1,4 @@
-"""CoOp against a plain construction of its prompts: one row of 77 embeddings at a time."""
+"""CoOp, compared with prompts built one row of 77 embeddings at a time."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from clipcal.regularizers import AnchorRegularizer
 from clipcal.training import _chunks, torch_generator
 
 START, END = 49406, 49407
-# One and several tokens, a name whose end merges with the full stop, one with marks and digits.
+# One token and several, a name whose last token includes the full stop, and one with punctuation and digits.
 NAMES = ["dog", "golden retriever puppy", "crane (bird)", "Boeing 737-800", "x"]
 
 
@@ -35,10 +35,10 @@ def encode(backbone, text):
 
 
 def plain_rows(backbone, context, name, position):
-    """Say what stands at each position: vectors of a shape (length, token_dim), the end marker last."""
+    """Return the embedding at each position, shape (length, token_dim), with the end marker last."""
     table = backbone.model.token_embedding.weight
     whole, bare = encode(backbone, f"{name}."), encode(backbone, name)
-    # Where the full stop merges with the name's last sign, the two move together.
+    # If the full stop is part of the last token of the name, it moves with the name.
     named, rest = table[whole[: len(bare)]], table[whole[len(bare) :]]
     n_before = {"end": len(context), "middle": len(context) // 2, "front": 0}[position]
     start, end = table[[START]], table[[END]]
@@ -46,7 +46,7 @@ def plain_rows(backbone, context, name, position):
 
 
 def plain_features(backbone, rows):
-    """Run the text tower by hand on all 77 positions."""
+    """Run the modules of the text tower on all 77 positions."""
     model = backbone.model
     padded = torch.zeros(77, model.token_embedding.embedding_dim)
     padded[len(rows) :] = model.token_embedding.weight[0]
@@ -57,10 +57,10 @@ def plain_features(backbone, rows):
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
 @pytest.mark.parametrize("n_context", [1, 4, 5])
-def test_layout_and_truncation(tiny_backbone, position, n_context):
+def test_features_and_gradients_equal_those_of_full_prompts(tiny_backbone, position, n_context):
     learner = learner_of(tiny_backbone, context_init=None, n_context=n_context, class_token_position=position)
     with torch.no_grad():
-        learner.context.mul_(25)  # to the length of words, so that no position goes unnoticed
+        learner.context.mul_(25)  # to the norm of word embeddings, so that each position has an influence
     prompts = learner.prompts(NAMES)
     assert prompts.tokens.shape[1] < 77
     features = features_of(learner, prompts)
@@ -76,7 +76,7 @@ def test_layout_and_truncation(tiny_backbone, position, n_context):
     torch.testing.assert_close(learner.context.grad, context.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_layouts_differ(tiny_backbone):
+def test_positions_of_the_class_name_give_different_features(tiny_backbone):
     features = {}
     for position in ("end", "middle", "front"):
         learner = learner_of(tiny_backbone, class_token_position=position)
@@ -86,7 +86,7 @@ def test_layouts_differ(tiny_backbone):
 
 
 @pytest.mark.parametrize("kind", ["tiny", "mini"])
-def test_untrained_words_are_zero_shot(kind, tiny_backbone, mini):
+def test_initial_words_give_zero_shot_features(kind, tiny_backbone, mini):
     backbone = {"tiny": tiny_backbone, "mini": mini}[kind]
     learner = learner_of(backbone)
     features = features_of(learner, learner.prompts(NAMES)).detach()
@@ -105,7 +105,7 @@ def test_untrained_words_are_zero_shot(kind, tiny_backbone, mini):
     ],
 )
 @pytest.mark.parametrize("class_specific", [False, True])
-def test_words_around_the_name_stay(tiny_backbone, template, whole, class_specific):
+def test_template_words_are_part_of_the_prompt(tiny_backbone, template, whole, class_specific):
     learner = learner_of(tiny_backbone, template=template, class_specific=class_specific)
     assert learner.context.shape[-2:] == (4, 64)
     expected = zero_shot_features(tiny_backbone, NAMES, whole)
@@ -114,7 +114,7 @@ def test_words_around_the_name_stay(tiny_backbone, template, whole, class_specif
     assert (features - zero_shot_features(tiny_backbone, NAMES, "a photo of a {}.")).abs().max() > 1e-3
 
 
-def test_words_with_marks_have_more_tokens_than_words(tiny_backbone):
+def test_context_init_with_punctuation(tiny_backbone):
     text = "a type of pet, a photo of a"
     learner = learner_of(tiny_backbone, context_init=text)
     assert len(learner.context) == 9
@@ -122,12 +122,12 @@ def test_words_with_marks_have_more_tokens_than_words(tiny_backbone):
     torch.testing.assert_close(features_of(learner, learner.prompts(NAMES)), expected, atol=1e-5, rtol=0)
 
 
-def test_a_merged_full_stop_is_tested_at_all(tiny_backbone):
+def test_names_include_one_that_merges_with_the_full_stop(tiny_backbone):
     assert encode(tiny_backbone, "(bird).") != [*encode(tiny_backbone, "(bird)"), *encode(tiny_backbone, ".")]
 
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
-def test_class_specific_contexts(tiny_backbone, position):
+def test_class_specific_contexts_affect_only_their_class(tiny_backbone, position):
     learner = learner_of(
         tiny_backbone,
         context_init=None,
@@ -150,13 +150,13 @@ def test_class_specific_contexts(tiny_backbone, position):
 
 
 class TestRandomStart:
-    def test_scale_and_default_length(self, tiny_backbone):
+    def test_default_length_and_standard_deviation(self, tiny_backbone):
         context = learner_of(tiny_backbone, context_init=None).context
         assert context.shape == (16, 64)
         assert context.std().item() == pytest.approx(0.02, rel=0.1)
         assert context.mean().item() == pytest.approx(0, abs=0.002)
 
-    def test_comes_from_the_generator(self, tiny_backbone):
+    def test_depends_on_the_seed(self, tiny_backbone):
         first, again, other = (
             learner_of(tiny_backbone, context_init=None, seed=seed).context for seed in (0, 0, 1)
         )
@@ -164,17 +164,17 @@ class TestRandomStart:
         assert not torch.isclose(first, other).any()
 
 
-def test_each_class_draws_its_own_random_start(tiny_backbone):
+def test_class_specific_random_contexts_differ(tiny_backbone):
     learner = learner_of(tiny_backbone, context_init=None, n_context=8, class_specific=True)
     assert learner.context.shape == (len(NAMES), 8, tiny_backbone.token_dim)
-    # As one draw of the whole tensor gives them, from the generator of the fit.
+    # The whole tensor is drawn at once, from the generator of the fit.
     drawn = torch.randn(learner.context.shape, generator=torch_generator(0))
     torch.testing.assert_close(learner.context.detach(), 0.02 * drawn)
     starts = learner.context.detach().flatten(1)
     assert torch.pdist(starts).min() > 0.1
 
 
-def test_words_start_every_class_alike(tiny_backbone):
+def test_class_specific_contexts_from_words_are_equal(tiny_backbone):
     learner = learner_of(tiny_backbone, class_specific=True)
     shared = learner_of(tiny_backbone).context
     for context in learner.context:
@@ -183,7 +183,7 @@ def test_words_start_every_class_alike(tiny_backbone):
 
 @pytest.mark.parametrize("text", ["a_photo_of_a", "a photo_of a", "a photo of a "])
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
-def test_underscores_of_the_first_words_are_spaces(mini, text, position):
+def test_underscores_in_context_init_are_spaces(mini, text, position):
     expected = learner_of(mini, context_init="a photo of a", class_token_position=position)
     learner = learner_of(mini, context_init=text, class_token_position=position)
     assert learner.context.shape[0] == 4
@@ -193,14 +193,14 @@ def test_underscores_of_the_first_words_are_spaces(mini, text, position):
     torch.testing.assert_close(*features)
 
 
-def test_words_that_are_nothing_but_underscores_are_refused(mini):
-    with pytest.raises(ValueError, match="'__' holds no words; use None"):
+def test_context_init_of_underscores_raises(mini):
+    with pytest.raises(ValueError, match="'__' contains no words; use None"):
         learner_of(mini, context_init="__")
 
 
 @pytest.mark.parametrize("position", ["end", "middle"])
 @pytest.mark.parametrize("class_specific", [False, True])
-def test_chunks_give_the_same(tiny_backbone, position, class_specific):
+def test_chunks_do_not_change_features_and_gradients(tiny_backbone, position, class_specific):
     results = []
     for size in (256, 2, 1):
         learner = learner_of(
@@ -218,7 +218,7 @@ def test_chunks_give_the_same(tiny_backbone, position, class_specific):
     assert results[0][1].abs().max() > 1e-2
 
 
-def test_chunks_bound_a_pass(tiny_backbone, monkeypatch):
+def test_text_chunk_size_limits_each_pass(tiny_backbone, monkeypatch):
     sizes = []
     encode = tiny_backbone.encode_suffixes
     monkeypatch.setattr(
@@ -238,7 +238,7 @@ def test_chunks_bound_a_pass(tiny_backbone, monkeypatch):
     assert sizes == [5]
 
 
-def test_a_budget_of_memory_sets_the_chunks(tiny_backbone):
+def test_memory_budget_determines_the_chunks(tiny_backbone):
     lengths = torch.tensor([3, 5, 5, 10, 3])
 
     def ends(size, cost, budget):
@@ -256,7 +256,7 @@ def test_a_budget_of_memory_sets_the_chunks(tiny_backbone):
     torch.testing.assert_close(features_of(learner, learner.prompts(NAMES)), whole, atol=1e-6, rtol=0)
 
 
-def test_only_the_context_learns(tiny_backbone):
+def test_context_is_the_only_trainable_parameter(tiny_backbone):
     learner = learner_of(tiny_backbone)
     assert [name for name, _ in learner.named_parameters()] == ["context"]
     features_of(learner, learner.prompts(NAMES)).sum().backward()
@@ -276,7 +276,7 @@ def test_a_backbone_that_is_a_module_is_not_learned():
     assert list(learner.arrays()) == ["context"]
 
 
-def test_arrays_are_copies_and_go_back(tiny_backbone):
+def test_arrays_are_copies_and_can_be_loaded(tiny_backbone):
     learner = learner_of(tiny_backbone)
     arrays = learner.arrays()
     assert arrays["context"].dtype == np.float32
@@ -287,26 +287,26 @@ def test_arrays_are_copies_and_go_back(tiny_backbone):
     np.testing.assert_array_equal(learner.context.detach(), arrays["context"])
 
 
-class TestRefused:
-    def test_number_and_words_contradict(self, tiny_backbone):
-        with pytest.raises(ValueError, match=r"'a photo of a' has 4 tokens, but n_context=16; leave"):
+class TestErrors:
+    def test_contradicting_n_context_and_context_init_raise(self, tiny_backbone):
+        with pytest.raises(ValueError, match=r"'a photo of a' has 4 tokens, but n_context=16; use"):
             learner_of(tiny_backbone, n_context=16)
         assert len(learner_of(tiny_backbone, n_context=4).context) == 4
 
     @pytest.mark.parametrize("text", ["", "  "])
-    def test_no_words(self, tiny_backbone, text):
-        with pytest.raises(ValueError, match=r"holds no words; use None"):
+    def test_empty_context_init_raises(self, tiny_backbone, text):
+        with pytest.raises(ValueError, match=r"contains no words; use None"):
             learner_of(tiny_backbone, context_init=text)
 
-    def test_context_fills_the_tower(self, tiny_backbone):
-        # Start, a name of one token, full stop, end: 73 are left.
+    def test_too_long_context_raises(self, tiny_backbone):
+        # Of 77 positions, 4 are needed for the markers, a name of one token and the full stop.
         learner = learner_of(tiny_backbone, context_init=None, n_context=73)
         assert features_of(learner, learner.prompts(["dog"])).shape == (1, 64)
         with pytest.raises(ClassNameError, match=r"74 tokens leaves.*77 positions.*smaller n_context"):
             learner_of(tiny_backbone, context_init=None, n_context=74)
 
     @pytest.mark.parametrize("position", ["end", "front"])
-    def test_name_too_long(self, tiny_backbone, position):
+    def test_too_long_name_raises(self, tiny_backbone, position):
         learner = learner_of(tiny_backbone, class_token_position=position)
         name = "very " * 71 + "long"
         with pytest.raises(ClassNameError, match=rf"'a photo of a {name}\.' has 79 tokens.*limit is 77"):
@@ -326,7 +326,7 @@ class TestRefused:
             ),
         ],
     )
-    def test_parameters(self, params, words):
+    def test_invalid_parameters_raise(self, params, words):
         with pytest.raises(ValueError, match=words):
             learner_of(AnyWidthBackbone(), **params).prompts(NAMES)
 
@@ -338,7 +338,7 @@ def test_kgcoop_is_coop_with_an_anchor():
     assert METHODS["kgcoop"] is KgCoOp
 
 
-def test_a_name_is_not_torn_where_it_ends_in_punctuation(tiny_backbone):
+def test_name_that_ends_in_punctuation_is_moved_as_a_whole(tiny_backbone):
     learner = learner_of(tiny_backbone, context_init="a photo of", class_token_position="front")
     for name in ("C++", "who?", "10%"):
         prompts = learner.prompts([name])

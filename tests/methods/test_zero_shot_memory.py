@@ -1,4 +1,4 @@
-"""Texts are found again one by one, and one that is too long stays an error."""
+"""Caching of zero-shot text features."""
 
 import pickle
 import subprocess
@@ -17,18 +17,18 @@ LONG = "very " * 100 + "long"
 
 
 class Counting(AnyWidthBackbone):
-    """Remembers which texts it was asked to encode."""
+    """Backbone that records the texts it tokenizes."""
 
     def __init__(self, embedding_dim=32):
         super().__init__(embedding_dim)
         self.texts = []
 
     def for_width(self, n_features):
-        """Stay the one that remembers."""
+        """Return the backbone itself, to keep its records."""
         return self
 
     def tokenize(self, texts):
-        """Remember, then tokenize."""
+        """Record and tokenize texts."""
         tokens = super().tokenize(texts)
         self.texts += texts
         return tokens
@@ -39,7 +39,7 @@ def encode(names, memory, template=TEMPLATE, **kwargs):
     return zero_shot_features(backbone, names, template, memory=memory, **kwargs).numpy(), backbone.texts
 
 
-def test_one_text_more_is_one_encoded(tmp_path):
+def test_only_new_texts_are_encoded(tmp_path):
     names = [f"thing {i}" for i in range(1200)]
     first, n_first = encode(names, tmp_path)
     again, new = encode([*names[::-1], "dog", "dog"], tmp_path)
@@ -51,7 +51,7 @@ def test_one_text_more_is_one_encoded(tmp_path):
     assert encode(["dog"], tmp_path, "a drawing of a {}.")[1] == ["a drawing of a dog."]
 
 
-def test_texts_that_are_too_long(tmp_path):
+def test_too_long_texts_are_cached_as_zeros_and_raise_without_skip_long(tmp_path):
     features, _ = encode(["dog", LONG], tmp_path, skip_long=True)
     assert features[0].any() and not features[1].any()
     again, new = encode([LONG, "dog"], tmp_path, skip_long=True)
@@ -63,14 +63,14 @@ def test_texts_that_are_too_long(tmp_path):
 
 
 @pytest.mark.parametrize("known", [[], ["cat"]])
-def test_nothing_but_texts_that_are_too_long(tiny_backbone, tmp_path, known):
+def test_all_new_texts_can_be_too_long(tiny_backbone, tmp_path, known):
     names = [*known, LONG]
     zero_shot_features(tiny_backbone, known, TEMPLATE, memory=tmp_path) if known else None
     features = zero_shot_features(tiny_backbone, names, TEMPLATE, memory=tmp_path, skip_long=True)
     assert features.any(dim=1).tolist() == [True] * len(known) + [False]
 
 
-def test_a_run_that_is_cut_off_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_interrupted_run_is_continued(tmp_path, monkeypatch):
     monkeypatch.setattr(_zero_shot, "_PIECE", 10)
 
     class Interrupted(Counting):
@@ -85,7 +85,7 @@ def test_a_run_that_is_cut_off_goes_on_where_it_was(tmp_path, monkeypatch):
     assert len(encode(names, tmp_path)[1]) == 15
 
 
-def test_classifiers_keep_their_prompts(tmp_path):
+def test_classifiers_cache_their_prompts(tmp_path):
     backbone = Counting()
     X, y = np.random.default_rng(0).normal(size=(12, 32)), ["ant", "bee", "cow"] * 4
     cache = FeatureCache(tmp_path)
@@ -105,7 +105,7 @@ def test_classifiers_keep_their_prompts(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_nouns_of_wordnet_are_found_without_a_backbone(tmp_path):
+def test_cached_nouns_of_wordnet_need_no_backbone(tmp_path):
     code = """
 import sys
 from clipcal.backbones import open_backbone

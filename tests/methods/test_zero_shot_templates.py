@@ -1,4 +1,4 @@
-"""Zero-shot features of ensembles: the direction of the mean, each template in its turn."""
+"""Zero-shot text features of one and several templates."""
 
 import numpy as np
 import open_clip
@@ -16,14 +16,14 @@ HAND_MADE = ["a photo of a {}.", "{} texture.", "a {} in a video game."]
 
 
 class Counting(AnyWidthBackbone):
-    """Remembers how many texts it was asked to encode at once."""
+    """Backbone that records the number of texts of each batch."""
 
     def __init__(self, embedding_dim=32):
         super().__init__(embedding_dim)
         self.batches = []
 
     def tokenize(self, texts):
-        """Remember, then tokenize."""
+        """Record the batch size and tokenize texts."""
         self.batches.append(len(texts))
         return super().tokenize(texts)
 
@@ -41,7 +41,7 @@ def direction_of_mean(backbone, names, templates):
 
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("template", [HAND_MADE, "imagenet-7", ("imagenet-7", "oxford_pets")])
-def test_an_ensemble_is_the_direction_of_the_mean(tiny_backbone, tmp_path, template, in_memory):
+def test_features_of_an_ensemble_are_normalized_means(tiny_backbone, tmp_path, template, in_memory):
     memory = None if in_memory else tmp_path
     for _ in range(2):  # the second time from the cache
         features = zero_shot_features(tiny_backbone, NAMES, template, memory=memory)
@@ -50,7 +50,7 @@ def test_an_ensemble_is_the_direction_of_the_mean(tiny_backbone, tmp_path, templ
         assert features.dtype == torch.float32
 
 
-def test_one_template_is_the_same_alone_by_name_and_in_a_list(tiny_backbone):
+def test_template_by_text_by_name_and_in_a_list_are_equal(tiny_backbone):
     alone = zero_shot_features(tiny_backbone, NAMES, "a photo of a {}, a type of pet.")
     for template in ("oxford_pets", ["oxford_pets"], ("a photo of a {}, a type of pet.",)):
         assert torch.equal(zero_shot_features(tiny_backbone, NAMES, template), alone)
@@ -63,14 +63,14 @@ def test_one_template_is_the_same_alone_by_name_and_in_a_list(tiny_backbone):
         ("imagenet-7", open_clip.SIMPLE_IMAGENET_TEMPLATES),
     ],
 )
-def test_known_ensembles_give_the_weights_of_open_clip(mini, name, published):
+def test_known_ensembles_equal_the_classifiers_of_open_clip(mini, name, published):
     tokenizer = mini._tokenizer.tokenizer
     weights = open_clip.build_zero_shot_classifier(mini.model, tokenizer, NAMES, published)
     features = zero_shot_features(mini, NAMES, name)
     torch.testing.assert_close(features, weights.T, atol=1e-5, rtol=0)
 
 
-def test_words_on_both_sides_of_the_name_count(mini):
+def test_words_before_and_after_the_name_change_features(mini):
     def cosine(first, second):
         pair = [zero_shot_features(mini, ["star"], template)[0] for template in (first, second)]
         return torch.dot(*pair).item()
@@ -82,8 +82,8 @@ def test_words_on_both_sides_of_the_name_count(mini):
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_a_name_too_long_for_any_template_gets_zeros(tmp_path, in_memory):
-    long = "very " * 70 + "long"  # 71 words, a start, an end and a full stop: 74 of 77 tokens
+def test_features_of_names_too_long_for_one_template_are_zeros(tmp_path, in_memory):
+    long = "very " * 70 + "long"  # 71 words, two markers and a full stop: 74 of 77 tokens
     names, template = ["dog", long, "cat"], ["{}.", "a b c d {}.", "a {}."]
     memory = None if in_memory else tmp_path
     assert zero_shot_features(AnyWidthBackbone(), names, ["{}.", "a {}."], memory=memory).any(dim=1).all()
@@ -95,7 +95,7 @@ def test_a_name_too_long_for_any_template_gets_zeros(tmp_path, in_memory):
         zero_shot_features(AnyWidthBackbone(), names, template, memory=memory)
 
 
-def test_the_table_of_an_ensemble_is_kept_whole_and_no_other():
+def test_long_lists_are_cached_in_the_process():
     _zero_shot._tables.clear()
     backbone, names = Counting(24), [f"noun {i}" for i in range(1000)]
     first = zero_shot_features(backbone, names, HAND_MADE)
@@ -110,7 +110,7 @@ def test_the_table_of_an_ensemble_is_kept_whole_and_no_other():
     assert len(_zero_shot._tables) == 2
 
 
-def test_each_text_of_an_ensemble_is_kept_on_disk(tmp_path):
+def test_each_text_of_an_ensemble_is_cached_on_disk(tmp_path):
     backbone = Counting()
     zero_shot_features(backbone, NAMES, HAND_MADE, memory=tmp_path)
     assert sum(backbone.batches) == 9
@@ -119,7 +119,7 @@ def test_each_text_of_an_ensemble_is_kept_on_disk(tmp_path):
 
 
 @pytest.mark.parametrize("template", ["no place", ["a {}.", "{} {}"], [], "imagenet80"])
-def test_a_wrong_template_is_refused_before_anything_is_encoded(template):
+def test_invalid_template_raises_before_encoding(template):
     backbone = Counting()
     with pytest.raises(ClassNameError, match="template"):
         zero_shot_features(backbone, NAMES, template)
