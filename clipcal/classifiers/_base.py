@@ -1,4 +1,4 @@
-"""What every CLIP classifier does the same way: labels, kinds of X, and what is predicted from them."""
+"""Base class of CLIP classifiers, which validates data and predicts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = ["CLIPClassifier"]
 
 
 class CLIPClassifier(ScoredClassifier, BaseEstimator):
-    """Base of classifiers whose logits are scaled cosines between images and class texts.
+    """Base class of classifiers whose logits are scaled cosine similarities of image and text features.
 
     Subclasses have the parameters ``backbone``, ``class_names``, ``allow_duplicate_names``,
     ``batch_size``, ``device``, ``precision``, ``memory`` and ``verbose``, and set ``classes_``,
@@ -70,17 +70,17 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        # Pictures come as lists of paths and as (n, h, w, 3) arrays. one_d_array stays False although
-        # 1-D arrays of paths work: the tag makes scikit-learn's checks send 1-D numbers.
+        # Images are lists of paths or arrays (n, h, w, 3). one_d_array is False although 1-D arrays of paths
+        # are supported, because with the tag scikit-learn's checks pass 1-D arrays of numbers.
         tags.input_tags.string = True
         tags.input_tags.three_d_array = True
-        # Directions alone cannot separate what differs in length, which the checks' blobs do.
+        # Cosine similarities cannot separate classes that differ only in length, as those of the checks do.
         tags.classifier_tags.poor_score = True
         return tags
 
     @property
     def _images_at_once(self) -> int:
-        """Images that pass the image tower at once."""
+        """Number of images encoded at once."""
         return self.batch_size or 64
 
     def _open_backbone(self, n_features: int | None = None) -> Backbone:
@@ -103,25 +103,25 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
             raise BackboneError(
                 f"This {type(self).__name__} was fitted with a backbone whose fingerprint is "
                 f"{expected[:12]}..., but backbone={self.backbone!r} has {backbone.fingerprint[:12]}...: its "
-                "weights or its preprocessing differ. Pass the right one, clipcal.load(path, backbone=...), "
-                "or fit again."
+                "weights or its preprocessing differ. Pass the original backbone, "
+                "clipcal.load(path, backbone=...), or fit again."
             )
 
     def _check_training_data(
         self, X: Any, y: Any, sample_weight: ArrayLike | None
     ) -> tuple[Any, NDArray[np.intp], NDArray[np.float64]]:
-        """Set the classes; return X, class positions and weights without samples of zero weight."""
+        """Set the classes; return X, class indices and weights without the samples of weight zero."""
         y, sample_weight = plain_labels(_without_tensors(y)), _without_tensors(sample_weight)
         rows = None if y is None or sample_weight is None else rows_that_count(sample_weight, _num_samples(y))
         if rows is not None:
-            # Nothing that is wrong with the other samples matters: a missing label, NaN, an unreadable file.
+            # Dropped before validation: samples of weight zero may have NaN, no label or an unreadable file.
             check_consistent_length(X, y)
             X, y, sample_weight = take_rows(rows, X, y, np.asarray(sample_weight))
         if input_kind(X) == "embeddings":
             X = validate_data(self, _without_tensors(X), dtype=np.float64)
         else:
             X = as_images(X)
-            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit on a frame
+            self.__dict__.pop("feature_names_in_", None)  # set by an earlier fit on a data frame
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         if isinstance(y, (list, tuple)) and np.ndim(y) == 1:
@@ -134,16 +134,16 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         except TypeError:
             kinds = ", ".join(sorted({type(label).__name__ for label in y}))
             raise TypeError(
-                f"The labels in y must be of one kind; got a mixture of {kinds}. "
-                "Leave out samples without a label, or turn all labels into strings."
+                f"The labels in y must have the same type; got a mixture of {kinds}. "
+                "Drop samples without a label, or convert all labels to strings."
             ) from None
         with warnings.catch_warnings():
-            if y.dtype.kind in "UO":  # one picture a class is no sign of a regression problem
+            if y.dtype.kind in "UO":  # one image per class does not indicate a regression problem
                 warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
             check_classification_targets(y)
         check_consistent_length(X, y)
         weights = check_weight(sample_weight, len(y))
-        # Only ratios matter; the loop computes in float32, which huge and tiny weights leave.
+        # Only ratios matter. Rescaling keeps very large and very small weights in the range of float32.
         weights = weights / weights.max()
         weights /= weights.mean()
         classes, positions = np.unique(y, return_inverse=True)
@@ -161,12 +161,12 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         self.class_names_ = dict(zip(classes.tolist(), texts, strict=True))
 
     def _check_names(self, backbone: Backbone) -> None:
-        """Refuse names that no prompt can tell apart, unless that is allowed."""
+        """Raise an error for names with the same tokens, unless duplicates are allowed."""
         if not self.allow_duplicate_names:
             check_distinct(self.class_names_, backbone.tokenize)
 
     def _with_equal_rows(self, features: NDArray[np.float32], backbone: Backbone) -> NDArray[np.float32]:
-        """Give classes whose names have the same tokens the same features, which rounding may tell apart."""
+        """Return features that are equal, without rounding errors, for names with the same tokens."""
         if not self.allow_duplicate_names:
             return features
         tokens = backbone.tokenize([f"{name}." for name in self.class_names_.values()]).cpu().numpy()
@@ -174,18 +174,18 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         return features[first[row.ravel()]]
 
     def _backbone_for(self, X: Any) -> Backbone:
-        """Open the backbone, which names and the width of embeddings must suit; set ``n_features_in_``."""
+        """Open the backbone, check it against `X` and the class names, and set ``n_features_in_``."""
         n_features = X.shape[1] if input_kind(X) == "embeddings" else None
-        self.__dict__.pop("_backbone_fingerprint_", None)  # of a file
+        self.__dict__.pop("_backbone_fingerprint_", None)  # set by loading from a file
         backbone = self._open_backbone(n_features)
         self._check_names(backbone)
         self.n_features_in_ = backbone.embedding_dim
         return backbone
 
     def _predict_embeddings(self, X: Any) -> NDArray[np.floating]:
-        """Return embeddings of what is to be predicted, shape (n_samples, n_features)."""
+        """Return the embeddings of X, shape (n_samples, n_features)."""
         if input_kind(X) == "embeddings":
-            # Floats keep their precision here; each block is converted to float64 later.
+            # The precision is kept to save memory; each block is converted to float64 later.
             return validate_data(
                 self, _without_tensors(X), dtype=[np.float64, np.float32, np.float16], reset=False
             )
@@ -198,21 +198,22 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         )
 
     def _logits(self, X: Any) -> Logits:
-        """Return the logits of what is to be predicted."""
+        """Return the logits of X."""
         check_is_fitted(self, "text_features_")
         return CosineLogits(self._predict_embeddings(X), self.text_features_, self.logit_scale_)
 
     def image_features(self, X: Any) -> NDArray[np.float64]:
-        """Return embeddings of unit length, by which pictures can be told to be near or far.
+        """Return image features of unit length.
 
         Parameters
         ----------
-        X : pictures or embeddings
+        X : images or embeddings
             See ``fit``.
 
         Returns
         -------
         features : ndarray of shape (n_samples, n_features)
+            Embeddings, normalized to unit length.
         """
         check_is_fitted(self, "text_features_")
         features = np.asarray(self._predict_embeddings(X), dtype=np.float64)
@@ -224,13 +225,14 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
 
         Parameters
         ----------
-        X : pictures or embeddings
+        X : images or embeddings
             See ``fit``.
 
         Returns
         -------
         logits : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
-            Cosine times ``logit_scale_``; for two classes the difference, second minus first.
+            Cosine similarity times ``logit_scale_``. For two classes, the logit of the second class minus
+            that of the first.
         """
         logits = self._logits(X)
         return logit_margins(logits) if len(self.classes_) == 2 else all_logits(logits)
@@ -240,7 +242,7 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
 
         Parameters
         ----------
-        X : pictures or embeddings
+        X : images or embeddings
             See ``fit``.
 
         Returns
@@ -251,58 +253,61 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         return class_probabilities(self._logits(X))
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return logarithms of the class probabilities, exact where they are tiny.
+        """Return logarithms of the class probabilities, which are exact even for very small probabilities.
 
         Parameters
         ----------
-        X : pictures or embeddings
+        X : images or embeddings
             See ``fit``.
 
         Returns
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``.
         """
         return class_log_probabilities(self._logits(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most probable class of each sample, the first one among equals.
+        """Return the most probable class of each sample. Ties are resolved in favor of the first class.
 
         Parameters
         ----------
-        X : pictures or embeddings
+        X : images or embeddings
             See ``fit``.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,)
+            Predicted labels.
         """
         best = best_classes(self._logits(X))
         return self.classes_[best]
 
     def with_classes(self, labels: Sequence[Any] | Mapping[Any, str]) -> Self:
-        """Return a fitted copy that knows other classes.
+        """Return a fitted copy for other classes.
 
-        What was learned stays; only the text features are new. The original is untouched.
+        The copy has the learned parameters of this classifier and new text features. This classifier is not
+        changed.
 
         Parameters
         ----------
         labels : sequence of labels, or mapping of label to name
-            The classes, at least two. Without a mapping, names come from the parameter ``class_names``;
-            a string that it lacks is its own name.
+            At least two classes. If it is not a mapping, names are taken from the parameter ``class_names``;
+            a string that is not in ``class_names`` is used as its own name.
 
         Returns
         -------
-        classifier : a fitted copy
-            Its ``classes_`` are the sorted labels.
+        classifier : object
+            Fitted copy, whose ``classes_`` are the sorted labels.
 
         Raises
         ------
         ClassNameError
-            If a name is empty or too long, or is the same as another one to the tokenizer and
+            If a name is empty or too long, or two names have the same tokens and
             ``allow_duplicate_names`` is False.
         ValueError
-            If there are fewer than two classes, a label occurs twice, or the classifier's parameters
-            belong to its own classes.
+            If there are fewer than two classes, a label occurs twice, or the learned parameters are specific
+            to the training classes.
         """
         check_is_fitted(self, "text_features_")
         values, names = split_labels(plain_labels(labels))
@@ -310,8 +315,8 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         if len(classes) != len(values):
             repeated = [label for label, count in Counter(values).items() if count > 1]
             raise ValueError(
-                f"with_classes was given the label {repeated[0]!r} {values.count(repeated[0])} times; "
-                "give each label once, such as list(dict.fromkeys(labels))."
+                f"with_classes got the label {repeated[0]!r} {values.count(repeated[0])} times; "
+                "pass each label once, for example list(dict.fromkeys(labels))."
             )
         if len(classes) < 2:
             raise ValueError(f"with_classes needs at least two different labels; got {values!r}.")
@@ -329,30 +334,32 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         return other
 
     def _encode_classes(self, backbone: Backbone) -> NDArray[np.float32]:
-        """Return text features of ``class_names_`` from what was learned."""
+        """Return the text features of ``class_names_``."""
         raise NotImplementedError
 
     def feature_divergence(self, *, n_neighbors: int = 5, metric: str = "euclidean") -> float:
-        """Return how far the classes' text features stand apart (the paper's FD score).
+        """Return the feature divergence (FD) of the text features, a measure of their dispersion.
 
         For other classes, call it on ``with_classes(...)``.
 
         Parameters
         ----------
         n_neighbors : int, default=5
+            Number of neighbors; see :func:`clipcal.metrics.feature_divergence`.
         metric : {"euclidean", "cosine"}, default="euclidean"
-            See :func:`clipcal.metrics.feature_divergence`.
+            Distance between text features.
 
         Returns
         -------
         divergence : float
+            Feature divergence.
         """
         check_is_fitted(self, "text_features_")
         return feature_divergence(self.text_features_, n_neighbors=n_neighbors, metric=metric)
 
 
 def _without_tensors(values: Any) -> Any:
-    """Bring a tensor, or a list of tensors, to NumPy; leave everything else as it is."""
+    """Convert a tensor, or a list of tensors, to NumPy, and return other values unchanged."""
     if isinstance(values, (list, tuple)) and any(hasattr(value, "detach") for value in values):
         return [to_numpy(value) for value in values]
     return to_numpy(values)

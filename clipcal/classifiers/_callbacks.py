@@ -1,4 +1,4 @@
-"""What the user and scikit-learn's callbacks are told of a fit."""
+"""Progress bar and scikit-learn callbacks of ``fit``."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ __all__ = ["FitReport"]
 
 
 class FitReport:
-    """Shows the progress of one fit, and calls the hooks of the estimator's callbacks.
+    """Context manager that shows the progress of a fit and calls the callbacks of the estimator.
 
-    Used as a context, which it leaves with the bar closed, whatever happened.
+    The progress bar is closed on exit, also after an error.
 
     Parameters
     ----------
     estimator : estimator with callback support
-        The one that is being fitted.
+        The estimator being fitted.
     X, y : training data
-        What scoring callbacks score.
+        Data passed to scoring callbacks.
     sample_weight : ndarray or None
-        Weights that scoring callbacks use.
+        Sample weights passed to scoring callbacks.
     max_epochs : int
-        How many epochs there may be.
+        Maximum number of epochs.
     state : callable
-        Gives the fitted attributes that prediction needs, as of now.
+        Returns the current values of the fitted attributes needed for prediction.
     description : str or None
-        What stands before the progress bar; None shows none.
+        Text before the progress bar. If None, no bar is shown.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class FitReport:
         self._bar.close()
 
     def epoch(self, record: dict[str, float]) -> bool:
-        """Report an epoch; return whether a callback wants the fit to end."""
+        """Report the end of an epoch, and return whether a callback requests to stop."""
         self._bar.set_postfix({name: f"{record[name]:.3g}" for name in ("loss", "accuracy")}, refresh=False)
         self._bar.update()
         epoch = self._fit.subcontext(task_name="epoch")

@@ -1,4 +1,4 @@
-"""The method, the recipe and the regularizers of a prompt-tuned classifier, from its parameters."""
+"""Resolve the parameters ``method``, ``recipe`` and ``regularizer`` of prompt-tuned classifiers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ __all__ = ["find_method", "find_recipe", "find_regularizer", "find_regularizers"
 
 
 def find_method(method: str | TuningMethod, recipe: str = "original") -> TuningMethod:
-    """Return the tuning method that a parameter names or is; a named one as its recipe has it.
+    """Return the tuning method for the parameter ``method``.
+
+    A method given by name gets the parameters of the recipe.
 
     Raises
     ------
     ValueError
-        If the name of the method or of the recipe is not known.
+        If the name of the method or of the recipe is unknown.
     TypeError
         If the method is a class.
     """
@@ -36,49 +38,51 @@ def find_method(method: str | TuningMethod, recipe: str = "original") -> TuningM
 
 
 def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe:
-    """Return a method's published training settings of a name, with the user's values in their place.
+    """Return the recipe of a method, with settings replaced by those of the user.
 
     Parameters
     ----------
     method : TuningMethod
+        The method.
     name : str
+        Name of the recipe.
     given : object, default=None
-        Has an attribute for each setting, None where the published value is to be used.
+        Object whose attributes are the settings of the user. Missing attributes and None are ignored.
 
     Raises
     ------
     ValueError
-        If the method has no recipe of the name, or momentum is given for an optimizer without one.
+        If the method has no recipe of this name, or momentum is given for an optimizer without momentum.
     """
     if name not in method.recipes:
         raise ValueError(
-            f"recipe={name!r} is not known for method {type(method).__name__}; choose among "
-            f"{', '.join(map(repr, method.recipes))}, and set single parameters, such as max_epochs, where "
-            "they should differ."
+            f"recipe={name!r} is unknown for method {type(method).__name__}; choose one of "
+            f"{', '.join(map(repr, method.recipes))}. To change single settings, set parameters such as "
+            "max_epochs."
         )
     recipe = method.recipes[name]
     values = {setting: getattr(given, setting, None) for setting in recipe.names()}
     recipe = recipe.with_values(**values)
     if values["momentum"] is not None and not recipe.uses_momentum:
         raise ValueError(
-            f"momentum={values['momentum']} belongs to optimizer='sgd', but the optimizer is "
-            f"{recipe.plain()['optimizer']!r}; leave momentum=None."
+            f"momentum={values['momentum']} is only supported by optimizer='sgd', but the optimizer is "
+            f"{recipe.plain()['optimizer']!r}; use momentum=None."
         )
     return recipe
 
 
 def find_regularizer(regularizer: str | Regularizer) -> Regularizer:
-    """Return the regularizer that a parameter, or an entry of a list, names or is."""
+    """Return the regularizer for the parameter ``regularizer``, or for an entry of a list."""
     from clipcal.regularizers import REGULARIZERS
 
     example = "DynamicOutlierRegularizer(weight=4.0)"
     found = named_component("regularizer", regularizer, REGULARIZERS, example=example)
     if not hasattr(found, "prepare"):
         raise TypeError(
-            f"regularizer={regularizer!r} is neither one of {', '.join(map(repr, REGULARIZERS))} nor an "
-            f"instance of a Regularizer, such as {example}."
+            f"regularizer must be one of {', '.join(map(repr, REGULARIZERS))} or an instance of Regularizer, "
+            f"such as {example}, got {regularizer!r}."
         )
-    # ``prepare`` checks the same, but comes after the images are encoded.
+    # ``prepare`` repeats these checks, but only after all images are encoded.
     if hasattr(found, "_parameter_constraints"):
         validate_parameters(found)
     if (template := getattr(found, "template", None)) is not None:
@@ -89,20 +93,20 @@ def find_regularizer(regularizer: str | Regularizer) -> Regularizer:
 def find_regularizers(
     given: str | Regularizer | Sequence[str | Regularizer] | None, method: TuningMethod
 ) -> list[Regularizer]:
-    """Return the method's own regularizers, followed by those that the user asked for.
+    """Return the regularizers of the method, followed by those of the user.
 
-    A regularizer of the user's replaces the method's own of the same kind.
+    A regularizer of the user replaces a regularizer of the method with the same name.
 
     Raises
     ------
     ValueError
-        If a name is not known, or there are several of one kind.
+        If a name is unknown or occurs more than once.
     TypeError
-        If an entry is no regularizer.
+        If an entry is not a regularizer.
     """
     items: Sequence[Any] = given if isinstance(given, (list, tuple)) else [given]
     wanted = [find_regularizer(item) for item in items if item is not None]
     names = [regularizer.name for regularizer in wanted]
     if len(set(names)) < len(names):
-        raise ValueError(f"regularizer holds several of one kind: {names}; give each kind once.")
+        raise ValueError(f"regularizer has several entries of the same kind: {names}; pass each kind once.")
     return [own for own in method.regularizers() if own.name not in names] + wanted

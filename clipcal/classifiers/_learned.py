@@ -1,4 +1,4 @@
-"""Classifiers whose predictions come from what a tuning method has learned."""
+"""Base class of classifiers with a tuning method."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = ["LearnedCLIPClassifier"]
 
 
 class LearnedCLIPClassifier(CLIPClassifier):
-    """Base of classifiers that predict with what a tuning method has learned.
+    """Base class of classifiers that predict with the learned parameters of a tuning method.
 
-    ``fit`` of a subclass sets ``method_``, ``tuned_names_``, ``recipe_`` and what :meth:`_learned_state`
-    returns.
+    ``fit`` of a subclass sets ``method_``, ``tuned_names_``, ``recipe_`` and the attributes returned by
+    :meth:`_learned_state`.
     """
 
     method_: TuningMethod
@@ -43,7 +43,7 @@ class LearnedCLIPClassifier(CLIPClassifier):
         data: TrainingData | None = None,
         regularizers: Sequence[Regularizer] = (),
     ) -> TuningProblem:
-        """Return what methods and regularizers may know of this fit."""
+        """Return the tuning problem, the input of methods and regularizers."""
         from clipcal.methods import zero_shot_features
         from clipcal.training import TuningProblem
 
@@ -60,7 +60,7 @@ class LearnedCLIPClassifier(CLIPClassifier):
         )
 
     def _learned_state(self, learner: Learner, prompts: Prompts, backbone: Backbone) -> dict[str, Any]:
-        """Return the fitted attributes that prediction needs, as of now."""
+        """Return the current values of the fitted attributes needed for prediction."""
         return {
             "text_features_": self._text_features(learner, prompts, backbone),
             "logit_scale_": float(backbone.logit_scale),
@@ -76,24 +76,24 @@ class LearnedCLIPClassifier(CLIPClassifier):
         return self._with_equal_rows(features, backbone) if shared else features
 
     def _check_text_features(self) -> None:
-        # The loop checks losses only. No loss follows the last step, and vectors so long that their length
-        # overflows give features of zeros with a finite loss.
+        # The training loop checks losses only. The last step is not followed by a loss, and features whose
+        # norm overflows are normalized to zeros, which have a finite loss.
         norms = np.linalg.norm(self.text_features_, axis=1)
         if not (np.isfinite(norms) & (norms > 1e-3)).all():
             raise FloatingPointError(
-                "Training diverged and left no text features; "
+                "Training diverged and the text features are not finite or zero; "
                 f"lower learning_rate (now {self.recipe_['learning_rate']})."
             )
 
     def _new_learner(self, problem: TuningProblem) -> Learner:
-        """Return the method's learnable part at its start; only the problem's generator decides on it."""
+        """Return a learner with initial parameters, which depend on the generator of the problem only."""
         from clipcal.training import seeded
 
         with seeded(problem.generator):
             return self.method_.learner(problem).to(problem.backbone.device)
 
     def _fitted_learner(self, backbone: Backbone) -> Learner:
-        """Return what was learned, for the present classes."""
+        """Return a learner with the learned parameters, for the current classes."""
         from clipcal.training import torch_generator
 
         learner = self._new_learner(self._problem(backbone, torch_generator(0)))

@@ -1,7 +1,7 @@
-"""From logits to probabilities and best classes, block by block.
+"""Compute probabilities and predicted classes from logits, in blocks of rows.
 
-Everything is computed in float64 on a few rows at a time. Only the returned array grows with the number of
-samples, and the softmax reads logits that are still in the processor's cache.
+All computations are in float64. Blocks limit the memory besides the returned array, and keep the logits of a
+block in the processor's cache until the softmax.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ __all__ = [
     "logit_margins",
 ]
 
-# 8 MiB in float64. Smaller blocks slow the matrix product, which packs the text features anew for each block;
-# larger blocks leave the cache before the softmax.
+# 8 MiB in float64. Smaller blocks slow down the matrix product, which repacks the text features for each
+# block, and larger blocks do not stay in the cache until the softmax.
 _BLOCK_SIZE = 2**20
 _MIN_ROWS = 256
 _MAX_ROWS = 16_384
-# Shorter embeddings have no direction: they are not scaled to unit length, and zeros stay zeros.
+# Embeddings with a smaller norm are not normalized, so that zeros remain zeros.
 _MIN_LENGTH = 1e-12
 
 
 class Logits(Protocol):
-    """Logits that are computed in blocks of rows."""
+    """Interface of logits that are available in blocks of rows."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -42,20 +42,22 @@ class Logits(Protocol):
         ...
 
     def blocks(self, out: NDArray[np.float64] | None = None) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-        """Yield rows and their logits: a view of `out`, or a buffer that the next block overwrites."""
+        """Yield rows and their logits, a view of `out` or of a buffer overwritten by the next block."""
         ...
 
 
 @dataclass(frozen=True)
 class CosineLogits:
-    """Scaled cosines between embeddings and text features.
+    """Scaled cosine similarities of embeddings and text features.
 
     Attributes
     ----------
     embeddings : ndarray of shape (n_samples, n_features)
+        Embeddings, not necessarily normalized.
     text_features : ndarray of shape (n_classes, n_features)
-        Rows of unit length.
+        Text features of unit length.
     logit_scale : float
+        Factor by which cosine similarities are multiplied.
     """
 
     embeddings: NDArray[np.floating]
@@ -83,11 +85,12 @@ class CosineLogits:
 
 @dataclass(frozen=True)
 class GivenLogits:
-    """Logits that have been computed.
+    """Logits in an array.
 
     Attributes
     ----------
     values : ndarray of float64, shape (n_samples, n_classes)
+        The logits.
     """
 
     values: NDArray[np.float64]
@@ -141,7 +144,7 @@ def class_log_probabilities(logits: Logits) -> NDArray[np.float64]:
 
 
 def best_classes(logits: Logits) -> NDArray[np.intp]:
-    """Return the position of the highest logit, the first one among equals, shape (n_samples,)."""
+    """Return the index of the highest logit, the first one in case of ties, shape (n_samples,)."""
     best = np.empty(logits.shape[0], dtype=np.intp)
     for rows, block in logits.blocks():
         block.argmax(axis=1, out=best[rows])
@@ -153,11 +156,11 @@ def _rows_per_block(n_features: int, n_classes: int) -> int:
 
 
 def _unit_rows(embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return a copy in float64 with rows of unit length, except those without a direction."""
+    """Return a copy in float64 with rows of unit length, except rows of zeros."""
     block = np.asarray(embeddings, dtype=np.float64, order="C")
     length = np.sqrt(np.einsum("ij,ij->i", block, block))
     if np.isinf(length).any():
-        # The squares of large finite entries may overflow.
+        # The squares of large finite values may overflow.
         block = block / np.maximum(np.abs(block).max(axis=1, keepdims=True), 1.0)
         length = np.sqrt(np.einsum("ij,ij->i", block, block))
     return block * (1.0 / np.maximum(length, _MIN_LENGTH))[:, np.newaxis]

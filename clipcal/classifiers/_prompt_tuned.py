@@ -1,4 +1,4 @@
-"""CLIP tuned on a few images per class."""
+"""Prompt-tuned classifier."""
 
 from __future__ import annotations
 
@@ -38,110 +38,111 @@ __all__ = ["PromptTunedCLIPClassifier"]
 
 
 class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCLIPClassifier):
-    """A CLIP classifier that is tuned on a few images per class.
+    """CLIP classifier with learned prompts, tuned on a few images per class.
 
-    The towers stay frozen. What the method learns, such as the vectors before the class name, is trained by
-    gradient descent on cross-entropy plus, if asked for, a regularizer that improves calibration on unseen
-    classes.
+    The towers are frozen. The parameters of the method, such as context vectors before the class name, are
+    trained by gradient descent on the cross-entropy and, optionally, regularizers that improve calibration on
+    unseen classes.
 
     Parameters
     ----------
     backbone : str or Backbone, default="ViT-B-16/openai"
-        See :func:`clipcal.backbones.open_backbone`; ``"mini"`` needs no download.
+        The frozen CLIP; see :func:`clipcal.backbones.open_backbone`. ``"mini"`` needs no download.
     method : {"coop", "kgcoop"} or TuningMethod, default="coop"
-        What is learned. ``"kgcoop"`` is CoOp with the regularizer ``"kg"``.
+        Tuning method. ``"kgcoop"`` is CoOp with the regularizer ``"kg"``.
     regularizer : {"dor", "kg"}, Regularizer, a list of these, or None, default=None
-        ``"dor"`` keeps the text features of other nouns where zero-shot CLIP has them
+        Additional loss terms. ``"dor"`` keeps the text features of other nouns near their zero-shot features
         (:class:`~clipcal.regularizers.DynamicOutlierRegularizer`), ``"kg"`` those of the classes
-        (:class:`~clipcal.regularizers.AnchorRegularizer`). A search may set ``regularizer__weight``.
+        (:class:`~clipcal.regularizers.AnchorRegularizer`). Parameters of a regularizer can be set by name,
+        for example ``regularizer__weight`` in a search.
     recipe : str, default="original"
-        Published settings of the method, used for each parameter from ``max_epochs`` to ``drop_last`` that
-        is None. ``"original"`` are those of the method's authors, ``"dor"`` those of the authors of DOR as
-        far as their published code shows. A method given by name also gets the recipe's own parameters:
-        16 random context vectors for CoOp in ``"dor"``.
+        Published training settings, used for each parameter from ``max_epochs`` to ``drop_last`` that is
+        None. ``"original"`` are those of the authors of the method, ``"dor"`` those of the authors of DOR as
+        far as their published code shows. A method given by name also gets the method parameters of the
+        recipe, such as 16 random context vectors for CoOp with ``"dor"``.
     max_epochs : int or None, default=None
-        Passes through the data; 200 for CoOp, 100 for KgCoOp.
+        Number of passes through the data. In the original recipes it is 200 for CoOp and 100 for KgCoOp.
     learning_rate : float or None, default=None
-        The highest learning rate; 0.002.
+        Highest learning rate. In the original recipes it is 0.002.
     batch_size : int or None, default=None
-        Samples per step; 32 for CoOp, 128 for KgCoOp. Fewer samples make one step.
+        Number of samples per step. In the original recipes it is 32 for CoOp and 128 for KgCoOp. If there are
+        fewer samples, they form one batch.
     optimizer : {"sgd", "adam", "adamw"}, callable or None, default=None
-        A callable, such as a class of ``torch.optim``, gets the parameters, ``lr`` and ``weight_decay``. SGD
-        for CoOp and KgCoOp.
+        Optimizer. A callable, such as a class of ``torch.optim``, is called with the parameters, ``lr`` and
+        ``weight_decay``. In the original recipes it is ``"sgd"``.
     momentum : float or None, default=None
-        Momentum of SGD; 0.9.
+        Momentum of SGD. In the original recipes it is 0.9.
     weight_decay : float or None, default=None
-        0.0005.
+        Weight decay. In the original recipes it is 0.0005.
     schedule : {"cosine", "constant"} or None, default=None
-        The learning rate after the warm-up; a cosine.
+        Learning rate schedule after the warm-up. In the original recipes it is ``"cosine"``.
     warmup_epochs : int or None, default=None
-        First epochs, at the constant rate ``warmup_rate``; 1.
+        Number of warm-up epochs. In the original recipes it is 1.
     warmup_rate : float or None, default=None
-        0.00001.
+        Learning rate of the warm-up epochs. In the original recipes it is 0.00001.
     drop_last : bool or None, default=None
-        Whether an incomplete last batch is dropped; True.
+        Whether an incomplete last batch is dropped. In the original recipes it is True.
     class_names : mapping of label to str, default=None
-        Names of labels that are not themselves readable.
+        Name of each label to be used in prompts. By default, labels are used as names.
     allow_duplicate_names : bool, default=False
-        Whether several labels may have one name, as "missile" stands twice in the published names of
-        ImageNet's classes. Such classes get the same probability, unless each learns a context of its own
-        (``class_specific=True``). By default names that are the same to the backbone's tokenizer are
-        refused.
+        Whether several labels may have the same name, such as "missile" in the published names of the
+        ImageNet classes. Such classes have the same probability, unless contexts are class-specific
+        (``class_specific=True``). By default, names with the same tokens raise an error.
     n_views : int or "fresh", default=1
-        1 trains on the centre crop of each image. From 2 on, that many randomly cropped and mirrored views
-        are embedded before training, and each step draws among them. ``"fresh"`` draws a new crop of each
-        image in each step, as the published trainers do, and embeds it then, which is slow without a GPU.
-        Embeddings have one view.
+        Number of views of each image. 1 trains on center crops. For 2 or more, this many random crops,
+        flipped with probability 0.5, are encoded before training, and each step draws one of them per image.
+        ``"fresh"`` draws and encodes a new crop of each image in each step, as the published trainers do,
+        which is slow without a GPU. Embeddings have one view.
     random_state : int, RandomState instance or None, default=None
-        Random start values, order of samples, views and outliers.
+        Controls initial values, the order of samples, views and outliers.
     device : str or torch.device, default="auto"
-        ``"auto"`` is CUDA, else MPS, else the CPU.
+        Device to run on. ``"auto"`` is CUDA if available, else MPS if available, else the CPU.
     precision : {"auto", "fp32", "bf16"}, default="auto"
-        Arithmetic of the frozen towers: ``"auto"`` is bfloat16 on CUDA. What is learned, softmax and
-        losses are always float32.
+        Precision of the frozen towers. ``"auto"`` is bfloat16 on CUDA devices that support it and float32
+        elsewhere. Learned parameters, softmax and losses are always float32.
     memory : str, Path, FeatureCache, joblib.Memory or None, default=None
-        Where features of images, class prompts and outliers are kept on disk, each found again by
-        content; see :class:`clipcal.FeatureCache`.
+        Cache of image features and of text features of class prompts and outliers on disk, keyed by content;
+        see :class:`clipcal.FeatureCache`.
     verbose : int, default=0
-        From 1 on, progress bars for encoding images and nouns and for training, with the loss and the
-        accuracy of the last epoch. For other displays see the notes on callbacks.
+        If at least 1, progress bars are shown while encoding images and nouns and while training, with loss
+        and accuracy of the last epoch. See the notes for callbacks.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Sorted labels.
     class_names_ : dict
-        The name of each label, as it stands in the prompt.
+        Name of each label in the prompts.
     text_features_ : ndarray of float32, shape (n_classes, n_features)
-        Tuned text features, rows of unit length.
+        Tuned text features of unit length.
     method_ : TuningMethod
-        The method that was used, with its hyper-parameters.
+        The method used, with its hyperparameters.
     learned_ : dict of ndarray
         Learned parameters by name; for CoOp ``"context"`` of shape (n_context, token_dim).
     tuned_names_ : list of str
-        The names of the classes that were trained; ``with_classes`` keeps them.
+        Names of the training classes. ``with_classes`` does not change them.
     recipe_ : dict
-        The settings that were used, by parameter, and the name of the recipe.
+        Training settings used, by parameter, and the name of the recipe.
     logit_scale_ : float
-        Factor of the cosines.
+        Factor by which cosine similarities are multiplied.
     history_ : list of dict
         One record per epoch: ``epoch``, ``learning_rate``, ``loss``, ``cross_entropy``, ``accuracy`` on
         the training batches, and the weighted loss term of each regularizer by its name.
     device_ : str
-        Where training ran.
+        Device used for training.
     n_features_in_ : int
-        Width of the embeddings.
+        Number of features of the embeddings.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Column names, where ``X`` in ``fit`` was a frame of embeddings.
+        Column names, defined only if ``X`` in ``fit`` was a data frame of embeddings.
 
     See Also
     --------
-    ZeroShotCLIPClassifier : The same without training.
-    clipcal.calibration.CalibratedCLIPClassifier : Improves confidence after training.
+    ZeroShotCLIPClassifier : Zero-shot classifier, without training.
+    clipcal.calibration.CalibratedCLIPClassifier : Calibration after training.
 
     Notes
     -----
-    Progress and scores during ``fit`` come from scikit-learn's callbacks:
+    Callbacks of scikit-learn show progress and scores during ``fit``, for example
     ``clf.set_callbacks(ProgressBar(), ScoringMonitor(scoring=ece_scorer))``.
 
     References
@@ -241,7 +242,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        # CUDA sums in no fixed order.
+        # The order of summation is not fixed on CUDA.
         tags.non_deterministic = str(getattr(self, "device_", "")).startswith("cuda")
         return tags
 
@@ -249,17 +250,18 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
-        """Learn the prompt.
+        """Tune the prompts on training data.
 
         Parameters
         ----------
         X : images or embeddings
             Paths (list, array, Series, :class:`~clipcal.images.ImagePaths`), PIL images, uint8 arrays or
-            tensors (n_samples, height, width[, 3]), or embeddings, numbers (n_samples, n_features).
+            tensors of shape (n_samples, height, width[, 3]), or embeddings of shape (n_samples, n_features).
         y : array-like of shape (n_samples,)
             Labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights in the cross-entropy, brought to mean 1 in each batch.
+            Weights of samples in the cross-entropy, normalized to mean 1 in each batch. Samples of weight
+            zero are dropped.
 
         Returns
         -------
@@ -269,9 +271,10 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         Raises
         ------
         ValueError
-            If X and y do not fit together, the labels make no classes, or parameters contradict.
+            If X and y are invalid or inconsistent, y has fewer than two classes, or parameters contradict
+            each other.
         ClassNameError
-            If the names make no prompts.
+            If a class name is empty, too long or a duplicate.
         FloatingPointError
             If training diverges.
         """
@@ -337,7 +340,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         backbone: Backbone,
         random_state: np.random.RandomState,
     ) -> TrainingData:
-        # Crops without a seed are never drawn again, so keeping them would only fill the disk.
+        # Random crops without a seed are never drawn again, so caching them is useless.
         seeded = self.n_views == 1 or self.random_state is not None
         return training_data(
             X,
@@ -357,12 +360,11 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
 
     @property
     def _images_at_once(self) -> int:
-        # Batches of training may be too small to use a GPU, and their size must not change the cost of
-        # encoding.
+        # Independent of batch_size, because training batches may be too small to use a GPU efficiently.
         return 64
 
     def zero_shot(self, template: str | Sequence[str] = DEFAULT_TEMPLATE) -> ZeroShotCLIPClassifier:
-        """Return the classifier as it was before tuning, for the same classes.
+        """Return a fitted zero-shot classifier for the same classes.
 
         Parameters
         ----------
@@ -372,7 +374,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         Returns
         -------
         classifier : ZeroShotCLIPClassifier
-            Fitted.
+            Fitted classifier.
 
         Raises
         ------
@@ -380,7 +382,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
             If the template is invalid.
         """
         check_is_fitted(self, "learned_")
-        # All but the parameters of training.
+        # All parameters except those of training.
         own = self.get_params(deep=False)
         shared = own.keys() & ZeroShotCLIPClassifier().get_params(deep=False).keys() - {"batch_size"}
         other = ZeroShotCLIPClassifier(template=template, **{name: own[name] for name in shared})

@@ -1,4 +1,4 @@
-"""Training data on the device, from images or embeddings."""
+"""Conversion of images or embeddings to training data on the device."""
 
 from __future__ import annotations
 
@@ -30,30 +30,35 @@ def training_data(
     memory: MemoryLike | None,
     verbose: int,
 ) -> TrainingData:
-    """Return embedded images, or images that are read in each step, with targets and weights.
+    """Return training data: embeddings, or images that are read in each step.
 
     Parameters
     ----------
     X : images or embeddings
+        Images or embeddings.
     targets : ndarray of intp, shape (n_samples,)
-        Positions in the class order.
+        Class indices.
     weights : ndarray, shape (n_samples,)
+        Sample weights.
     backbone : Backbone
+        The frozen CLIP.
     n_views : int or "fresh"
-        Views of each image that are embedded before training; ``"fresh"`` draws a random crop in each step.
+        Number of views of each image encoded before training. ``"fresh"`` draws a random crop in each step.
     needs_pixels : bool
-        Whether the method reads pixels in each step. Without ``n_views="fresh"`` these are centre crops.
+        Whether the method needs pixels in each step. Unless ``n_views="fresh"``, these are center crops.
     images_at_once : int
-        Images that pass the image tower at once before training.
+        Number of images encoded at once before training.
     random_state : RandomState
-        Source of random crops.
+        Random number generator for random crops.
     memory : str, Path, FeatureCache, joblib.Memory or None
+        Cache of embeddings.
     verbose : int
+        If at least 1, a progress bar is shown.
 
     Raises
     ------
     ValueError
-        If embeddings are given where pixels are needed, or several views of embeddings are asked for.
+        If X contains embeddings, but the method or ``n_views="fresh"`` needs images.
     """
     import torch
 
@@ -67,8 +72,8 @@ def training_data(
     fresh = n_views == "fresh"
     if input_kind(X) == "embeddings":
         if fresh or needs_pixels:
-            asking = "n_views='fresh'" if fresh else "The method"
-            raise ValueError(f"{asking} needs the images themselves, but X holds embeddings; pass images.")
+            reason = "n_views='fresh'" if fresh else "The method"
+            raise ValueError(f"{reason} needs images, but X contains embeddings; pass images.")
     elif fresh or needs_pixels:
         loader = PixelLoader(X, backbone, augment=fresh)
         return PixelData(**on_device, load=loader.load, encode=backbone.encode_images)
@@ -82,6 +87,6 @@ def training_data(
             memory=memory,
             verbose=verbose,
         )
-    # A copy, because torch warns about read-only arrays, which joblib passes to its workers.
+    # Copied, because torch warns about read-only arrays, which joblib passes to its workers.
     views = torch.from_numpy(np.array(X, dtype=np.float64)).reshape(len(X), -1, backbone.embedding_dim)
     return EmbeddedData.from_raw(views, **on_device)

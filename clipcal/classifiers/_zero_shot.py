@@ -1,4 +1,4 @@
-"""Zero-shot CLIP as a classifier: no training, only prompts."""
+"""Zero-shot classifier."""
 
 from __future__ import annotations
 
@@ -25,51 +25,53 @@ __all__ = ["ZeroShotCLIPClassifier"]
 
 
 class ZeroShotCLIPClassifier(CLIPClassifier):
-    """CLIP's zero-shot classifier.
+    """Zero-shot CLIP classifier.
 
-    The logit of a class is the cosine between the image's and the class prompt's features, times
-    CLIP's logit scale. ``fit`` reads the labels and encodes their prompts; it learns nothing from X.
+    The logit of a class is the cosine similarity of the image feature and the text feature of the class
+    prompt, times the logit scale of CLIP. ``fit`` encodes the prompts of the labels in y and learns nothing
+    from X.
 
     Parameters
     ----------
     backbone : str or Backbone, default="ViT-B-16/openai"
-        See :func:`clipcal.backbones.open_backbone`; ``"mini"`` needs no download.
+        The frozen CLIP; see :func:`clipcal.backbones.open_backbone`. ``"mini"`` needs no download.
     template : str or sequence of str, default="a photo of a {}."
-        The prompt, with ``{}`` in the place of the class name; or the name of a known template or ensemble,
-        such as ``"oxford_pets"`` or ``"imagenet-80"`` (see :func:`clipcal.text.find_templates`); or a
-        sequence of these. With several templates the feature of a class is the mean of the unit features of
-        its prompts, brought to unit length again.
+        Prompt with ``{}`` as placeholder for the class name, the name of a known template or ensemble, such
+        as ``"oxford_pets"`` or ``"imagenet-80"`` (see :func:`clipcal.text.find_templates`), or a sequence of
+        these. With several templates, the feature of a class is the normalized mean of the normalized
+        features of its prompts.
     class_names : mapping of label to str, default=None
-        Names of labels that are not themselves readable.
+        Name of each label to be used in prompts. By default, labels are used as names.
     allow_duplicate_names : bool, default=False
-        Whether several labels may have one name, as "missile" stands twice in the published names of
-        ImageNet's classes. Such classes always get the same probability. By default names that are the
-        same to the backbone's tokenizer are refused.
+        Whether several labels may have the same name, such as "missile" in the published names of the
+        ImageNet classes. Such classes always have the same probability. By default, names with the same
+        tokens raise an error.
     batch_size : int, default=64
-        Pictures encoded at once.
+        Number of images encoded at once.
     device : str or torch.device, default="auto"
-        ``"auto"`` is CUDA, else MPS, else the CPU.
+        Device to run on. ``"auto"`` is CUDA if available, else MPS if available, else the CPU.
     precision : {"auto", "fp32", "bf16"}, default="auto"
+        Precision of the towers. ``"auto"`` is bfloat16 on CUDA devices that support it and float32 elsewhere.
     memory : str, Path, FeatureCache, joblib.Memory or None, default=None
-        Where features of pictures and prompts are kept on disk, each found again by content; see
-        :class:`clipcal.FeatureCache`. Where all are known, the backbone is not even loaded.
+        Cache of image and text features on disk, keyed by content; see :class:`clipcal.FeatureCache`. If all
+        features are cached, the backbone is not loaded.
     verbose : int, default=0
-        From 1 on, encoding pictures shows its progress.
+        If at least 1, a progress bar is shown while encoding images.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Sorted labels.
     class_names_ : dict
-        The name of each label, as it stands in the prompt.
+        Name of each label in the prompts.
     text_features_ : ndarray of float32, shape (n_classes, n_features)
-        Rows of unit length.
+        Text features of unit length.
     logit_scale_ : float
-        Factor of the cosines.
+        Factor by which cosine similarities are multiplied.
     n_features_in_ : int
-        Width of the embeddings.
+        Number of features of the embeddings.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Column names, where ``X`` in ``fit`` was a frame of embeddings.
+        Column names, defined only if ``X`` in ``fit`` was a data frame of embeddings.
 
     References
     ----------
@@ -128,14 +130,14 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
 
         Parameters
         ----------
-        X : pictures or embeddings
+        X : images or embeddings
             Paths (list, array, Series, :class:`~clipcal.images.ImagePaths`), PIL images, uint8 arrays or
-            tensors (n_samples, height, width[, 3]), or embeddings, numbers (n_samples, n_features).
-            Only checked.
+            tensors of shape (n_samples, height, width[, 3]), or embeddings of shape (n_samples, n_features).
+            X is validated but not used.
         y : array-like of shape (n_samples,)
             Labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Samples of zero weight do not count as occurrences of their class.
+            Sample weights. Samples of weight zero are dropped, the other weights have no effect.
 
         Returns
         -------
@@ -145,9 +147,9 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         Raises
         ------
         ValueError
-            If X and y do not fit together or the labels make no classes.
+            If X and y are invalid or inconsistent, or y has fewer than two classes.
         ClassNameError
-            If the template is invalid, or the names make no prompts.
+            If the template is invalid, or a class name is empty, too long or a duplicate.
         """
         find_templates(self.template)
         X, _, _ = self._check_training_data(X, y, sample_weight)

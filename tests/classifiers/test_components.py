@@ -1,4 +1,4 @@
-"""Methods and regularizers given by name, as objects, and searched over."""
+"""Methods and regularizers given by name or as objects, and searches over their parameters."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ GRIDS = {
 
 @pytest.mark.parametrize(("params", "grid"), GRIDS.values(), ids=GRIDS)
 @pytest.mark.parametrize("n_jobs", [None, 2])
-def test_a_search_sets_the_parameters_of_a_named_component(params, grid, n_jobs):
+def test_search_sets_parameters_of_named_components(params, grid, n_jobs):
     folds = list(StratifiedKFold(2).split(X, Y))
     search = GridSearchCV(make(**params), grid, cv=folds, scoring=ece_scorer, n_jobs=n_jobs)
     search.fit(X, Y)
@@ -42,7 +42,7 @@ def test_a_search_sets_the_parameters_of_a_named_component(params, grid, n_jobs)
         assert ece_scorer(by_hand, X[test], Y[test]) == pytest.approx(score, abs=1e-6)
 
 
-def test_a_name_becomes_an_object_only_when_its_parameters_are_set():
+def test_name_is_replaced_by_an_object_when_its_parameters_are_set():
     clf = make(regularizer="dor")
     assert clf.set_params(learning_rate=0.01).regularizer == "dor"
     clf.set_params(regularizer__weight=4.0, regularizer__pool="far")
@@ -51,12 +51,12 @@ def test_a_name_becomes_an_object_only_when_its_parameters_are_set():
     assert clf.regularizer.pool == "far"
     clf.set_params(method="kgcoop", method__n_context=None)
     assert type(clf.method) is KgCoOp
-    # What was set by an earlier call stays.
+    # Parameters set by earlier calls are kept.
     clf.set_params(regularizer__pool_size=10)
     assert (clf.regularizer.weight, clf.regularizer.pool_size) == (4.0, 10)
 
 
-def test_the_original_of_a_clone_keeps_its_name():
+def test_set_params_on_a_clone_does_not_change_the_original():
     clf = make(regularizer="kg")
     clone(clf).set_params(regularizer__weight=1.0)
     assert clf.regularizer == "kg"
@@ -77,25 +77,25 @@ def test_the_original_of_a_clone_keeps_its_name():
         ({}, {"no_such__width": 2}, "Invalid parameter 'no_such'"),
     ],
 )
-def test_refused(params, change, words):
+def test_invalid_parameters_raise(params, change, words):
     with pytest.raises(ValueError, match=words):
         make(**params).set_params(**change)
 
 
-def test_a_parameter_that_does_not_exist_leaves_the_name():
+def test_invalid_parameter_does_not_replace_the_name():
     clf = make(regularizer="dor")
     with pytest.raises(ValueError, match="wieght"):
         clf.set_params(regularizer__wieght=2.0)
     assert clf.regularizer == "dor"
 
 
-def test_a_class_in_place_of_an_object():
+def test_class_instead_of_instance_raises():
     with pytest.raises(TypeError, match=r"method is the class CoOp; pass an instance: CoOp\(\)"):
         make(method=CoOp).fit(X, Y)
 
 
 class TestCalibrators:
-    def test_a_search_over_a_named_calibrator_and_the_classifier_inside(self):
+    def test_search_over_calibrator_and_classifier_parameters(self):
         calibrated = CalibratedCLIPClassifier(make(regularizer="kg"), method="histogram", cv=2)
         grid = {"method__n_bins": [2, 5], "estimator__regularizer__weight": [1.0]}
         search = GridSearchCV(calibrated, grid, cv=2, scoring=ece_scorer, error_score="raise").fit(X, Y)
@@ -104,11 +104,11 @@ class TestCalibrators:
         assert best.estimator.regularizer.weight == 1.0
         assert calibrated.method == "histogram"
 
-    def test_the_calibrators_by_name_stay_as_they_are(self):
+    def test_set_params_does_not_change_registered_calibrators(self):
         before = CALIBRATORS["histogram"].get_params()
         CalibratedCLIPClassifier(make(), method="histogram").set_params(method__n_bins=3)
         assert CALIBRATORS["histogram"].get_params() == before
 
-    def test_an_unknown_calibrator(self):
+    def test_unknown_calibrator_raises(self):
         with pytest.raises(ValueError, match="method='plat' is not known; choose among 'temperature'"):
             CalibratedCLIPClassifier(make(), method="plat").set_params(method__n_bins=3)

@@ -1,4 +1,4 @@
-"""What a fitted classifier holds on to, and what it shares with nobody."""
+"""State of fitted classifiers and their copies for other classes."""
 
 import numpy as np
 import pytest
@@ -18,14 +18,14 @@ def fitted(**params):
     return PromptTunedCLIPClassifier(AnyWidthBackbone(), max_epochs=2, random_state=0, **params).fit(X, Y)
 
 
-def test_other_classes_use_the_method_of_the_fit():
+def test_with_classes_uses_the_method_of_the_fit():
     clf = fitted()
     before = clf.with_classes(["ant", "bee"]).predict_proba(X)
     clf.set_params(method=CoOp(context_init=None, n_context=16, class_token_position="front"))
     np.testing.assert_array_equal(clf.with_classes(["ant", "bee"]).predict_proba(X), before)
 
 
-def test_a_copy_for_other_classes_shares_nothing_that_can_change():
+def test_with_classes_copies_mutable_attributes():
     clf = fitted()
     other = clf.with_classes(["ant", "bee"])
     other.learned_["context"][:] = 0
@@ -35,12 +35,12 @@ def test_a_copy_for_other_classes_shares_nothing_that_can_change():
 
 
 @pytest.mark.parametrize("y", [["cat", "dog", float("nan"), "cat"], ["cat", 1, "cat", 1]])
-def test_mixed_labels_are_refused(y):
-    with pytest.raises(ValueError, match="of one kind; got a mixture of"):
+def test_labels_of_different_types_raise(y):
+    with pytest.raises(ValueError, match="got a mixture of"):
         ZeroShotCLIPClassifier(AnyWidthBackbone()).fit(X[:4], y)
 
 
-def test_mixed_labels_are_refused_for_other_classes():
+def test_with_classes_raises_for_labels_of_different_types():
     with pytest.raises(ClassNameError, match="mixture of float, str"):
         fitted().with_classes(["a", float("nan")])
     with pytest.raises(ClassNameError, match="got None"):
@@ -48,7 +48,7 @@ def test_mixed_labels_are_refused_for_other_classes():
 
 
 @pytest.mark.parametrize("scale", [1e-60, 1e300])
-def test_only_ratios_of_weights_matter(scale):
+def test_scale_of_sample_weights_does_not_matter(scale):
     plain = fitted().predict_proba(X)
     scaled = PromptTunedCLIPClassifier(
         AnyWidthBackbone(), method=CoOp(context_init=None, n_context=4), max_epochs=2, random_state=0
@@ -56,12 +56,12 @@ def test_only_ratios_of_weights_matter(scale):
     np.testing.assert_allclose(scaled.predict_proba(X), plain)
 
 
-def test_numbers_instead_of_names_are_explained():
+def test_integer_labels_without_names_warn():
     with pytest.warns(UserWarning, match="cross_val_predict has encoded them as integers"):
         ZeroShotCLIPClassifier(AnyWidthBackbone()).fit(X, (Y == "dog").astype(int))
 
 
-def test_tables_of_different_precision_are_different():
+def test_cached_features_depend_on_the_precision():
     nouns = [f"noun {i}" for i in range(1000)]
     exact, coarse = AnyWidthBackbone(), AnyWidthBackbone()
     coarse.precision = "bf16"
@@ -70,17 +70,17 @@ def test_tables_of_different_precision_are_different():
     assert not np.array_equal(*tables)
 
 
-def test_a_noun_that_is_too_long_is_left_out_of_any_lexicon():
+def test_too_long_nouns_of_a_lexicon_are_dropped():
     clf = fitted(regularizer=DynamicOutlierRegularizer(lexicon=["long " * 100, "river"]))
     assert clf.history_[-1]["dor"] >= 0
 
 
 class _Nameless:
-    """Has the methods of a backbone, and no attributes."""
+    """Object with the methods of a backbone but without its attributes."""
 
     preprocess = augment = encode_images = tokenize = text_lengths = embed_tokens = encode_text = print
 
 
-def test_a_backbone_without_attributes_is_refused_by_what_it_lacks():
+def test_error_for_an_invalid_backbone_names_the_missing_attributes():
     with pytest.raises(BackboneError, match="_Nameless, which lacks name, embedding_dim"):
         ZeroShotCLIPClassifier(_Nameless()).fit(X, Y)

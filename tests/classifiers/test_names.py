@@ -1,4 +1,4 @@
-"""Class names that a tokenizer can, or cannot, tell apart."""
+"""Class names with the same and with different tokens."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def tokens(name):
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 @pytest.mark.parametrize("names", SAME.values(), ids=SAME)
-def test_names_of_the_same_tokens_are_refused(classifier, names):
+def test_names_with_the_same_tokens_raise(classifier, names):
     assert tokens(names[0]) == tokens(names[1])
     with pytest.raises(ClassNameError, match=r"labels 0, 1 have the names.*the same tokens"):
         fit(classifier, names)
@@ -57,14 +57,14 @@ def test_names_of_the_same_tokens_are_refused(classifier, names):
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
 @pytest.mark.parametrize("names", DIFFERENT.values(), ids=DIFFERENT)
-def test_names_of_different_tokens_are_taken(classifier, names):
+def test_names_with_different_tokens_are_accepted(classifier, names):
     assert tokens(names[0]) != tokens(names[1])
     prob = fit(classifier, names).predict_proba(X)
     assert (np.abs(prob[:, 0] - prob[:, 1]) > 1e-6).all()
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS)
-def test_names_of_other_classes_are_compared_as_well(classifier):
+def test_with_classes_compares_tokens(classifier):
     clf = fit(classifier, ("dog", "cat"))
     with pytest.raises(ClassNameError, match="the same tokens"):
         clf.with_classes(["bird's nest", "bird\u2019s nest"])
@@ -72,8 +72,8 @@ def test_names_of_other_classes_are_compared_as_well(classifier):
         clf.with_classes({3: "ant", 4: "ant"})
 
 
-def test_another_tokenizer_decides_for_itself():
-    # This one sees upper and lower case.
+def test_tokenizer_of_the_backbone_is_used():
+    # The toy tokenizer distinguishes upper and lower case.
     clf = ZeroShotCLIPClassifier(AnyWidthBackbone()).fit(X, np.array(["Dog", "dog"] * 4))
     assert not np.allclose(*clf.text_features_)
 
@@ -82,9 +82,9 @@ def test_plain_names_need_no_tokenizer():
     check_distinct(dict(enumerate(["hot dog", "hotdog", "dog", "dog 2"])), tokenize=None)
 
 
-class TestDuplicatesOnRequest:
+class TestAllowDuplicateNames:
     @pytest.mark.parametrize("classifier", CLASSIFIERS)
-    def test_classes_of_one_name_share_their_probability(self, classifier):
+    def test_classes_with_the_same_name_have_the_same_probability(self, classifier):
         names = {0: "missile", 1: "missile", 2: "dog"}
         params = {"max_epochs": 1, "random_state": 0} if classifier is PromptTunedCLIPClassifier else {}
         clf = classifier("mini", class_names=names, allow_duplicate_names=True, **params)
@@ -95,15 +95,15 @@ class TestDuplicatesOnRequest:
         other = clf.with_classes({5: "ant", 6: "ant", 7: "bee"}).predict_proba(X)
         np.testing.assert_array_equal(other[:, 0], other[:, 1])
 
-    def test_the_zero_shot_classifier_of_a_tuned_one_allows_them_too(self):
+    def test_zero_shot_passes_the_parameter_on(self):
         clf = fit(PromptTunedCLIPClassifier, ("missile", "missile"), allow_duplicate_names=True)
         assert clf.zero_shot().with_classes({1: "ant", 2: "ant"}).classes_.tolist() == [1, 2]
 
-    def test_regularizers_take_them(self):
+    def test_regularizers_accept_duplicates(self):
         regularizers = ["kg"]
         fit(PromptTunedCLIPClassifier, ("ant", "ant"), allow_duplicate_names=True, regularizer=regularizers)
 
     @pytest.mark.parametrize("classifier", CLASSIFIERS)
-    def test_they_are_refused_by_default_with_the_way_out(self, classifier):
+    def test_error_by_default_names_the_parameter(self, classifier):
         with pytest.raises(ClassNameError, match=r"share the name 'missile'.*allow_duplicate_names=True"):
             fit(classifier, ("missile", "missile"))

@@ -1,4 +1,4 @@
-"""Methods of a user's own: text that depends on the image, moved image features, a second set of logits."""
+"""Custom methods: text that depends on the image, adapted image features, a second set of logits."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ Y = np.array(NAMES * 8)
 
 
 class ImageConditionedText(TuningMethod):
-    """Each image shifts the context by a linear map of its features."""
+    """Method whose context is shifted by a linear map of the image features."""
 
     name = "conditioned"
     linear = False
@@ -50,17 +50,17 @@ class ConditionedLearner(Learner):
         return F.normalize(self.encoder(prompts, self.context + shift), dim=-1)
 
 
-class MovedImages(TuningMethod):
-    """A residual layer on image features; the text stays zero-shot."""
+class AdaptedImages(TuningMethod):
+    """Method with a residual layer on image features and zero-shot text features."""
 
-    name = "moved"
+    name = "adapted"
     linear = False
 
     def learner(self, problem):
-        return MovedLearner(problem)
+        return AdaptedLearner(problem)
 
 
-class MovedLearner(Learner):
+class AdaptedLearner(Learner):
     def __init__(self, problem):
         super().__init__(problem.backbone.logit_scale)
         self.backbone = problem.backbone
@@ -81,7 +81,7 @@ class MovedLearner(Learner):
 
 
 class SecondLogits(TuningMethod):
-    """CoOp with a linear head for the trained classes, which other classes do without."""
+    """CoOp with a linear head for the training classes, which is not used for other classes."""
 
     name = "second"
     linear = False
@@ -127,7 +127,7 @@ class SecondLearner(Learner):
         return self.base
 
 
-METHODS = [ImageConditionedText(), MovedImages(), SecondLogits()]
+METHODS = [ImageConditionedText(), AdaptedImages(), SecondLogits()]
 
 
 def fitted(method, backbone=None, **params):
@@ -136,7 +136,7 @@ def fitted(method, backbone=None, **params):
 
 
 def texts_one_by_one(backbone, learner, image):
-    """Encode each prompt for one image by itself, padded, without chunks."""
+    """Encode each prompt for one image separately, with padding and without chunks."""
     context = learner.context + learner.shift @ image
     rows = []
     for name in NAMES:
@@ -149,7 +149,7 @@ def texts_one_by_one(backbone, learner, image):
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 class TestEachMethod:
-    def test_learns_and_predicts_probabilities(self, method):
+    def test_training_reduces_the_loss_and_predictions_are_consistent(self, method):
         clf = fitted(method, max_epochs=20)
         assert clf.history_[-1]["cross_entropy"] < clf.history_[0]["cross_entropy"]
         proba = clf.predict_proba(X)
@@ -157,21 +157,21 @@ class TestEachMethod:
         np.testing.assert_array_equal(clf.predict(X), clf.classes_[proba.argmax(axis=1)])
         np.testing.assert_allclose(np.exp(clf.predict_log_proba(X)), proba, atol=1e-12)
 
-    def test_a_prediction_does_not_depend_on_the_other_samples(self, method, tiny_backbone):
+    def test_prediction_does_not_depend_on_other_samples(self, method, tiny_backbone):
         clf = fitted(method, tiny_backbone)
         whole = clf.decision_function(X)
         np.testing.assert_allclose(clf.decision_function(X[::-1])[::-1], whole, atol=1e-7, rtol=1e-7)
         for i in (0, 7):
             np.testing.assert_allclose(clf.decision_function(X[[i]])[0], whole[i], atol=1e-7, rtol=1e-7)
 
-    def test_copies_and_other_classes(self, method):
+    def test_with_classes_and_clone(self, method):
         clf = fitted(method)
         np.testing.assert_array_equal(clf.with_classes(NAMES).decision_function(X), clf.decision_function(X))
         other = clf.with_classes(["violin", "bee", "cloud", "dog"])
         assert other.predict_proba(X).shape == (len(X), 4)
         assert clone(clf).fit(X, Y).predict_proba(X) == pytest.approx(clf.predict_proba(X))
 
-    def test_outliers_and_anchors_join_its_loss(self, method):
+    def test_regularizers_are_added_to_the_loss(self, method):
         regularizers = [AnchorRegularizer(), DynamicOutlierRegularizer(lexicon=NOUNS, batch_size=2)]
         clf = fitted(method, regularizer=regularizers)
         for record in clf.history_:
@@ -182,7 +182,7 @@ class TestEachMethod:
 
 @pytest.mark.parametrize("shares_prefix", [True, False])
 @pytest.mark.parametrize("chunk_size", ["auto", 2, 1])
-def test_text_of_each_image_against_one_prompt_at_a_time(
+def test_text_features_per_image_equal_those_of_single_prompts(
     tiny_backbone, monkeypatch, shares_prefix, chunk_size
 ):
     learner = ImageConditionedText().learner(problem_of(tiny_backbone, NAMES))
@@ -204,16 +204,16 @@ def test_text_of_each_image_against_one_prompt_at_a_time(
         assert (gradient - reference).norm() < 1e-4 * reference.norm()
 
 
-def test_images_that_were_not_moved_yet_are_zero_shot():
-    clf = fitted(MovedImages(), max_epochs=0)
+def test_initial_adapter_gives_zero_shot_predictions():
+    clf = fitted(AdaptedImages(), max_epochs=0)
     np.testing.assert_allclose(clf.predict_proba(X), clf.zero_shot().predict_proba(X), atol=1e-5)
-    moved = fitted(MovedImages(), max_epochs=30)
+    moved = fitted(AdaptedImages(), max_epochs=30)
     np.testing.assert_allclose(moved.text_features_, clf.text_features_, atol=1e-6)
     assert np.abs(moved.predict_proba(X) - clf.predict_proba(X)).max() > 1e-3
 
 
-def test_moved_images_by_hand():
-    clf = fitted(MovedImages())
+def test_predictions_with_adapted_images_equal_the_formula():
+    clf = fitted(AdaptedImages())
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
     weight, bias = (clf.learned_[f"layer.{name}"].astype(np.float64) for name in ("weight", "bias"))
     moved = unit + unit @ weight.T + bias
@@ -222,7 +222,7 @@ def test_moved_images_by_hand():
     np.testing.assert_allclose(clf.decision_function(X), expected, atol=1e-9)
 
 
-def test_two_logits_by_hand():
+def test_predictions_with_two_logits_equal_the_formula():
     clf = fitted(SecondLogits(weight=0.6))
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
     weight, bias = (clf.learned_[f"head.{name}"].astype(np.float64) for name in ("weight", "bias"))
@@ -237,8 +237,8 @@ def test_two_logits_by_hand():
     assert set(clf.learned_) == {"base.context", "head.weight", "head.bias"}
 
 
-def test_parameter_groups_have_rates_of_their_own():
-    """A step of plain SGD is proportional to the rate of a group."""
+def test_rate_factor_multiplies_the_learning_rate_of_a_group():
+    """The step of SGD without momentum is proportional to the learning rate of a group."""
     settings = {"max_epochs": 1, "batch_size": 24, "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0}
     start = fitted(SecondLogits(), max_epochs=0).learned_
     moved = fitted(SecondLogits(), learning_rate=1e-4, **settings).learned_
@@ -251,7 +251,7 @@ def test_parameter_groups_have_rates_of_their_own():
         assert np.linalg.norm(step - expected) < 1e-3 * np.linalg.norm(expected)
 
 
-def test_start_values_of_modules_come_from_random_state_alone():
+def test_initial_values_of_modules_depend_on_random_state_only():
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     first = fitted(SecondLogits(), max_epochs=0).learned_["head.weight"]

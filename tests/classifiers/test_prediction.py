@@ -1,4 +1,4 @@
-"""Logits, probabilities and best classes: by hand, against SciPy, whatever the blocks, in bounded memory."""
+"""Logits, probabilities and predicted classes, for any block size, and their memory."""
 
 import tracemalloc
 import warnings
@@ -22,7 +22,7 @@ from clipcal.classifiers._prediction import (
     logit_margins,
 )
 
-# Cosines of the first row: 0.6, 0.8, -1; of the second: 1, 0, -0.6. The third has none.
+# Cosines of the first row are 0.6, 0.8, -1, of the second 1, 0, -0.6. The third row is zero.
 EMBEDDINGS = np.array([[3.0, 4.0], [2.0, 0.0], [0.0, 0.0]])
 TEXT = np.array([[1.0, 0.0], [0.0, 1.0], [-0.6, -0.8]], dtype=np.float32)
 RNG = np.random.default_rng(0)
@@ -34,7 +34,7 @@ def unit(array):
 
 
 def fitted(n_classes, n_features):
-    """Set what prediction reads; where it comes from is no business of these tests."""
+    """Return a classifier with the attributes needed for prediction, without fitting it."""
     clf = ZeroShotCLIPClassifier()
     clf.classes_ = np.array([f"class {i:05d}" for i in range(n_classes)])
     clf.text_features_ = unit(np.random.default_rng(1).normal(size=(n_classes, n_features))).astype(
@@ -51,7 +51,7 @@ def n_rows(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("n_rows")
-class TestByHand:
+class TestHandComputed:
     def test_all_logits(self):
         expected = [[6, 8, -10], [10, 0, -6], [0, 0, 0]]
         np.testing.assert_allclose(all_logits(CosineLogits(EMBEDDINGS, TEXT, 10.0)), expected, atol=1e-6)
@@ -62,7 +62,7 @@ class TestByHand:
         )
 
     def test_class_probabilities(self):
-        # A scale of log 2 makes the powers powers of two: 2^1, 2^0 and 2^-0.6.
+        # With a scale of log 2, the exponentials are 2^1, 2^0 and 2^-0.6.
         powers = np.array([2, 1, 2**-0.6])
         proba = class_probabilities(CosineLogits(EMBEDDINGS, TEXT, np.log(2)))
         np.testing.assert_allclose(proba[1], powers / powers.sum(), atol=1e-7)
@@ -76,13 +76,13 @@ class TestByHand:
     def test_best_classes(self):
         assert best_classes(CosineLogits(EMBEDDINGS, TEXT, 10.0)).tolist() == [1, 0, 0]
 
-    def test_first_among_equals(self):
+    def test_best_classes_resolves_ties_to_the_first(self):
         text = np.array([[0, 1], [1, 0], [1, 0], [0, -1]])
         embeddings = np.array([[1.0, 0], [-1, 0], [0, -2], [0, 0]])
         assert best_classes(CosineLogits(embeddings, text, 100.0)).tolist() == [1, 0, 3, 0]
 
 
-def test_given_logits_are_read_as_they_are():
+def test_given_logits_are_not_changed():
     values = np.array([[1.0, 3.0], [2.0, 2.0], [-1e4, 0.0]])
     given = GivenLogits(values)
     np.testing.assert_array_equal(all_logits(given), values)
@@ -93,19 +93,19 @@ def test_given_logits_are_read_as_they_are():
     np.testing.assert_array_equal(values, [[1, 3], [2, 2], [-1e4, 0]])
 
 
-class TestLength:
-    def test_no_direction(self):
+class TestUnitRows:
+    def test_zeros_and_very_small_rows(self):
         np.testing.assert_array_equal(_prediction._unit_rows(np.zeros((2, 3))), np.zeros((2, 3)))
-        # Shorter than 1e-12, so stretched by 1e12 only.
+        # The norm is below 1e-12, so the row is multiplied by 1e12.
         np.testing.assert_allclose(_prediction._unit_rows(np.array([[3e-14, 4e-14]])), [[0.03, 0.04]])
 
     @pytest.mark.parametrize("factor", [1e-10, 1.0, 1e200, 1e300])
-    def test_does_not_matter(self, factor):
+    def test_rows_are_scaled_to_unit_length(self, factor):
         X = np.array([[3.0, 4.0], [0.0, 0.0], [0.3 / factor, 0.4 / factor]]) * factor
         with np.errstate(all="raise", under="ignore"):
             np.testing.assert_allclose(_prediction._unit_rows(X), [[0.6, 0.8], [0, 0], [0.6, 0.8]])
 
-    def test_the_argument_stays_as_it_is(self):
+    def test_argument_is_not_modified(self):
         before = EMBEDDINGS.copy()
         _prediction._unit_rows(EMBEDDINGS)
         np.testing.assert_array_equal(EMBEDDINGS, before)
@@ -121,7 +121,7 @@ def test_rows_per_block(n_features, n_classes, expected):
 
 @pytest.mark.usefixtures("n_rows")
 @pytest.mark.parametrize("scale", [1.0, 100.0, 5000.0])
-def test_agrees_with_scipy(scale):
+def test_equals_scipy(scale):
     X, text = RNG.normal(size=(50, 16)), unit(RNG.normal(size=(7, 16)))
     logits = unit(X) @ text.T * scale
     terms = (X, text, scale)
@@ -142,7 +142,7 @@ def test_agrees_with_scipy(scale):
     n_rows=st.integers(1, 25),
     position=st.integers(0, 19),
 )
-def test_properties(X, n_classes, scale, n_rows, position):
+def test_results_do_not_depend_on_blocks_and_other_samples(X, n_classes, scale, n_rows, position):
     terms = (unit(np.random.default_rng(n_classes).normal(size=(n_classes, 5))), scale)
     whole = class_probabilities(CosineLogits(X, *terms))
     np.testing.assert_allclose(whole.sum(axis=1), 1, atol=1e-12)
@@ -154,7 +154,7 @@ def test_properties(X, n_classes, scale, n_rows, position):
         ]
     np.testing.assert_allclose(blocked[0], whole, atol=1e-12)
     np.testing.assert_allclose(blocked[1], class_log_probabilities(CosineLogits(X, *terms)), atol=1e-12)
-    # Rounding, which depends on the shape of the product, may choose only among what is equal but for it.
+    # Rounding depends on the shape of the product, so only near ties may be predicted differently.
     np.testing.assert_allclose(whole[np.arange(len(X)), blocked[2]], whole.max(axis=1), atol=1e-12)
     best = best_classes(CosineLogits(X, *terms))
     np.testing.assert_array_equal(best, all_logits(CosineLogits(X, *terms)).argmax(axis=1))
@@ -166,7 +166,7 @@ def test_properties(X, n_classes, scale, n_rows, position):
 
 class TestClassifier:
     @pytest.mark.parametrize("n_classes", [2, 30])
-    def test_methods_agree(self, n_classes):
+    def test_prediction_methods_are_consistent(self, n_classes):
         clf = fitted(n_classes, 24)
         X = RNG.normal(size=(5000, 24))
         proba, log_proba, values = clf.predict_proba(X), clf.predict_log_proba(X), clf.decision_function(X)
@@ -178,7 +178,7 @@ class TestClassifier:
         else:
             np.testing.assert_allclose(softmax(values, axis=1), proba, atol=1e-12)
 
-    def test_blocks_meet(self):
+    def test_rows_at_block_boundaries(self):
         clf = fitted(2000, 8)
         n = 3 * _prediction._rows_per_block(8, 2000) + 1
         X = RNG.normal(size=(n, 8))
@@ -187,7 +187,7 @@ class TestClassifier:
             np.testing.assert_allclose(clf.predict_proba(X[[i]])[0], proba[i], atol=1e-12)
             assert clf.predict(X[[i]])[0] == labels[i]
 
-    def test_kinds_of_numbers(self, tmp_path):
+    def test_data_types_and_memory_layouts_give_the_same_result(self, tmp_path):
         pd = pytest.importorskip("pandas")
         clf = fitted(12, 16)
         X = RNG.integers(-9, 10, size=(300, 16))
@@ -216,7 +216,7 @@ class TestClassifier:
                 assert clf.decision_function(given_X).dtype == np.float64, kind
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-    def test_extreme_numbers_are_taken_in_silence(self, dtype):
+    def test_extreme_values_do_not_warn(self, dtype):
         clf = fitted(5, 6)
         X = np.full((40, 6), np.finfo(dtype).max)
         X[::2] = np.finfo(dtype).tiny
@@ -228,7 +228,7 @@ class TestClassifier:
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_what_is_not_finite_is_refused(self, dtype, value):
+    def test_values_that_are_not_finite_raise(self, dtype, value):
         X = np.ones((4, 6), dtype=dtype)
         X[2, 3] = value
         with pytest.raises(ValueError, match=r"Input X contains (NaN|infinity)"):
@@ -236,8 +236,8 @@ class TestClassifier:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_embeddings_of_pictures_that_are_no_numbers_end_as_such(value):
-    # Embeddings that users pass are checked; those that a broken tower gives come this far.
+def test_image_embeddings_that_are_not_finite_give_nan(value):
+    # Embeddings passed by users are checked, those computed by the image tower are not.
     with np.errstate(invalid="ignore"):
         logits = all_logits(CosineLogits(np.array([[value, 1.0], [3.0, 4.0]]), np.eye(2), 10.0))
     assert np.isnan(logits[0]).any()
@@ -248,7 +248,7 @@ class TestMemory:
     N, WIDTH, N_CLASSES = 40_000, 256, 400
 
     def above_the_output(self, method, X):
-        """Return the peak in MiB that is not the returned array."""
+        """Return the peak memory in MiB without the returned array."""
         tracemalloc.start()
         try:
             result = method(X)
@@ -258,13 +258,13 @@ class TestMemory:
 
     @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
     @pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_log_proba", "decision_function"])
-    def test_a_few_blocks(self, method, dtype):
+    def test_prediction_needs_memory_for_a_few_blocks(self, method, dtype):
         # X takes 78 MiB in float64, the logits 122 MiB.
         X = np.random.default_rng(0).random((self.N, self.WIDTH), dtype=np.float32).astype(dtype)
         clf = fitted(self.N_CLASSES, self.WIDTH)
         assert self.above_the_output(getattr(clf, method), X) < 30
 
-    def test_margins_of_two_classes(self):
-        # 10 MiB with the logits of both.
+    def test_decision_function_of_two_classes_stores_no_logits(self):
+        # The logits of both classes would take 10 MiB.
         X = np.random.default_rng(0).random((10 * MIB // 16, 4), dtype=np.float32)
         assert self.above_the_output(fitted(2, 4).decision_function, X) < 5

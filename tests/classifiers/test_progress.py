@@ -1,4 +1,4 @@
-"""What a fit shows while it works."""
+"""Progress bars of fit."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def fit(**params):
     return PromptTunedCLIPClassifier(AnyWidthBackbone(16), max_epochs=3, random_state=0, **params).fit(X, Y)
 
 
-def test_nothing_by_default(capfd):
+def test_fit_prints_nothing_by_default(capfd):
     fit(regularizer=DynamicOutlierRegularizer(lexicon=NOUNS))
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
@@ -34,23 +34,23 @@ def test_verbose_shows_epochs_and_loss_of_training(capfd, verbose):
 
 
 def test_verbose_shows_the_encoding_of_nouns_before_training(capfd):
-    # Other nouns than before, of which no table is kept.
+    # Nouns that are not yet cached in the process.
     fit(verbose=1, regularizer=DynamicOutlierRegularizer(lexicon=[f"other {noun}" for noun in NOUNS]))
     shown = capfd.readouterr().err
     assert shown.index("Encoding nouns: 100%") < shown.index("Tuning CoOp: 100%")
 
 
-def test_the_bar_is_closed_when_training_fails(capfd):
+def test_bar_is_closed_if_training_fails(capfd):
     from tqdm.std import tqdm
 
     before = len(tqdm._instances)
-    # The traceback keeps the bar from being collected, which would close it too.
+    # The traceback holds a reference to the bar, which garbage collection would close as well.
     with pytest.raises(FloatingPointError) as raised:
         fit(verbose=1, learning_rate=1e30)
     assert len(tqdm._instances) == before
     assert raised.tb is not None
 
 
-def test_a_fit_without_epochs_has_nothing_to_show(capfd):
+def test_zero_epochs_with_verbose(capfd):
     PromptTunedCLIPClassifier(AnyWidthBackbone(16), max_epochs=0, verbose=1).fit(X, Y)
     assert "Tuning CoOp" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""The prompt-tuned classifier as people use it: alone, and inside scikit-learn."""
+"""Prompt-tuned classifier, alone and with the tools of scikit-learn."""
 
 import pickle
 
@@ -35,7 +35,7 @@ TOY = AnyWidthBackbone(16)
 
 
 def make_data(n=30, dim=16, seed=0):
-    """Draw embeddings around the classes' untrained text features, so that there is something to learn."""
+    """Draw embeddings around the zero-shot text features of the classes."""
     rng = np.random.default_rng(seed)
     centers = zero_shot_features(
         AnyWidthBackbone(dim), ["cat", "dog", "red panda"], "a photo of a {}."
@@ -64,7 +64,7 @@ def shapes():
 
 
 class TestFit:
-    def test_attributes(self):
+    def test_fitted_attributes(self):
         clf = make(regularizer=dor()).fit(X, Y)
         assert clf.classes_.tolist() == ["cat", "dog", "red_panda"]
         assert clf.class_names_ == {"cat": "cat", "dog": "dog", "red_panda": "red panda"}
@@ -94,7 +94,7 @@ class TestFit:
         margin = two.predict_log_proba(X) @ [-1, 1]
         np.testing.assert_allclose(two.decision_function(X), margin, atol=1e-9)
 
-    def test_training_helps(self):
+    def test_training_reduces_the_log_loss(self):
         hard, y = make_data(60, seed=1)
         before = make(max_epochs=0).fit(hard, y)
         after = make(max_epochs=60, learning_rate=0.02).fit(hard, y)
@@ -105,7 +105,7 @@ class TestFit:
         assert log_loss(after) < 0.8 * log_loss(before)
 
     @pytest.mark.parametrize("backbone", ["tiny", "mini"])
-    def test_no_epochs_is_zero_shot(self, backbone, tiny_backbone, shapes):
+    def test_zero_epochs_give_zero_shot_predictions(self, backbone, tiny_backbone, shapes):
         backbone = tiny_backbone if backbone == "tiny" else "mini"
         images, y = shapes
         tuned = make(backbone=backbone, max_epochs=0, regularizer=["kg", dor()]).fit(images, y)
@@ -114,28 +114,28 @@ class TestFit:
         np.testing.assert_allclose(tuned.predict_proba(images), untuned.predict_proba(images), atol=1e-4)
         assert tuned.history_ == []
 
-    def test_mini_learns(self, shapes):
+    def test_training_with_mini_reduces_the_loss(self, shapes):
         images, y = shapes
         clf = make(backbone="mini", max_epochs=40, method=CoOp(context_init=None, n_context=4))
         clf.fit(images, y)
         assert clf.history_[-1]["loss"] < clf.history_[0]["loss"]
         assert clf.score(images, y) > 1 / 3
 
-    def test_kgcoop_is_coop_with_kg(self):
+    def test_kgcoop_equals_coop_with_kg(self):
         first = make(method="kgcoop").fit(X, Y)
         second = make(method="coop", regularizer="kg").fit(X, Y)
         np.testing.assert_array_equal(first.text_features_, second.text_features_)
         assert first.history_ == second.history_
         assert (make().fit(X, Y).text_features_ != first.text_features_).any()
 
-    def test_a_given_anchor_takes_the_place_of_the_method_s_own(self):
+    def test_given_anchor_replaces_that_of_the_method(self):
         template = "{} texture."
         given = make(method="kgcoop", regularizer=AnchorRegularizer(0.5, template=template)).fit(X, Y)
         same = make(regularizer=[AnchorRegularizer(0.5, template=template)]).fit(X, Y)
         np.testing.assert_array_equal(given.text_features_, same.text_features_)
         assert given.history_[0]["kg"] > 0
 
-    def test_a_regularizer_holds_features(self):
+    def test_dor_reduces_the_drift_of_outlier_features(self):
         def drift(regularizer):
             clf = make(regularizer=regularizer, max_epochs=30, learning_rate=0.02).fit(X, Y)
             other = clf.with_classes(NOUNS)
@@ -144,16 +144,16 @@ class TestFit:
 
         assert drift(dor(weight=50.0)) < 0.5 * drift(None)
 
-    def test_class_specific_contexts(self):
+    def test_class_specific_contexts_do_not_support_with_classes(self):
         clf = make(method=CoOp(class_specific=True), regularizer="kg").fit(X, Y)
         assert clf.learned_["context"].shape == (3, 4, TOY.token_dim)
         assert np.ptp(clf.learned_["context"], axis=0).max() > 0
         with pytest.raises(
-            ValueError, match=r"learned for each class \(class_specific=True\).*shared context"
+            ValueError, match=r"learned for each class \(class_specific=True\).*class_specific=False"
         ):
             clf.with_classes(["owl", "cow"])
 
-    def test_n_views_are_used(self, shapes, tiny_backbone):
+    def test_n_views_changes_the_result(self, shapes, tiny_backbone):
         images, y = shapes
         one, many, again = (make(backbone=tiny_backbone, n_views=n).fit(images, y) for n in (1, 4, 4))
         assert np.abs(many.text_features_ - one.text_features_).max() > 1e-6
@@ -161,7 +161,7 @@ class TestFit:
 
 
 class TestSampleWeight:
-    def test_zero_weights_leave_samples_out(self):
+    def test_embeddings_of_weight_zero_are_dropped(self):
         kept = np.arange(len(X)) % 4 != 0
         weighted = make(batch_size=64).fit(X, Y, sample_weight=kept.astype(float))
         np.testing.assert_array_equal(
@@ -170,14 +170,14 @@ class TestSampleWeight:
         only = Y != "dog"
         assert make().fit(X, Y, sample_weight=only).classes_.tolist() == ["cat", "red_panda"]
 
-    def test_pictures_can_be_left_out_too(self, shapes):
+    def test_images_of_weight_zero_are_dropped(self, shapes):
         images, y = shapes
         kept = np.arange(len(y)) % 2 == 0
         weighted = make(batch_size=64).fit(list(images), y, sample_weight=kept)
         plain = make(batch_size=64).fit(images[kept], y[kept])
         np.testing.assert_array_equal(weighted.text_features_, plain.text_features_)
 
-    def test_weights_are_repetitions(self):
+    def test_integer_weights_equal_repeated_samples(self):
         counts = np.arange(len(X)) % 3 + 1
         weighted = make(batch_size=500).fit(X, Y, sample_weight=counts)
         repeated = make(batch_size=500).fit(np.repeat(X, counts, axis=0), np.repeat(Y, counts))
@@ -187,7 +187,7 @@ class TestSampleWeight:
 
 
 class TestReproducibility:
-    def test_random_state(self):
+    def test_result_depends_on_random_state(self):
         method = CoOp(context_init=None, n_context=3)
         first, again, other = (
             make(method=method, regularizer=dor(pool="random", pool_size=4), random_state=seed).fit(X, Y)
@@ -197,12 +197,12 @@ class TestReproducibility:
         assert first.history_ == again.history_
         assert np.abs(first.text_features_ - other.text_features_).max() > 1e-3
 
-    def test_fit_twice(self):
+    def test_second_fit_gives_the_same_result(self):
         clf = make(regularizer=dor())
         features = clf.fit(X, Y).text_features_
         np.testing.assert_array_equal(clf.fit(X, Y).text_features_, features)
 
-    def test_embeddings_and_pictures_train_alike(self, shapes):
+    def test_embeddings_and_images_give_the_same_result(self, shapes):
         images, y = shapes
         embeddings = CLIPImageEncoder(TOY).transform(images)
         clf = make(backbone=TOY, regularizer=dor()).fit(images, y)
@@ -210,7 +210,7 @@ class TestReproducibility:
         np.testing.assert_allclose(clf.text_features_, other.text_features_, atol=1e-5)
 
     @pytest.mark.parametrize("n_views", [1, 3])
-    def test_memory_changes_nothing(self, tmp_path, shapes, n_views):
+    def test_memory_does_not_change_the_result(self, tmp_path, shapes, n_views):
         images, y = shapes
 
         class Counting(AnyWidthBackbone):
@@ -233,14 +233,14 @@ class TestReproducibility:
 
 
 class TestWithClasses:
-    def test_original_classes_give_the_original(self):
+    def test_original_classes_give_the_original_features(self):
         clf = make(regularizer=dor()).fit(X, Y)
         same = clf.with_classes(list(LABELS[::-1]))
         np.testing.assert_allclose(same.text_features_, clf.text_features_, atol=1e-6)
         assert same.classes_.tolist() == clf.classes_.tolist()
         np.testing.assert_allclose(same.predict_proba(X), clf.predict_proba(X), atol=1e-5)
 
-    def test_leaves_the_original_untouched(self):
+    def test_does_not_change_the_original(self):
         clf = make().fit(X, Y)
         state = joblib.hash(vars(clf))
         proba = clf.predict_proba(X)
@@ -249,7 +249,7 @@ class TestWithClasses:
         assert joblib.hash(vars(clf)) == state
         np.testing.assert_array_equal(clf.predict_proba(X), proba)
 
-    def test_uses_what_was_learned(self):
+    def test_uses_the_learned_context(self):
         clf = make(learning_rate=0.05).fit(X, Y)
         other = clf.with_classes(["owl", "cow"])
         untuned = ZeroShotCLIPClassifier(TOY).fit(X, Y).with_classes(["owl", "cow"])
@@ -258,7 +258,7 @@ class TestWithClasses:
         back = other.with_classes(LABELS)
         np.testing.assert_allclose(back.text_features_, clf.text_features_, atol=1e-6)
 
-    def test_mapping(self):
+    def test_accepts_a_mapping_of_labels_to_names(self):
         clf = make().fit(X, Y)
         named = clf.with_classes({7: "owl", -1: "hot_dog"})
         assert named.classes_.tolist() == [-1, 7]
@@ -267,7 +267,7 @@ class TestWithClasses:
         np.testing.assert_allclose(named.text_features_, plain.text_features_, atol=1e-6)
         assert set(named.predict(X)) <= {-1, 7}
 
-    def test_names_come_from_the_parameter_where_it_has_them(self):
+    def test_names_are_taken_from_class_names(self):
         names = {"cat": "tabby", "dog": "hound", "red_panda": "firefox", "n9": "owl"}
         clf = make(class_names=names).fit(X, Y)
         assert clf.with_classes(["n9", "cat"]).class_names_ == {"cat": "tabby", "n9": "owl"}
@@ -275,7 +275,7 @@ class TestWithClasses:
         assert clf.with_classes(["emu", "cow"]).class_names_ == {"cow": "cow", "emu": "emu"}
         assert clf.with_classes({"n9": "eagle", "cow": "cow"}).class_names_ == {"cow": "cow", "n9": "eagle"}
 
-    def test_a_number_without_a_name_beside_named_ones(self):
+    def test_integer_label_without_name_raises(self):
         clf = make(class_names={0: "cat", 1: "dog", 2: "red panda", 3: "owl"})
         clf.fit(X, np.searchsorted(LABELS, Y))
         with pytest.raises(ClassNameError, match="has no name for the labels 9; add"):
@@ -286,7 +286,7 @@ class TestWithClasses:
         [
             (["owl"], ValueError, r"at least two different labels; got \['owl'\]"),
             ([], ValueError, r"at least two different labels; got \[\]"),
-            (["owl", "cow", "owl"], ValueError, "the label 'owl' 2 times; give each label once"),
+            (["owl", "cow", "owl"], ValueError, "the label 'owl' 2 times; pass each label once"),
             (["hot_dog", "hot dog"], ClassNameError, "share the name 'hot dog'"),
             ({1: "owl", 2: ""}, ClassNameError, "label 2 is empty"),
             ({1: "owl", 2: None}, ClassNameError, "label 2 must be a string"),
@@ -294,15 +294,15 @@ class TestWithClasses:
             (["owl", "very " * 80 + "long"], ClassNameError, "very very"),
         ],
     )
-    def test_refused(self, labels, error, words):
+    def test_invalid_labels_raise(self, labels, error, words):
         clf = make().fit(X, Y)
         with pytest.raises(error, match=words):
             clf.with_classes(labels)
         assert clf.classes_.tolist() == LABELS.tolist()
 
 
-class TestKeeping:
-    def test_pickle_is_small_and_whole(self, shapes):
+class TestCopies:
+    def test_pickle_is_small_and_complete(self, shapes):
         images, y = shapes
         clf = make(backbone="mini", max_epochs=2, regularizer=dor()).fit(images, y)
         data = pickle.dumps(clf)
@@ -314,7 +314,7 @@ class TestKeeping:
             again.with_classes(classes).text_features_, clf.with_classes(classes).text_features_
         )
 
-    def test_a_backbone_that_was_opened_by_name_is_pickled_as_its_name(self, shapes):
+    def test_backbone_opened_by_name_is_pickled_as_its_name(self, shapes):
         images, y = shapes
         clf = make(backbone=open_backbone("mini", device="cpu"), max_epochs=1).fit(images, y)
         data = pickle.dumps(clf)
@@ -331,13 +331,13 @@ class TestKeeping:
         assert copy.regularizer is not clf.regularizer
         assert copy.get_params()["regularizer__weight"] == 3.0
 
-    def test_fit_changes_no_parameter(self):
+    def test_fit_does_not_change_parameters(self):
         clf = make(method="kgcoop", regularizer=["kg", dor()], class_names={label: label for label in LABELS})
         before = joblib.hash(clf.get_params())
         clf.fit(X, Y).with_classes(["owl", "cow"])
         assert joblib.hash(clf.get_params()) == before
 
-    def test_prediction_leaves_no_trace(self, shapes):
+    def test_prediction_does_not_change_the_classifier(self, shapes):
         images, y = shapes
         clf = make().fit(images, y)
         before = joblib.hash(vars(clf))
@@ -347,7 +347,7 @@ class TestKeeping:
 
 
 class TestInsideScikitLearn:
-    def test_grid_search(self):
+    def test_grid_search_over_regularizers(self):
         grid = [
             {"regularizer": [None, "kg"]},
             {"regularizer": [dor()], "regularizer__weight": [0.5, 8.0], "method__n_context": [2]},
@@ -366,14 +366,14 @@ class TestInsideScikitLearn:
         assert accuracy.mean() > 0.5
 
     @pytest.mark.parametrize("scoring", [ece_scorer, None], ids=["ece", "accuracy"])
-    def test_a_test_fold_that_lacks_a_class(self, scoring):
+    def test_test_fold_without_a_class(self, scoring):
         folds = np.where(Y == "dog", 0, np.arange(len(Y)) % 2)
         splits = [(np.arange(len(Y)), np.flatnonzero((folds == 1) & (Y != "dog")))]
         scores = cross_val_score(make(), X, Y, scoring=scoring, cv=splits, error_score="raise")
         assert np.isfinite(scores).all()
 
-    def test_a_training_fold_that_lacks_a_class(self):
-        """The class is then unknown, so its samples are always wrong and confident about something else."""
+    def test_training_fold_without_a_class(self):
+        """All samples of the missing class are misclassified, so the ECE is the mean confidence."""
         splits = list(LeaveOneGroupOut().split(X, Y, groups=Y == "dog"))
         train, test = next((a, b) for a, b in splits if "dog" not in Y[a])
         clf = make().fit(X[train], Y[train])
@@ -382,14 +382,14 @@ class TestInsideScikitLearn:
             -clf.predict_proba(X[test]).max(axis=1).mean()
         )
 
-    def test_pictures_in_a_list_are_cut_by_folds(self, shapes):
+    def test_lists_of_images_are_split_like_arrays(self, shapes):
         images, y = shapes
         cv = KFold(2, shuffle=True, random_state=0)
         listed = cross_val_score(make(), list(images), y, cv=cv, scoring="neg_log_loss", error_score="raise")
         stacked = cross_val_score(make(), images, y, cv=cv, scoring="neg_log_loss", error_score="raise")
         np.testing.assert_allclose(listed, stacked)
 
-    def test_pipeline(self, shapes, tiny_backbone):
+    def test_pipeline_with_image_encoder(self, shapes, tiny_backbone):
         images, y = shapes
         clf = make(backbone=tiny_backbone)
         pipeline = Pipeline([("embed", CLIPImageEncoder(tiny_backbone)), ("clf", clone(clf))])
@@ -398,7 +398,7 @@ class TestInsideScikitLearn:
         np.testing.assert_allclose(pipeline.predict_proba(images), clf.predict_proba(images), atol=1e-5)
 
     @pytest.mark.parametrize("cv", [2, "prefit"])
-    def test_temperature_scaling_around_it(self, cv):
+    def test_temperature_scaling(self, cv):
         inner = make().fit(X, Y)
         scaled = CalibratedCLIPClassifier(inner, cv=cv).fit(X, Y)
         logits = scaled.estimator_.decision_function(X)
@@ -411,7 +411,7 @@ class TestInsideScikitLearn:
         )
         assert scaled.classes_.tolist() == LABELS.tolist()
 
-    def test_sample_weight_reaches_the_folds(self):
+    def test_calibration_passes_sample_weight_to_fit(self):
         weights = (np.arange(len(X)) % 5 + 1).astype(float)
         weighted = CalibratedCLIPClassifier(make(), cv=2).fit(X, Y, sample_weight=weights)
         assert np.abs(
@@ -424,7 +424,7 @@ class TestCallbacks:
         return [row["score"] for row in monitor.get_logs().data if row["task_name"] == "epoch"]
 
     @pytest.mark.parametrize("weights", [None, np.arange(30) % 4])
-    def test_one_score_an_epoch(self, weights):
+    def test_scoring_monitor_has_one_score_per_epoch(self, weights):
         monitor = ScoringMonitor(scoring=ece_scorer)
         clf = make(max_epochs=4).set_callbacks(monitor).fit(X, Y, sample_weight=weights)
         scores = self.scores(monitor)
@@ -432,7 +432,7 @@ class TestCallbacks:
         assert len(set(scores)) == 4
         assert scores[-1] == pytest.approx(ece_scorer(clf, X, Y, sample_weight=weights))
 
-    def test_pictures(self, shapes):
+    def test_scoring_monitor_with_images(self, shapes):
         images, y = shapes
         monitor = ScoringMonitor(scoring="accuracy")
         clf = make(max_epochs=2).set_callbacks(monitor).fit(images, y)
@@ -440,19 +440,19 @@ class TestCallbacks:
         assert len(rows) == 2
         assert rows[-1] == clf.score(images, y)
 
-    def test_they_change_nothing(self):
+    def test_callbacks_do_not_change_the_result(self):
         watched = make().set_callbacks(ScoringMonitor(scoring=ece_scorer)).fit(X, Y)
         np.testing.assert_array_equal(watched.text_features_, make().fit(X, Y).text_features_)
         assert watched.history_ == make().fit(X, Y).history_
 
-    def test_without_epochs(self):
+    def test_zero_epochs_give_no_scores(self):
         monitor = ScoringMonitor(scoring=ece_scorer)
         make(max_epochs=0).set_callbacks(monitor).fit(X, Y)
         assert self.scores(monitor) == []
 
-    def test_a_callback_may_stop_the_training(self):
+    def test_callback_can_stop_training(self):
         class StopAfterTwo:
-            """The least that scikit-learn calls a callback."""
+            """Minimal callback of scikit-learn."""
 
             n_epochs = 0
             torn_down = 0
@@ -486,7 +486,7 @@ class TestCallbacks:
         make(max_epochs=2).set_callbacks(ProgressBar()).fit(X, Y)
         assert "PromptTunedCLIPClassifier" in capsys.readouterr().out
 
-    def test_silent_by_default(self, capsys, shapes):
+    def test_fit_prints_nothing_by_default(self, capsys, shapes):
         make(regularizer=dor()).fit(*shapes)
         assert capsys.readouterr() == ("", "")
 
@@ -494,28 +494,28 @@ class TestCallbacks:
 class TestFeatureDivergence:
     @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
     @pytest.mark.parametrize("n_neighbors", [1, 3, 50])
-    def test_against_scikit_learn(self, metric, n_neighbors):
+    def test_equals_the_distances_of_scikit_learn(self, metric, n_neighbors):
         clf = make().fit(X, Y).with_classes(NOUNS)
         neighbors = NearestNeighbors(n_neighbors=min(n_neighbors, len(NOUNS) - 1), metric=metric)
         distances, _ = neighbors.fit(clf.text_features_.astype(float)).kneighbors()
         value = clf.feature_divergence(n_neighbors=n_neighbors, metric=metric)
         assert value == pytest.approx(distances.mean(), abs=1e-6)
 
-    def test_by_hand(self):
+    def test_hand_computed_value(self):
         clf = make().fit(X, Y)
         clf.text_features_ = np.array([[1, 0], [0, 1], [0.6, 0.8]])
-        # Nearest: 0 to 2 (cosine 0.6), 1 to 2 and 2 to 1 (cosine 0.8).
+        # Nearest neighbors: 2 of 0 (cosine 0.6), 2 of 1 and 1 of 2 (cosine 0.8).
         assert clf.feature_divergence(n_neighbors=1, metric="cosine") == pytest.approx((0.4 + 0.2 + 0.2) / 3)
 
     @pytest.mark.parametrize("params", [{"n_neighbors": 0}, {"n_neighbors": 1.5}, {"metric": "manhattan"}])
-    def test_refused(self, params):
+    def test_invalid_parameters_raise(self, params):
         name, value = next(iter(params.items()))
         with pytest.raises(ValueError, match=rf"{name} must be .*; got {value!r}"):
             make().fit(X, Y).feature_divergence(**params)
 
 
 @pytest.mark.parametrize("regularizer", [None, "kg", DynamicOutlierRegularizer(lexicon=NOUNS)])
-def test_a_shared_prefix_learns_what_whole_prompts_learn(regularizer):
+def test_shared_prefix_and_whole_prompts_give_the_same_context(regularizer):
     learned = []
     for shares_prefix in (True, False):
         backbone = OpenClipBackbone(make_tiny_model(), open_clip.SimpleTokenizer(), device="cpu")

@@ -1,4 +1,4 @@
-"""Zero-shot CLIP: prompts in, cosines out, nothing learned from X."""
+"""Zero-shot classifier."""
 
 import copy
 import pickle
@@ -19,7 +19,7 @@ Y = np.array(["owl", "cow", "hot_dog"])[np.arange(12) % 3]
 
 
 def plain_text_feature(backbone, text):
-    """Encode one text by open_clip's own method."""
+    """Encode one text with open_clip."""
     tokens = backbone._tokenizer.tokenizer([text])
     feature = backbone.model.encode_text(tokens)[0].detach().double().numpy()
     return feature / np.linalg.norm(feature)
@@ -37,7 +37,7 @@ def plain_text_feature(backbone, text):
         (np.array(["a {}.", "the {}."]), ["a {}.", "the {}."]),
     ],
 )
-def test_features(tiny_backbone, template, prompts):
+def test_text_features_equal_those_of_open_clip(tiny_backbone, template, prompts):
     clf = ZeroShotCLIPClassifier(tiny_backbone, template=template).fit(X, Y)
     rows = []
     for name in ("cow", "hot dog", "owl"):
@@ -48,7 +48,7 @@ def test_features(tiny_backbone, template, prompts):
     assert clf.text_features_.dtype == np.float32
 
 
-def test_prediction(tiny_backbone):
+def test_predictions_are_scaled_cosine_similarities(tiny_backbone):
     clf = ZeroShotCLIPClassifier(tiny_backbone).fit(X, Y)
     cosines = (X @ clf.text_features_.T) / np.linalg.norm(X, axis=1, keepdims=True)
     scale = tiny_backbone.model.logit_scale.exp().item()
@@ -58,20 +58,20 @@ def test_prediction(tiny_backbone):
     np.testing.assert_allclose(clf.predict_proba(X).sum(axis=1), 1)
 
 
-def test_learns_nothing_from_x(tiny_backbone):
+def test_fit_does_not_depend_on_x(tiny_backbone):
     clf = ZeroShotCLIPClassifier(tiny_backbone)
     first = clf.fit(X, Y).text_features_
     np.testing.assert_array_equal(clf.fit(-X, Y[::-1]).text_features_, first)
-    # Not even a file has to be there.
+    # Files are not read and need not exist.
     np.testing.assert_array_equal(clf.fit(["nowhere.png"] * 12, Y).text_features_, first)
 
 
-def test_samples_of_zero_weight_do_not_occur():
+def test_classes_with_zero_weight_are_dropped():
     clf = ZeroShotCLIPClassifier(AnyWidthBackbone(64)).fit(X, Y, sample_weight=Y != "cow")
     assert clf.classes_.tolist() == ["hot_dog", "owl"]
 
 
-def test_with_classes(tiny_backbone):
+def test_with_classes_equals_a_fit_on_these_classes(tiny_backbone):
     clf = ZeroShotCLIPClassifier(tiny_backbone, template="imagenet-7").fit(X, Y)
     proba = clf.predict_proba(X)
     other = clf.with_classes({5: "owl", 2: "red_panda"})
@@ -85,7 +85,7 @@ def test_with_classes(tiny_backbone):
     np.testing.assert_allclose(back.text_features_, clf.text_features_, atol=1e-6)
 
 
-def test_pickle_and_clone():
+def test_pickle_is_small_and_clone_is_unfitted():
     images, y = make_shapes("shapes", n_per_class=1, random_state=0, return_X_y=True)
     clf = ZeroShotCLIPClassifier("mini").fit(images, y)
     data = pickle.dumps(clf)
@@ -95,7 +95,7 @@ def test_pickle_and_clone():
 
 
 @pytest.mark.parametrize("template", ["dtd", ["a {}.", "the {}."], ("a {}.", "dtd")])
-def test_template_is_kept_as_given(template):
+def test_template_parameter_is_not_changed(template):
     before = copy.copy(template)
     clf = clone(ZeroShotCLIPClassifier(AnyWidthBackbone(64), template=template)).fit(X, Y)
     again = pickle.loads(pickle.dumps(clf))
@@ -104,13 +104,13 @@ def test_template_is_kept_as_given(template):
 
 
 @pytest.mark.parametrize("template", ["no place", "{} and {}", "a {c}.", ["a {}.", "imagenet80"], []])
-def test_a_wrong_template_is_refused_before_the_backbone_is_opened(template):
+def test_invalid_template_raises_before_the_backbone_is_opened(template):
     clf = ZeroShotCLIPClassifier("no-such/backbone", template=template)
     with pytest.raises(ClassNameError, match="template"):
         clf.fit(X, Y)
 
 
-def test_inside_scikit_learn(tiny_backbone):
+def test_cross_validation_and_calibration(tiny_backbone):
     clf = ZeroShotCLIPClassifier(tiny_backbone)
     assert np.isfinite(cross_val_score(clf, X, Y, cv=2, scoring=ece_scorer, error_score="raise")).all()
     scaled = CalibratedCLIPClassifier(clf, cv=2).fit(X, Y)
@@ -119,7 +119,7 @@ def test_inside_scikit_learn(tiny_backbone):
 
 
 class TestTables:
-    """Large tables of features are kept; small ones are encoded again."""
+    """Features of at least 1000 names are cached; fewer names are encoded again."""
 
     class Counting(AnyWidthBackbone):
         def __init__(self, embedding_dim=32):
@@ -135,7 +135,7 @@ class TestTables:
         features = zero_shot_features(backbone, names, template, **kwargs)
         return features, backbone.n_encoded
 
-    def test_kept_in_the_process(self):
+    def test_long_lists_are_cached_in_the_process(self):
         backbone = self.Counting(24)
         names = [f"kept {i}" for i in range(1000)]
         first, n_first = self.encode(backbone, names)
@@ -144,12 +144,12 @@ class TestTables:
         assert (first == again).all()
         assert self.encode(backbone, names[:999])[1] == 999
         assert self.encode(backbone, names[:999])[1] == 999
-        # Another template, another backbone, other names.
+        # The key includes template, backbone and the order of names.
         assert self.encode(backbone, names, "{} texture.")[1] == 1000
         assert self.encode(self.Counting(20), names)[1] == 1000
         assert self.encode(backbone, names[::-1])[1] == 1000
 
-    def test_kept_on_disk(self, tmp_path):
+    def test_features_are_cached_on_disk(self, tmp_path):
         import joblib
 
         from clipcal.methods import _zero_shot
@@ -162,8 +162,8 @@ class TestTables:
         assert (n_first, n_again) == (1000, 0)
         assert (first == again).all()
 
-    def test_rows_stay_with_their_names(self, tiny_backbone):
-        # They are encoded in order of length.
+    def test_rows_are_in_the_order_of_names(self, tiny_backbone):
+        # Names are encoded in order of length.
         names = ["a rather long name of many words", "x", "hot dog", "antidisestablishmentarianism"]
         together = zero_shot_features(tiny_backbone, names, "a photo of a {}.").numpy()
         for row, name in zip(together, names, strict=True):
