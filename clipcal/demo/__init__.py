@@ -1,4 +1,4 @@
-"""The demo: all methods on generated tasks, and whether the claims of the DOR paper hold there."""
+"""Demo, which compares all methods on generated tasks and checks the claims of the DOR paper."""
 
 from clipcal.demo._cells import (
     COOP,

@@ -45,7 +45,7 @@ ZERO_SHOT, COOP, KGCOOP = "zero-shot", "CoOp", "KgCoOp"
 COOP_DOR, KGCOOP_DOR, COOP_TEMPERATURE = "CoOp + DOR", "KgCoOp + DOR", "CoOp + temperature"
 
 N_SHOTS = 16
-# As in the calibration trainers of the field: at most four validation images a class.
+# Published calibration trainers use at most four validation images per class.
 N_VALIDATION = 4
 N_TEST = 50
 
@@ -57,13 +57,13 @@ class Cell:
     Parameters
     ----------
     task, domain : str
-        See :func:`clipcal.datasets.make_shapes`.
+        Task and domain; see :func:`clipcal.datasets.make_shapes`.
     seed : int
-        Seeds the images and the training.
+        Seed of images and training.
     max_epochs : int
-        Length of the training.
+        Number of training epochs.
     noun_step : int, default=1
-        Outliers are chosen among every `noun_step`-th noun of WordNet.
+        Candidates for outliers are every `noun_step`-th noun of WordNet.
     """
 
     task: str
@@ -86,7 +86,7 @@ class Split(NamedTuple):
 
 
 class CellResult(NamedTuple):
-    """What one method did on one half of the classes in one cell."""
+    """Result of one method on one half of the classes in one cell."""
 
     cell: Cell
     method: str
@@ -140,7 +140,7 @@ def _coop(
 ) -> BaseEstimator:
     from clipcal.methods import CoOp
 
-    # Sixteen random vectors: the setting in which CoOp's authors and followers see new classes suffer.
+    # With 16 random vectors, as published, accuracy on new classes decreases.
     return _tuned(cell, memory, method=CoOp(context_init=None, n_context=16), regularizer=regularizer)
 
 
@@ -150,7 +150,7 @@ def _kgcoop(
     return _tuned(cell, memory, method="kgcoop", regularizer=regularizer)
 
 
-# In the order in which tables and figures show them.
+# In the order of tables and figures.
 METHODS: dict[str, Callable[[Cell, Memory | None], BaseEstimator]] = {
     ZERO_SHOT: _zero_shot,
     COOP: _coop,
@@ -162,23 +162,25 @@ METHODS: dict[str, Callable[[Cell, Memory | None], BaseEstimator]] = {
 
 
 def run_cell(cell: Cell, method: str, memory: Memory | None = None) -> list[CellResult]:
-    """Fit one method on the base classes, and measure it on the test images of both halves.
+    """Fit one method on the base classes, and evaluate it on the test images of both halves.
 
-    The first half of the task's classes is the base, the rest is new. For temperature scaling the
-    temperature is fitted on validation images of the base classes and used for both halves.
+    The first half of the classes of a task are base classes, the others are new classes. For temperature
+    scaling, the temperature is fitted on validation images of the base classes and used for both halves.
 
     Parameters
     ----------
     cell : Cell
+        The run.
     method : str
         A key of ``METHODS``.
     memory : joblib.Memory, default=None
-        Keeps the outlier table, which is the same in every cell.
+        Cache of the text features of candidates for outliers, which are the same in all cells.
 
     Returns
     -------
     results : list of CellResult
-        Base, then new. ``CoOp`` also gives the two of ``CoOp + temperature``, from the same fit.
+        Results on base and new classes. ``CoOp`` also returns those of ``CoOp + temperature``, from the same
+        fit.
     """
     halves = class_halves(cell)
     train = embedded_subset(cell, "train", N_SHOTS).of(halves["base"])
@@ -198,11 +200,12 @@ def candidate_nouns(step: int) -> list[str]:
 
 
 def class_halves(cell: Cell) -> dict[str, list[str]]:
-    """Return the classes of a task by half: the first is the base, the rest is new.
+    """Return the base and the new classes of a task, its first and its second half.
 
     Parameters
     ----------
     cell : Cell
+        The run.
 
     Returns
     -------
@@ -220,10 +223,11 @@ def embedded_subset(cell: Cell, subset: str, n_per_class: int) -> Split:
     Parameters
     ----------
     cell : Cell
+        The run.
     subset : {"train", "validation", "test"}
-        See :func:`clipcal.datasets.make_shapes`.
+        Subset; see :func:`clipcal.datasets.make_shapes`.
     n_per_class : int
-        Number of images of each class.
+        Number of images per class.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Whether the claims of the DOR paper hold in a set of results."""
+"""Check of the claims of the DOR paper on results of the demo."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ Row = dict[tuple[str, str], CellResult]  # (method, half) -> result, within one 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim and what the cells say of it.
+    """A claim and its results over cells.
 
     Attributes
     ----------
     text : str
         The claim.
     measure : str
-        What was computed in each cell.
+        Description of the value computed in each cell.
     mean, spread : float
         Mean and standard deviation over cells, as fractions.
     n_agreeing, n_cells : int
-        In how many cells the claim holds on its own.
+        Number of cells in which the claim holds, and number of all cells.
     bound : float
-        What the mean has to reach.
+        The claim holds for values above this bound.
     """
 
     text: str
@@ -51,9 +51,9 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """``holds`` or ``fails`` when the mean is two standard errors off the bound, else ``open``.
+        """``holds`` (``fails``) if the mean is two standard errors above (below) the bound, else ``open``.
 
-        A single cell has no standard error, so it leaves every claim open.
+        A single cell has no standard error, so the verdict is ``open``.
         """
         if self.n_cells < 2:
             return "open"
@@ -123,11 +123,12 @@ def check_claims(results: Sequence[CellResult]) -> list[Claim]:
     Parameters
     ----------
     results : sequence of CellResult
-        Of all methods in all cells.
+        Results of all methods in all cells.
 
     Returns
     -------
     claims : list of Claim
+        All claims, with their results.
     """
     rows: dict[Cell, Row] = {}
     for result in results:

@@ -1,4 +1,4 @@
-"""The main job on generated pictures: tune, measure on base and new classes, show."""
+"""Run the demo: tune all methods on generated images and evaluate them on base and new classes."""
 
 from __future__ import annotations
 
@@ -33,37 +33,38 @@ from clipcal.plots import ReliabilityDisplay, ReliabilityGridDisplay
 
 __all__ = ["run_demo"]
 
-# Two fine-grained tasks in the domain of the pretraining, and one whose domain is far from it.
+# Two fine-grained tasks in the domain of the pretraining data, and one in a very different domain.
 _TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
 _N_SEEDS = 3
-# Enough for the trade-off to show, and few enough for two cores.
+# Enough epochs to show the trade-off within minutes on two cores.
 _MAX_EPOCHS = 30
 
-# So many nouns that the pool is still chosen among several times as many.
+# One eighth of the nouns is still several times the size of the pool.
 _QUICK_NOUN_STEP = 8
 
 _EXPLANATION = """\
-Base classes are the half of a task's classes that a method was tuned on. New classes are the other half:
-tuning saw none of their images, and afterwards the classifier is given nothing but their names. ECE, the
-expected calibration error, is how far confidence is from accuracy on average: with an ECE of 0.05, of the
-images to which the classifier gives a probability of 0.8 it typically has 0.75 or 0.85 right.
+Base classes are the half of the classes of a task that a method was tuned on. New classes are the other
+half, of which the classifier only gets the names, after tuning. The expected calibration error (ECE) is the
+average difference between confidence and accuracy: with an ECE of 0.05, predictions with a confidence of 0.8
+typically have an accuracy of 0.75 or 0.85.
 """
 _CLAIMS_HEADING = "The paper's claims on these tasks:"
 _VERDICT_REMARK = """\
-A claim holds (fails) if the mean over runs is two standard errors above (below) its bound, else it is open.
+A claim holds (fails) if the mean over runs is two standard errors above (below) its bound, otherwise it is
+open.
 """
 _QUICK_REMARK = """\
-One run decides no claim; without --quick the demo runs three tasks with three seeds. Outliers were drawn
-from an eighth of WordNet.
+All claims are open after a single run; without --quick the demo runs three tasks with three seeds. Outliers
+were drawn from an eighth of WordNet.
 """
 _REMARK = f"""\
 CoOp and CoOp + DOR start from 16 random vectors, KgCoOp and KgCoOp + DOR from 'a photo of a'; the
 temperature is fitted on {N_VALIDATION} further images of each base class. The figure pools all runs. Pooled
-ECE is smaller than the mean over runs in the table: few images in a bin look like miscalibration, and tasks
-that err in opposite ways cancel.
+ECE is smaller than the mean over runs in the table, because bins with few images increase the ECE of a run,
+and errors of different tasks partly cancel.
 """
 _CLOSING = """\
-The same on your own images (the first run downloads the weights):
+To use your own images (the first run downloads the weights):
 
     from clipcal import PromptTunedCLIPClassifier
     clf = PromptTunedCLIPClassifier("ViT-B-16/openai", regularizer="dor", verbose=1).fit(paths, labels)
@@ -71,31 +72,32 @@ The same on your own images (the first run downloads the weights):
 
 
 def run_demo(out: Path, *, n_jobs: int = -1, quick: bool = False) -> str:
-    """Run every method on generated tasks with several seeds, and write what comes out.
+    """Run all methods on generated tasks with several seeds, and write the results.
 
     Parameters
     ----------
     out : Path
-        Folder for ``results.csv``, ``results.md`` and ``reliability.png``; made if it is not there.
+        Folder for ``results.csv``, ``results.md`` and ``reliability.png``. It is created if needed.
     n_jobs : int, default=-1
-        Processes; -1 means as many as there are cores.
+        Number of processes; -1 means one per core.
     quick : bool, default=False
-        One task, one seed, and outliers from an eighth of WordNet, in place of three of each and all nouns.
+        Whether to run one task with one seed and outliers from an eighth of WordNet, instead of three tasks
+        with three seeds and all nouns.
 
     Returns
     -------
     report : str
-        Explanations and tables, in Markdown.
+        Explanations and tables in Markdown.
 
     Raises
     ------
     ImportError
         If matplotlib is not installed.
     OSError
-        If the folder cannot be made or written to.
+        If the folder cannot be created or written to.
     """
     import_optional("matplotlib", extra="plot", caller="clipcal demo")
-    # Before the work, as it would be lost.
+    # Fail before the long computation if the folder cannot be written to.
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.md").touch()
     tasks, n_seeds, noun_step = (_TASKS[:1], 1, _QUICK_NOUN_STEP) if quick else (_TASKS, _N_SEEDS, 1)
@@ -125,7 +127,7 @@ def _run(cells: Sequence[Cell], n_jobs: int) -> list[CellResult]:
     with tempfile.TemporaryDirectory() as folder:
         memory = Memory(folder, verbose=0)
         _prepare_outliers(memory, cells[0].noun_step)
-        # The slowest first, so that no process ends with a long run while the others wait.
+        # The slowest jobs first, so that no process ends with a long job while the others are idle.
         slowest_first = sorted(fitted, key=[COOP_DOR, COOP, KGCOOP_DOR, KGCOOP, ZERO_SHOT].index)
         jobs = [delayed(run_cell)(cell, method, memory) for method in slowest_first for cell in cells]
         done = Parallel(n_jobs=n_jobs, return_as="generator")(jobs)
@@ -134,7 +136,7 @@ def _run(cells: Sequence[Cell], n_jobs: int) -> list[CellResult]:
 
 
 def _prepare_outliers(memory: Memory, noun_step: int) -> None:
-    """Encode the candidates once, before processes start that would each do it."""
+    """Encode the candidates for outliers once, before the processes start."""
     from clipcal.backbones import open_backbone
     from clipcal.methods import zero_shot_features
     from clipcal.text import DEFAULT_TEMPLATE
@@ -144,7 +146,7 @@ def _prepare_outliers(memory: Memory, noun_step: int) -> None:
 
 
 def _draw(results: Sequence[CellResult], path: Path) -> None:
-    """Draw reliability diagrams of all methods side by side, base above new, all runs pooled."""
+    """Draw reliability diagrams of all methods, base classes above new classes, with pooled runs."""
     displays = [
         ReliabilityDisplay(
             _pooled_bins([r for r in results if r.method == method and r.half == half]),
@@ -157,7 +159,7 @@ def _draw(results: Sequence[CellResult], path: Path) -> None:
 
 
 def _pooled_bins(results: Sequence[CellResult]) -> Any:
-    """Return the bins of several runs together, whatever their classes are called."""
+    """Return the bins of several pooled runs, whose class names may differ."""
     n_columns = max(result.y_prob.shape[1] for result in results)
     y_true = np.concatenate([np.searchsorted(r.classes, r.y_true) for r in results])
     y_prob = np.concatenate([np.pad(r.y_prob, ((0, 0), (0, n_columns - r.y_prob.shape[1]))) for r in results])

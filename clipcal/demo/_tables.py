@@ -1,4 +1,4 @@
-"""Results as CSV and as Markdown."""
+"""Format results as CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HALVES = ("base", "new")
 
 
 def write_csv(results: Sequence[CellResult], path: Path) -> None:
-    """Write one line a cell, method and half."""
+    """Write one line per cell, method and half."""
     records = [result.record() for result in results]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(records[0]), lineterminator="\n")
@@ -30,7 +30,7 @@ def write_csv(results: Sequence[CellResult], path: Path) -> None:
 
 
 def format_table(results: Sequence[CellResult]) -> str:
-    """Return a Markdown table of means and standard deviations over runs, one row a method."""
+    """Return a Markdown table of means and standard deviations over runs, one row per method."""
     header = ["method", *(f"{half} {column}" for half in _HALVES for column in _COLUMNS)]
     rows = [[name.replace("ece", "ECE").replace("confidence", "conf.") for name in header]]
     for method in METHODS:
