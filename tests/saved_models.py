@@ -1,4 +1,4 @@
-"""Small fitted estimators, and files of them with whatever is to be changed in them."""
+"""Small fitted estimators, and functions that read and write their files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = np.array(["ant", "bee", "cat", "dog"])
 _RNG = np.random.default_rng(0)
 Y = NAMES[np.arange(80) % 4]
 _TEXTS = ZeroShotCLIPClassifier(AnyWidthBackbone()).fit(_RNG.normal(size=(80, 12)), Y).text_features_
-# Images lie near the texts of their classes, but not so near that none is mistaken.
+# Images are near the text features of their classes, with some misclassified.
 X = _TEXTS[np.arange(80) % 4] + _RNG.normal(size=(80, 12)) / 4
 NEW = _TEXTS[np.arange(7) % 4] + _RNG.normal(size=(7, 12)) / 4
 
@@ -44,7 +44,7 @@ def calibrated(method="temperature", cv=3):
 
 
 def rows(n=200, n_classes=4, seed=0):
-    """Logits that claim twice what they know, and labels."""
+    """Return overconfident logits, twice those that labels are drawn from, and labels."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, n_classes)) * 2
     y = (0.5 * logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
@@ -63,7 +63,7 @@ def named_calibrator(name, **params):
 
 
 def answers(estimator):
-    """What an estimator says about rows that it has not seen, in all its forms."""
+    """Return all predictions of an estimator for new rows."""
     if hasattr(estimator, "predict_proba"):
         return [estimator.decision_function(NEW), estimator.predict_proba(NEW), estimator.predict(NEW)]
     logits = rows(n=50, n_classes=len(estimator.classes_), seed=9)[0]
@@ -77,5 +77,5 @@ def content_of(path):
 
 
 def write(path, document, tensors):
-    """Write a file whose checksum is right, whatever is in it."""
+    """Write a file with the given content and a valid checksum."""
     path.write_bytes(pack(document, tensors, "0.1.0"))

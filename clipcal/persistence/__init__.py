@@ -1,4 +1,4 @@
-"""Fitted estimators as files: what was learned, without the backbone's weights and without pickle."""
+"""Save and load fitted estimators, without the weights of the backbone and without pickle."""
 
 from clipcal.persistence._files import load, save
 

@@ -1,4 +1,4 @@
-"""NumPy arrays as tensors of the few types that safetensors has, and back."""
+"""Conversion between NumPy arrays and tensors of the data types of safetensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tensor_of(array: NDArray[Any]) -> tuple[NDArray[Any], str, str] | None:
     Text becomes code points or bytes along a further axis, so that its real size is in the file.
     """
     code = array.dtype.str[1:]
-    # The order decides how matrix products round.
+    # The memory order is kept because it affects the rounding of matrix products.
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
     contiguous = np.ascontiguousarray(native).reshape(array.shape)
@@ -42,20 +42,20 @@ def array_of(tensor: NDArray[Any], code: str, order: str) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        If tensor, code and order do not belong together.
+        If tensor, code and order are inconsistent.
     """
     found = tensor.dtype.str[1:]
     if order not in ("C", "F"):
         raise ValueError(f"an array has the memory order {order!r}")
     if code == "b1" and found == code and tensor.view(np.uint8).max(initial=0) > 1:
-        raise ValueError("an array of truth values holds other values")
+        raise ValueError("a Boolean array contains values other than 0 and 1")
     if code in NUMBERS and found == code:
         array = tensor
     elif _TEXT.fullmatch(code) and found == ("u4" if code[0] == "U" else "u1") and tensor.ndim:
         if tensor.shape[-1] != int(code[1:]):
             raise ValueError(f"an array of the type {code} has a tensor of the shape {tensor.shape}")
         if code[0] == "U" and tensor.max(initial=0) > _MAX_CODE_POINT:
-            raise ValueError("an array of text holds numbers that are no characters")
+            raise ValueError("a text array contains numbers that are not valid characters")
         array = np.ascontiguousarray(tensor).view(np.dtype(code))[..., 0]
     elif _TIME.fullmatch(code) and found == "i8":
         array = tensor.view(np.dtype(code))

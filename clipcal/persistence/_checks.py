@@ -27,7 +27,7 @@ __all__ = ["check_fitted"]
 Sizes = dict[str, int]
 Check = Callable[[Any, Sizes], bool]
 
-# Records of training may hold any numbers, and labels may be infinite.
+# Attributes whose numbers need not be finite.
 _ANY_NUMBERS = {"classes_", "seen_classes_", "history_", "recipe_"}
 
 
@@ -84,13 +84,13 @@ def _names(value: Any, sizes: Sizes) -> bool:
 
 
 def _map(value: Any, sizes: Sizes) -> bool:
-    """Tell whether a value is a function that a score calibrator fits, or None."""
+    """Return whether a value is None or a function fitted by a score calibrator."""
     if value is None or isinstance(value, BetaMap):
         return value is None or all(_number()(item, sizes) for item in value)
     if type(value) not in RECORDS.values() or not all(_array("f", ("",))(item, {}) for item in value):
         return False
     first, *others = map(len, value)
-    # How much longer than the first array the others are.
+    # Difference between the lengths of the other arrays and of the first array.
     longer = {IsotonicMap: 0, HistogramMap: -1, VennAbersMap: 1}[type(value)]
     return first > 0 and all(n == first + longer for n in others)
 
@@ -104,8 +104,8 @@ def _or_none(check: Check) -> Check:
     return lambda value, sizes: value is None or check(value, sizes)
 
 
-# By the name of the attribute, which means the same in all estimators. Attributes that are not listed, such
-# as those of a new calibrator, are only checked by a trial, see `_try`.
+# Checks by name of the attribute, which has the same meaning in all estimators. Other attributes, such as
+# those of a new calibrator, are only checked by `_try`.
 _ATTRIBUTES: dict[str, Check] = {
     "classes_": _array("biufUSOmM", ("n",)),
     "n_features_in_": _number(1),
@@ -119,7 +119,7 @@ _ATTRIBUTES: dict[str, Check] = {
     "recipe_": _is(dict),
     "tuned_names_": _list_of(_is(str)),
     "device_": _is(str),
-    # around classifiers
+    # calibrated classifiers
     "seen_classes_": _array("biufUSOmM", ("seen",)),
     "calibrator_": _or_none(_calibrator),
     "unseen_calibrator_": _or_none(_calibrator),
@@ -176,19 +176,19 @@ def check_fitted(estimator: Any) -> None:
     Raises
     ------
     ValueError
-        If fitted attributes are missing, of another kind or shape, or not finite.
+        If fitted attributes are missing, have an invalid type or shape, or are not finite.
     """
     fitted, name = vars(estimator), type(estimator).__name__
     missing = ({"classes_"} | _REQUIRED.get(name, set())) - set(fitted)
     if missing:
         raise ValueError(f"{name} lacks {sorted(missing)}")
     sizes: Sizes = {}
-    if not _ATTRIBUTES["classes_"](fitted["classes_"], sizes):  # which gives n its value
-        raise ValueError(f"{name}.classes_ are no labels")
+    if not _ATTRIBUTES["classes_"](fitted["classes_"], sizes):  # this check also sets sizes["n"]
+        raise ValueError(f"{name}.classes_ is not an array of labels")
     for key in (key for key in fitted if key.endswith("_")):
         check = _ATTRIBUTES.get(key)
         if check is not None and not check(fitted[key], sizes):
-            raise ValueError(f"{name}.{key} is not what it should be")
+            raise ValueError(f"{name}.{key} has an invalid type, shape or value")
         if key not in _ANY_NUMBERS and not _is_finite(fitted[key]):
             raise ValueError(f"{name}.{key} is not finite")
     if len(np.unique(fitted["classes_"])) != sizes["n"] or sizes["n"] < 1:
@@ -199,12 +199,12 @@ def check_fitted(estimator: Any) -> None:
         _check_calibrated(estimator)
     elif isinstance(estimator, Calibrator):
         if "calibrators_" in fitted and len(fitted["calibrators_"]) != sizes.get("edges", -2) + 1:
-            raise ValueError(f"{name} has not one calibrator for each group")
+            raise ValueError(f"{name} does not have one calibrator for each group")
         _try(estimator)
 
 
 def _is_finite(value: Any) -> bool:
-    """Tell whether all numbers in a value are finite."""
+    """Return whether all numbers in a value are finite."""
     if isinstance(value, (list, tuple)):
         return all(map(_is_finite, value))
     if isinstance(value, dict):
@@ -220,21 +220,21 @@ def _check_classifier(classifier: Any, sizes: Sizes) -> None:
     if sizes["n"] < 2 or not _sorted(classifier.classes_):
         raise ValueError(f"the classes of {name} are not sorted, or fewer than two")
     if [*map(type, names)] != [*map(type, labels)] or list(names) != labels:
-        raise ValueError(f"{name}.class_names_ names other classes than classes_")
+        raise ValueError(f"{name}.class_names_ and classes_ have different labels")
     if not all(isinstance(text, str) for text in names.values()):
-        raise ValueError(f"{name}.class_names_ holds something else than text")
+        raise ValueError(f"{name}.class_names_ has values that are not text")
     width = classifier.n_features_in_
     if type(width) is not int or width != sizes["d"] or sizes.get("features", width) != width:
         raise ValueError(f"{name}.n_features_in_ is not the width of text_features_")
     if hasattr(classifier, "method_") and not hasattr(classifier.method_, "learner"):
-        raise ValueError(f"{name}.method_ is no tuning method")
+        raise ValueError(f"{name}.method_ is not a tuning method")
 
 
 def _check_calibrated(calibrated: Any) -> None:
     estimator, classes = calibrated.estimator_, calibrated.classes_
     inner = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
     if not isinstance(inner, (*CLIP_CLASSIFIERS, CalibratedCLIPClassifier)) or not hasattr(inner, "classes_"):
-        raise ValueError("CalibratedCLIPClassifier.estimator_ is no fitted classifier of clipcal")
+        raise ValueError("CalibratedCLIPClassifier.estimator_ is not a fitted classifier of clipcal")
     if not _sorted(classes) or not _same(classes, inner.classes_):
         raise ValueError("CalibratedCLIPClassifier.classes_ are not those of estimator_")
     if calibrated.calibrator_ is None:
@@ -244,9 +244,9 @@ def _check_calibrated(calibrated: Any) -> None:
             raise ValueError("CalibratedCLIPClassifier.classes_ are not those of its calibrators")
     reference = calibrated.reference_features_
     if ("proximity" in calibrated.calibrator_.side_inputs) != (reference is not None):
-        raise ValueError("CalibratedCLIPClassifier.reference_features_ do not suit its calibrator")
+        raise ValueError("CalibratedCLIPClassifier.reference_features_ are inconsistent with its calibrator")
     if reference is not None and (not len(reference) or reference.shape[1] != inner.n_features_in_):
-        raise ValueError("CalibratedCLIPClassifier.reference_features_ are not as wide as embeddings")
+        raise ValueError("CalibratedCLIPClassifier.reference_features_ do not have n_features_in_ features")
 
 
 def _sorted(classes: NDArray[Any]) -> bool:
@@ -258,7 +258,7 @@ def _same(classes: NDArray[Any], other: Any) -> bool:
 
 
 def _try(calibrator: Any) -> None:
-    """Calibrate two rows, which also checks attributes that only the calibrator knows."""
+    """Calibrate two rows, which also checks attributes that are not in ``_ATTRIBUTES``."""
     n_classes = len(calibrator.classes_)
     logits = np.stack([np.zeros(n_classes), np.linspace(1.0, -1.0, n_classes)])
     side = {"proximity": np.array([0.5, 0.9])} if "proximity" in calibrator.side_inputs else {}
@@ -266,4 +266,4 @@ def _try(calibrator: Any) -> None:
         warnings.simplefilter("ignore")
         prob = calibrator.calibrate(logits, **side)
     if prob.shape != logits.shape or not (np.abs(prob.sum(axis=1) - 1.0) < 1e-6).all():
-        raise ValueError(f"what {type(calibrator).__name__} has fitted gives no probabilities")
+        raise ValueError(f"the fitted attributes of {type(calibrator).__name__} give no probabilities")

@@ -1,7 +1,8 @@
 """One safetensors file: a document in JSON and tensors, with a checksum over both.
 
-The header of the file has five entries of text beside the tensors' descriptions: ``format`` ("clipcal"),
-``schema`` (a number), ``version`` (of the package that wrote it), ``model`` (the document) and ``sha256``.
+In addition to the descriptions of tensors, the header of the file has five entries of text: ``format``
+("clipcal"), ``schema`` (a number), ``version`` (of the package that wrote the file), ``model`` (the document)
+and ``sha256``.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ __all__ = ["SCHEMA", "Content", "pack", "read_file"]
 
 SCHEMA = 1
 _FORMAT = "clipcal"
-# The limit of safetensors itself.
+# The limit of safetensors.
 _MAX_HEADER = 100_000_000
 _DTYPES = {code: f"{code[0].upper()}{8 * int(code[1:])}" for code in NUMBERS} | {"b1": "BOOL"}
 
 
 class Content(NamedTuple):
-    """What a file holds."""
+    """Content of a file."""
 
     document: Any
     tensors: dict[str, NDArray[Any]]
 
 
 def pack(document: Any, tensors: Mapping[str, NDArray[Any]], version: str) -> bytes:
-    """Return the bytes of a file, which are always the same for the same content."""
+    """Return the bytes of a file. They are the same whenever the content is the same."""
     entries = {
         "format": _FORMAT,
         "schema": str(SCHEMA),
@@ -42,7 +43,7 @@ def pack(document: Any, tensors: Mapping[str, NDArray[Any]], version: str) -> by
     }
     header: dict[str, Any] = {"__metadata__": entries}
     data = bytearray()
-    # Large numbers first, so that each tensor starts at a multiple of its numbers' size.
+    # Sorted by decreasing item size, so that each tensor is aligned.
     for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):
         start = len(data)
         data += tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes()
@@ -65,23 +66,23 @@ def read_file(file: BinaryIO, size: int) -> Content:
     start = file.read(8)
     n_header = int.from_bytes(start, "little")
     if len(start) < 8 or not 2 <= n_header <= min(size - 8, _MAX_HEADER):
-        raise ValueError("it is cut off, or no file of clipcal.save")
+        raise ValueError("it is truncated or not a file of clipcal.save")
     header_bytes = file.read(n_header)
     header = _parse(header_bytes)
     entries = header.get("__metadata__") if isinstance(header, dict) else None
     if not isinstance(entries, dict) or entries.get("format") != _FORMAT:
-        raise ValueError("it is no file of clipcal.save")
+        raise ValueError("it is not a file of clipcal.save")
     _check_schema(entries)
     data = file.read(size - 8 - n_header)
     whole = b"".join([start, header_bytes, data])
     if len(whole) != size:
-        raise ValueError("it is cut off")
+        raise ValueError("it is truncated")
     # Compares all shapes and offsets with the data before anything is allocated.
     tensors = safetensors.load(whole)
     if set(tensors) != set(header) - {"__metadata__"}:
-        raise ValueError("its header lists other tensors than it holds")
+        raise ValueError("its header and its data have different tensors")
     if entries.get("sha256") != _digest(header, memoryview(data)):
-        raise ValueError("its checksum does not match, so it has been damaged or edited")
+        raise ValueError("its checksum does not match, so it was damaged or edited")
     return Content(_parse(entries["model"]), tensors)
 
 
@@ -89,11 +90,11 @@ def _check_schema(entries: dict[str, Any]) -> None:
     schema = str(entries.get("schema"))
     if schema.isascii() and schema.isdecimal() and len(schema) < 10 and int(schema) > SCHEMA:
         raise ValueError(
-            f"it was made by a newer clipcal, {entries.get('version')}, in schema {schema}, and this one "
-            f"reads schemas up to {SCHEMA}. Upgrade: pip install --upgrade clipcal"
+            f"it was written by a newer clipcal, {entries.get('version')}, with schema {schema}, but this "
+            f"version supports schemas up to {SCHEMA}. Upgrade: pip install --upgrade clipcal"
         )
     if schema != str(SCHEMA):
-        raise ValueError(f"its schema is {schema!r}, which is none that clipcal ever wrote")
+        raise ValueError(f"its schema {schema!r} is not a schema of clipcal")
 
 
 def _digest(header: dict[str, Any], data: memoryview) -> str:
@@ -109,7 +110,7 @@ def _digest(header: dict[str, Any], data: memoryview) -> str:
 
 
 def _parse(text: str | bytes) -> Any:
-    """Parse JSON in which no key stands twice and all numbers are finite."""
+    """Parse JSON with unique keys and finite numbers only."""
     return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
 
 

@@ -1,7 +1,7 @@
 """Decode fitted estimators from a document of plain values and named arrays.
 
-Nothing in a document is run, imported or opened: classes are looked up by name, and paths and names of
-backbones are not used. Each array is used once, so that a small file cannot fill the memory.
+Decoding runs no code from a document and opens no other files or backbones. Classes are looked up in a fixed
+list of names. Each array may be used only once, so that a small file cannot fill the memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KINDS = {"b": bool, "i": int, "u": int, "f": float}
 
 
 class Surroundings(NamedTuple):
-    """Values of the parameters that a file does not hold, because they belong to one machine."""
+    """Values of the parameters that are not stored in a file because they depend on the machine."""
 
     backbone: Any
     device: Any
@@ -45,14 +45,14 @@ class _NamelessBackbone(NamedTuple):
 
 
 class Decoder:
-    """Makes objects from their records.
+    """Create objects from their records.
 
     Parameters
     ----------
     tensors : mapping of str to ndarray
-        The arrays of the file.
+        Arrays of the file.
     surroundings : Surroundings
-        Values of parameters that the file leaves out.
+        Values of the parameters that are not stored in the file.
     """
 
     def __init__(self, tensors: Mapping[str, NDArray[Any]], surroundings: Surroundings) -> None:
@@ -82,10 +82,10 @@ class Decoder:
             if self._deepest >= MAX_DEPTH:
                 raise ValueError("its estimators are nested too deeply")
         if self._tensors:
-            raise ValueError(f"nothing refers to its arrays {sorted(self._tensors)[:5]}")
+            raise ValueError(f"its arrays {sorted(self._tensors)[:5]} are not used")
         estimator = self._objects[-1]
         if not is_fittable(type(estimator)) or "fitted" not in records[-1]:
-            raise ValueError(f"it holds a {type(estimator).__name__}, which is no fitted estimator")
+            raise ValueError(f"it holds a {type(estimator).__name__}, which is not a fitted estimator")
         return estimator
 
     def _object(self, record: Any) -> Any:

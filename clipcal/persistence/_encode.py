@@ -26,28 +26,28 @@ from clipcal.persistence._registry import (
 __all__ = ["FINGERPRINT", "FITTED", "LEFT_OUT", "MAX_DEPTH", "Encoder", "check_saveable"]
 
 FITTED = re.compile(r"[a-z][a-z0-9_]*_")
-# Parameters that name a place on one machine.
+# Parameters that depend on the machine.
 LEFT_OUT = {"device", "memory"}
 # The attribute of loaded classifiers that holds the fingerprint of their backbone.
 FINGERPRINT = "_backbone_fingerprint_"
 MAX_DEPTH = 32
-# What can replace the value of a parameter that only fit uses.
+# Suggested replacements of parameters that only fit uses.
 _REPLACEMENTS = {"cv": "cv=5", "optimizer": "optimizer=None"}
 
 Path = tuple[str, ...]
 
 
 class Encoder:
-    """Collects objects and arrays, each once.
+    """Collect objects and arrays, each of them once.
 
-    An object comes after the objects that it refers to, so that references cannot form a cycle.
+    An object follows the objects that it refers to, so that references cannot form a cycle.
 
     Attributes
     ----------
     objects : list of dict
         A record of each object: its class, parameters and fitted attributes.
     tensors : dict of ndarray
-        Arrays, named after the attributes that hold them.
+        Arrays, named after their attributes.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Encoder:
         if isinstance(value, np.ndarray):
             return self._array(value, path)
         if value is None or isinstance(value, np.random.RandomState):
-            return None  # A generator's state is not kept.
+            return None  # The state of a random number generator is not saved.
         if isinstance(value, bool):
             return value
         if isinstance(value, int):
@@ -119,7 +119,7 @@ class Encoder:
         return {"$tuple": items}
 
     def _mapping(self, value: Mapping[Any, Any], path: Path) -> Any:
-        # Keys become parts of tensors' names.
+        # Keys become part of the names of tensors.
         pieces = [
             key if isinstance(key, str) and key.isascii() and key.isidentifier() else str(i)
             for i, key in enumerate(value)

@@ -78,21 +78,21 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     True
     """
     check_saveable(estimator)
-    path = Path(os.path.realpath(path))  # a link stays a link
+    path = Path(os.path.realpath(path))  # replace the target of a link, not the link
     if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "A folder is there; add the name of a file", str(path))
+        raise IsADirectoryError(errno.EISDIR, "The path is a folder; add the name of a file", str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "There is no such folder; create it first", str(path.parent))
     encoder = Encoder()
     encoder.add(estimator, (type(estimator).__name__,))
     data = pack({"objects": encoder.objects}, encoder.tensors, _version())
-    # A file that cannot be loaded is noticed now, while the estimator still exists.
+    # Loaded as a test, while the estimator still exists.
     try:
         _read(BytesIO(data), len(data), Surroundings("", "auto", None))
     except Exception as error:
         raise ValueError(
-            f"This {type(estimator).__name__} cannot be saved, as its file could not be loaded: {error}. "
-            "Were its fitted attributes changed? Fit it again."
+            f"This {type(estimator).__name__} cannot be saved, because its file could not be loaded: "
+            f"{error}. If its fitted attributes were changed, fit it again."
         ) from error
     write_whole(path, lambda file: file.write(data))
 
@@ -104,11 +104,11 @@ def load(
     device: str | torch.device = "auto",
     memory: MemoryLike | None = None,
 ) -> Any:
-    """Load an estimator that :func:`save` has written.
+    """Load an estimator written by :func:`save`.
 
-    Its predictions for embeddings are bit for bit those of the saved estimator. The backbone is opened only
-    when it is needed, for images and by ``with_classes``, and its weights are then compared with those that
-    the estimator was fitted with.
+    Its predictions for embeddings are exactly those of the saved estimator. The backbone is opened only when
+    it is needed, for images and by ``with_classes``, and its weights are then compared with those that the
+    estimator was fitted with.
 
     Parameters
     ----------
@@ -119,9 +119,9 @@ def load(
         :func:`clipcal.backbones.open_backbone`. It must be given if the estimator was saved with a backbone
         object that has no name. Ignored for calibrators.
     device : str or torch.device, default="auto"
-        The parameter ``device`` of the loaded classifier, wherever it was trained.
+        Parameter ``device`` of the loaded classifier. It is independent of the device used for training.
     memory : str, Path, FeatureCache, joblib.Memory or None, default=None
-        Its parameter ``memory``.
+        Parameter ``memory`` of the loaded classifier.
 
     Returns
     -------
@@ -131,12 +131,12 @@ def load(
     Raises
     ------
     ModelFileError
-        If the file is damaged, not made by :func:`save`, or made by a newer clipcal.
+        If the file is damaged, not written by :func:`save`, or written by a newer clipcal.
     BackboneError
         If the estimator was saved with a backbone object without a name and `backbone` is None. A backbone
         with other weights raises it when it is first used.
     OSError
-        If the file cannot be read: ``FileNotFoundError``, ``PermissionError`` and the like.
+        If the file cannot be read, for example ``FileNotFoundError`` or ``PermissionError``.
 
     See Also
     --------
@@ -145,8 +145,8 @@ def load(
     Notes
     -----
     Files from others are safe to load: classes are chosen from a fixed list, and types and shapes of all
-    values are checked. The saved name of the backbone is used when images are passed or other classes are
-    asked for. ``"local-dir:path"`` then reads that path and ``"hf-hub:name"`` contacts the hub, so look at
+    values are checked. The backbone is opened by its saved name when images are passed or ``with_classes`` is
+    called. ``"local-dir:path"`` then reads that path and ``"hf-hub:name"`` contacts the hub, so check
     ``get_params()["backbone"]`` first if you do not trust the file.
 
     Examples
@@ -164,20 +164,20 @@ def load(
     (1,)
     """
     path = Path(path)
-    # Opening a pipe would wait for a writer.
+    # Opening a pipe would block until there is a writer.
     if not (stat.S_ISREG(path.stat().st_mode) or path.is_dir()):
-        raise ModelFileError(f"{path} is no file.")
+        raise ModelFileError(f"{path} is not a regular file; pass a file written by clipcal.save.")
     with open(path, "rb") as file:
         try:
             return _read(file, os.fstat(file.fileno()).st_size, Surroundings(backbone, device, memory))
         except (BackboneError, MemoryError, OSError):
             raise
         except Exception as error:
-            # Values from a malicious file can raise errors of any type in the checks.
+            # Values of a malicious file can cause errors of any type in the checks.
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise ModelFileError(
-                f"{path} cannot be loaded: {reason}. If a newer copy exists, use that; otherwise save the "
-                "estimator again with clipcal.save."
+                f"{path} cannot be loaded: {reason}. Use an intact copy of the file, or save the estimator "
+                "again with clipcal.save."
             ) from error
 
 

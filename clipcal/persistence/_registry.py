@@ -1,6 +1,6 @@
-"""The classes that a file may hold, each by a fixed name.
+"""Classes that can be saved, by their names in files.
 
-A class that is renamed keeps its old name here as well, or older files could no longer be loaded.
+If a class is renamed, its old name must be kept here, so that older files can still be loaded.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ RECORDS: dict[str, Any] = {cls.__name__: cls for cls in (BetaMap, HistogramMap, 
 
 @cache
 def _tuning_classes() -> dict[str, type]:
-    # These packages import torch, which is not needed for anything else in a file.
+    # Imported only if needed, because these packages import torch.
     from clipcal.methods import METHODS
     from clipcal.regularizers import REGULARIZERS
 
@@ -65,25 +65,25 @@ def _tuning_classes() -> dict[str, type]:
 
 
 def find_class(name: str) -> type | None:
-    """Return the class of a name in a file, or None."""
+    """Return the class with a name in a file, or None if there is none."""
     return _FITTABLE.get(name) or _OTHERS.get(name) or _tuning_classes().get(name)
 
 
 def registered_name(value: object) -> str | None:
-    """Return the name of an object's class, None if it is not registered."""
+    """Return the name of the class of an object, or None if it is not registered."""
     cls = type(value)
     light = _FITTABLE.get(cls.__name__) or _OTHERS.get(cls.__name__)
     if light is None and cls.__module__.startswith("clipcal."):
         light = _tuning_classes().get(cls.__name__)
-    # A user's own class may have the name of one of these.
+    # The name is not sufficient: a class of the user may have the same name.
     return cls.__name__ if light is cls else None
 
 
 def is_fittable(cls: type) -> bool:
-    """Whether objects of a class have fitted attributes that a file holds."""
+    """Return whether objects of a class have fitted attributes that are saved."""
     return cls in _FITTABLE.values()
 
 
 def parameters_of(cls: type) -> list[str]:
-    """Return the names of the constructor's parameters; each is an attribute of the object, too."""
+    """Return the names of the parameters of the constructor, which are also attributes of the object."""
     return [name for name in inspect.signature(cls).parameters if name not in ("args", "kwargs")]

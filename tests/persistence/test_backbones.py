@@ -1,4 +1,4 @@
-"""The backbone is not in the file: by what it is found again, and how another one is noticed."""
+"""Backbones of loaded classifiers, which are opened by name and compared by fingerprint."""
 
 import copy
 import subprocess
@@ -17,12 +17,12 @@ from clipcal.exceptions import BackboneError
 
 
 class OtherBackbone(AnyWidthBackbone):
-    """The same with other weights, as far as one can tell."""
+    """Backbone with another fingerprint."""
 
     fingerprint = "f" * 64
 
     def for_width(self, n_features):
-        """Give the same backbone with another width."""
+        """Return a backbone of this class with another width."""
         return OtherBackbone(n_features)
 
 
@@ -31,7 +31,7 @@ def path(tmp_path):
     return tmp_path / "model.clipcal"
 
 
-def test_an_object_without_a_name_has_to_be_given(path):
+def test_backbone_without_name_must_be_passed(path):
     fitted = calibrated()
     clipcal.save(fitted, path)
     with pytest.raises(BackboneError, match=r"AnyWidthBackbone.*clipcal\.load\(path, backbone="):
@@ -42,11 +42,11 @@ def test_an_object_without_a_name_has_to_be_given(path):
 
 
 @pytest.mark.parametrize("make", [tuned, zero_shot, calibrated])
-def test_another_backbone_is_refused_where_it_is_opened(make, path):
+def test_another_backbone_raises_when_it_is_opened(make, path):
     fitted = make()
     clipcal.save(fitted, path)
     loaded = clipcal.load(path, backbone=OtherBackbone())
-    # What is known about the classes does not need it.
+    # Predictions for embeddings do not need the backbone.
     for before, after in zip(answers(fitted), answers(loaded), strict=True):
         assert_array_equal(before, after)
     expected = AnyWidthBackbone(12).fingerprint[:12]
@@ -73,7 +73,7 @@ def test_a_new_fit_may_use_another_backbone(path):
     loaded.fit(X, Y).with_classes(["eel", "fox"])
 
 
-def test_a_copy_for_other_classes_knows_its_backbone(path):
+def test_copies_for_other_classes_check_the_backbone(path):
     clipcal.save(tuned(), path)
     loaded = clipcal.load(path, backbone=AnyWidthBackbone()).with_classes(["eel", "fox"])
     clipcal.save(loaded.set_params(backbone=OtherBackbone()), path)
@@ -81,7 +81,7 @@ def test_a_copy_for_other_classes_knows_its_backbone(path):
         clipcal.load(path, backbone=OtherBackbone()).with_classes(["gnu", "hen"])
 
 
-def test_an_object_with_a_name_is_saved_by_name(path):
+def test_backbone_with_name_is_saved_by_name(path):
     X, y = make_shapes("textures", n_per_class=2, random_state=0, return_X_y=True)
     backbone = open_backbone("mini", device="cpu")
     clf = PromptTunedCLIPClassifier(backbone, max_epochs=1, random_state=0).fit(X, y)
@@ -91,7 +91,7 @@ def test_an_object_with_a_name_is_saved_by_name(path):
     assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
 
 
-def test_the_device_of_training_does_not_matter(path):
+def test_loading_does_not_depend_on_the_device_of_training(path):
     X, y = make_shapes("textures", n_per_class=2, random_state=0, return_X_y=True)
     clf = PromptTunedCLIPClassifier("mini", max_epochs=1, random_state=0, device="cpu").fit(X, y)
     expected = clf.predict_proba(X)

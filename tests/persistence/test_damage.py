@@ -1,4 +1,4 @@
-"""Files that are damaged, or made to do harm, are refused by one error."""
+"""Damaged and malicious files raise ModelFileError."""
 
 import copy
 import json
@@ -42,7 +42,7 @@ def saved(name, path):
 
 
 def loads_as(path, model=None):
-    """Load a file: refused, or a model that answers, as `model` does if that is given."""
+    """Return whether a file can be loaded; check that its predictions equal those of `model`, if given."""
     try:
         loaded = load(path)
     except ModelFileError as error:
@@ -57,7 +57,7 @@ def loads_as(path, model=None):
 
 
 @pytest.mark.parametrize("name", ["classes", "bin-mean-shift", "tuned"])
-def test_flipped_bytes(name, path):
+def test_files_with_flipped_bits_raise(name, path):
     model, whole = saved(name, path)
     rng = np.random.default_rng(0)
     passed = 0
@@ -67,10 +67,10 @@ def test_flipped_bytes(name, path):
             damaged[place] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
         passed += loads_as(path, model)
-    assert passed <= 2  # but for the spaces between header and data
+    assert passed <= 2  # flipped bits in the padding of the header have no effect
 
 
-def test_every_byte_of_the_header_counts(path):
+def test_each_changed_byte_of_the_header_raises(path):
     model, whole = saved("temperature", path)
     for place in range(8 + int.from_bytes(whole[:8], "little")):
         damaged = bytearray(whole)
@@ -80,7 +80,7 @@ def test_every_byte_of_the_header_counts(path):
 
 
 @pytest.mark.parametrize("name", ["classes", "matrix"])
-def test_files_that_are_cut_off_or_longer(name, path):
+def test_truncated_and_extended_files_raise(name, path):
     _, whole = saved(name, path)
     rng = np.random.default_rng(1)
     for length in [0, 1, 7, 8, 9, *rng.integers(len(whole), size=100), len(whole) - 1]:
@@ -96,7 +96,7 @@ JUNK += [{"$array": ["classes_", "f8", "C"]}, {"$tuple": [1]}, {"$dict": [[[], 1
 
 
 def places(node, path=()):
-    """Where the values of a document are."""
+    """Yield the paths of all values of a document."""
     if path:
         yield path
     if isinstance(node, (dict, list)):
@@ -129,7 +129,7 @@ def edit(document, rng):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_edited_documents_with_a_checksum_that_is_right(name, path):
+def test_edited_documents_with_valid_checksum_raise_or_load(name, path):
     saved(name, path)
     document, tensors = content_of(path)
     rng = np.random.default_rng(2)
@@ -156,7 +156,7 @@ def reshaped(tensor, rng):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_edited_arrays_with_a_checksum_that_is_right(name, path):
+def test_edited_arrays_with_valid_checksum_raise_or_load(name, path):
     saved(name, path)
     document, tensors = content_of(path)
     rng = np.random.default_rng(3)
@@ -181,7 +181,7 @@ def with_header(path, header, data, text=None):
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
-def test_newer_schemas_ask_for_an_upgrade(path):
+def test_error_for_newer_schemas_suggests_an_upgrade(path):
     _, whole = saved("temperature", path)
     header, data = entries_of(whole)
     header["__metadata__"] |= {"schema": str(SCHEMA + 1), "version": "9.1", "model": "as yet unknown"}
@@ -194,7 +194,7 @@ def test_newer_schemas_ask_for_an_upgrade(path):
         assert not loads_as(path)
 
 
-def test_headers_that_promise_too_much(path):
+def test_headers_with_invalid_sizes_raise(path):
     _, whole = saved("temperature", path)
     header, data = entries_of(whole)
     for shape in ([2**62], [2**63, 0], [2**31, 2**31, 2**31], [-1], [1e9], ["4"], None, [[4]]):
@@ -215,7 +215,7 @@ def test_headers_that_promise_too_much(path):
     assert not loads_as(path)
 
 
-def test_keys_that_stand_twice(path):
+def test_duplicate_keys_raise(path):
     _, whole = saved("temperature", path)
     header, data = entries_of(whole)
     text = json.dumps(header)
@@ -228,25 +228,25 @@ def test_keys_that_stand_twice(path):
 @pytest.mark.parametrize(
     "content", [b"", b"\x80\x04}.", b"PK\x03\x04" + b"\0" * 60, b"{}", b"\0" * 4096, b" " * 99]
 )
-def test_other_files(content, path):
+def test_other_files_raise(content, path):
     path.write_bytes(content)
-    with pytest.raises(ModelFileError, match="no file of"):
+    with pytest.raises(ModelFileError, match="not a file of"):
         load(path)
 
 
-def test_other_safetensors(path):
+def test_other_safetensors_files_raise(path):
     from safetensors.numpy import save_file
 
     save_file({"weight": np.zeros((3, 3))}, path)
-    with pytest.raises(ModelFileError, match="is no file of"):
+    with pytest.raises(ModelFileError, match="is not a file of"):
         load(path)
     save_file({"weight": np.zeros((3, 3))}, path, {"format": "pt"})
-    with pytest.raises(ModelFileError, match="is no file of"):
+    with pytest.raises(ModelFileError, match="is not a file of"):
         load(path)
 
 
 def hostile(path, change, name="tuned"):
-    """Change a document by a function, keep the checksum right, and return the error."""
+    """Change a document by a function, write it with a valid checksum, and return the error."""
     saved(name, path)
     document, tensors = content_of(path)
     change(document["objects"])
@@ -260,7 +260,7 @@ def hostile(path, change, name="tuned"):
     "name",
     ["os.system", "builtins.eval", "LogisticRegression", "__class__", "AnyWidthBackbone", "", None, [], 3],
 )
-def test_classes_come_from_a_list(name, path):
+def test_unknown_classes_raise(name, path):
     assert "names a class" in hostile(path, lambda objects: objects[-1].update({"class": name}))
 
 
@@ -273,14 +273,14 @@ def test_only_fitted_attributes_are_set(name, path):
     assert "no fitted attribute" in error
 
 
-def test_parameters_that_are_not_known_are_named(path):
+def test_error_names_unknown_parameters(path):
     assert "['colour']" in hostile(path, lambda objects: objects[-1]["params"].update(colour="red"))
     assert "['memory']" in hostile(path, lambda objects: objects[-1]["params"].update(memory="/tmp/x"))
     assert "max_epochs" in hostile(path, lambda objects: objects[-1]["params"].update(max_epochs=-5))
     assert "CoOp" in hostile(path, lambda objects: objects[0]["params"].update(n_context=0))
 
 
-def test_parameters_that_are_missing_take_their_defaults(path):
+def test_missing_parameters_have_their_defaults(path):
     saved("tuned", path)
     document, tensors = content_of(path)
     for name in ("max_epochs", "class_names", "precision"):
@@ -291,7 +291,7 @@ def test_parameters_that_are_missing_take_their_defaults(path):
     assert loaded.random_state == 0
 
 
-def test_an_array_is_used_once(path):
+def test_arrays_used_twice_raise(path):
     def again(objects):
         objects[-1]["fitted"]["learned_"] = {
             str(i): objects[-1]["fitted"]["text_features_"] for i in range(10_000)
@@ -300,13 +300,13 @@ def test_an_array_is_used_once(path):
     assert "missing or used twice" in hostile(path, again)
 
 
-def test_objects_refer_to_earlier_ones(path):
+def test_references_to_later_objects_raise(path):
     for number in (1, 2, -1, True, "0", 1.0):
         error = hostile(path, lambda objects, n=number: objects[-1]["fitted"].update(method_={"$object": n}))
         assert "does not come before" in error
 
 
-def test_nesting_has_a_limit(path):
+def test_deep_nesting_raises(path):
     def around(objects):
         for _ in range(5000):
             params = {"estimator": {"$object": len(objects) - 1}}
@@ -323,7 +323,7 @@ def test_nesting_has_a_limit(path):
     assert "nested too deeply" in hostile(path, deep)
 
 
-def test_pieces_do_not_broadcast_to_something_large(path):
+def test_arrays_that_would_broadcast_raise(path):
     saved("vector", path)
     document, tensors = content_of(path)
     n = 200_000
@@ -334,7 +334,7 @@ def test_pieces_do_not_broadcast_to_something_large(path):
         load(path)
 
 
-def test_paths_and_backbones_are_not_looked_at(path, monkeypatch):
+def test_loading_does_not_access_paths_and_backbones(path, monkeypatch):
     saved("tuned", path)
     document, tensors = content_of(path)
     document["objects"][-1]["params"]["backbone"] = "local-dir:/etc/shadow"
@@ -345,13 +345,13 @@ def test_paths_and_backbones_are_not_looked_at(path, monkeypatch):
         assert_array_equal(before, after)
 
 
-def test_attributes_of_another_class(path):
+def test_attributes_of_another_class_raise_or_load(path):
     saved("matrix", path)
     document, tensors = content_of(path)
     document["objects"][-1]["class"] = "VectorScaling"
     document["objects"][-1]["params"] = {}
     write(path, document, tensors)
-    loads_as(path)  # a matrix serves in place of a vector
+    loads_as(path)  # either raises ModelFileError or predicts
     document["objects"][-1]["class"] = "ZeroShotCLIPClassifier"
     write(path, document, tensors)
     assert not loads_as(path)
@@ -360,6 +360,6 @@ def test_attributes_of_another_class(path):
     assert not loads_as(path)
 
 
-def test_numbers_are_finite_in_the_text_of_a_file():
+def test_numbers_that_are_not_finite_are_not_written():
     with pytest.raises(ValueError, match="not JSON compliant"):
         pack({"x": math.nan}, {}, "1")

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, wherever they are."""
+"""Paths, permissions and atomic writes of saved files."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def scaling():
     return TemperatureScaling().fit([[4.0, 0.0]] * 4, ["cat", "cat", "cat", "dog"])
 
 
-def test_a_relative_path_in_another_folder(scaling, tmp_path, monkeypatch):
+def test_relative_paths(scaling, tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path)
     clipcal.save(scaling, "models/m")
@@ -28,14 +28,14 @@ def test_a_relative_path_in_another_folder(scaling, tmp_path, monkeypatch):
     assert sorted(os.listdir()) == ["m", "n"]
 
 
-def test_another_process(scaling, tmp_path):
+def test_file_can_be_loaded_in_another_process(scaling, tmp_path):
     clipcal.save(scaling, tmp_path / "m")
     code = f"import clipcal; print(clipcal.load({str(tmp_path / 'm')!r}).calibrate([[2.0, 0.5]]).tolist())"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert eval(run.stdout) == scaling.calibrate([[2.0, 0.5]]).tolist()
 
 
-def test_files_that_cannot_be_read_say_so_themselves(tmp_path):
+def test_unreadable_files_raise_the_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError):
         clipcal.load(tmp_path / "missing")
     with pytest.raises(IsADirectoryError):
@@ -43,20 +43,20 @@ def test_files_that_cannot_be_read_say_so_themselves(tmp_path):
     closed = tmp_path / "closed"
     closed.write_bytes(b"x" * 100)
     closed.chmod(0)
-    # The superuser may read it.
+    # The superuser can read any file.
     with pytest.raises(ModelFileError if os.access(closed, os.R_OK) else PermissionError):
         clipcal.load(closed)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_what_is_no_file_is_not_waited_for(tmp_path):
+def test_pipes_and_devices_raise_without_blocking(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(ModelFileError, match="is no file"):
+        with pytest.raises(ModelFileError, match="is not a regular file"):
             clipcal.load(path)
 
 
-def test_places_that_cannot_be_written(scaling, tmp_path, monkeypatch):
+def test_invalid_paths_raise(scaling, tmp_path, monkeypatch):
     with pytest.raises(IsADirectoryError, match="add the name of a file"):
         clipcal.save(scaling, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"create it first.*missing"):
@@ -69,7 +69,7 @@ def test_places_that_cannot_be_written(scaling, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(failing, scaling, tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_file_and_leaves_no_other(failing, scaling, tmp_path, monkeypatch):
     clipcal.save(scaling, tmp_path / "m")
     before = (tmp_path / "m").read_bytes()
 
@@ -93,7 +93,7 @@ def test_mode_bits_follow_the_umask(umask, scaling, tmp_path):
     assert (tmp_path / "m").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-def test_a_link_stays_a_link(scaling, tmp_path):
+def test_link_is_kept_and_its_target_replaced(scaling, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real" / "m")
     clipcal.save(scaling, tmp_path / "link")
@@ -121,12 +121,12 @@ for moment in range(20):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
-def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_killed_process_leaves_the_old_or_the_new_file(tmp_path):
     path = tmp_path / "m"
     small = fitted_calibrator(CALIBRATORS["density-ratio"])
     large = fitted_calibrator(CALIBRATORS["density-ratio"])
-    for name in ("right", "wrong"):  # some MB, so that writing takes a while
+    for name in ("right", "wrong"):  # some MB, so that a kill can happen during the write
         for part in ("rows", "weight"):
             setattr(large, f"{name}_{part}_", np.repeat(getattr(large, f"{name}_{part}_"), 1000, axis=0))
     known = {}
@@ -138,7 +138,7 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path):
     assert run.returncode == 0, run.stderr
     found = [known.get((tmp_path / f"m.after{moment}").read_bytes(), "neither") for moment in range(20)]
     strays = len(list(tmp_path.glob("m.*.tmp")))
-    print(f"found after 20 kills: {found}; {strays} unfinished files lie beside")
+    print(f"found after 20 kills: {found}; {strays} temporary files are left")
     assert set(found) <= {"small", "large"}
-    # Some kills hit a write.
+    # At least one kill happened during a write.
     assert strays > 0

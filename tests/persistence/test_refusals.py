@@ -1,4 +1,4 @@
-"""What is not saved, and what the error says."""
+"""Errors for estimators and values that cannot be saved."""
 
 import numpy as np
 import pytest
@@ -53,18 +53,18 @@ def path(tmp_path):
     ],
     ids=lambda estimator: type(estimator).__name__,
 )
-def test_unfitted_estimators(estimator, path):
+def test_unfitted_estimators_raise(estimator, path):
     refused(estimator, path, NotFittedError, type(estimator).__name__)
 
 
-def test_around_other_classifiers_only_the_calibrator_can_be_saved(path):
+def test_error_for_calibrated_other_classifiers_suggests_saving_the_calibrator(path):
     clf = CalibratedCLIPClassifier(LogisticRegression(), cv=2).fit(X, Y)
     refused(clf, path, TypeError, "LogisticRegression", "clipcal.save(clf.calibrator_, path)")
     clipcal.save(clf.calibrator_, path)
     assert clipcal.load(path).temperature_ == clf.calibrator_.temperature_
 
 
-def test_other_objects(path):
+def test_other_objects_raise(path):
     pipeline = make_pipeline(CLIPImageEncoder("mini"), LogisticRegression())
     refused(pipeline, path, TypeError, "got Pipeline", "pipeline[-1]")
     refused(LogisticRegression(), path, TypeError, "got LogisticRegression")
@@ -81,23 +81,23 @@ def test_other_objects(path):
         ("regularizer", ["dor", OwnRegularizer()], "OwnRegularizer"),
     ],
 )
-def test_classes_of_the_users_own(name, value, kind, path):
+def test_custom_classes_raise(name, value, kind, path):
     clf = tuned().set_params(**{name: value})
     refused(clf, path, TypeError, f"PromptTunedCLIPClassifier.{name}", kind, "set_params", "joblib")
 
 
-def test_a_method_of_the_users_own_that_was_fitted(path):
+def test_fitted_custom_method_raises(path):
     clf = tuned(method=OwnMethod(context_init=None, n_context=2))
     refused(clf, path, TypeError, "OwnMethod", __name__)
 
 
-def test_calibrators_of_the_users_own(path):
+def test_custom_calibrators_raise(path):
     refused(OwnCalibrator().fit([[4.0, 0.0]] * 3, [0, 0, 1]), path, TypeError, "OwnCalibrator")
     clf = CalibratedCLIPClassifier(zero_shot(), method=OwnCalibrator(), cv=2).fit(X, Y)
     refused(clf, path, TypeError, "CalibratedCLIPClassifier.method", "OwnCalibrator")
 
 
-def test_splitters_of_other_kinds(path):
+def test_other_splitters_raise(path):
     splits = ((np.arange(40), np.arange(40, 80)) for _ in range(1))
     clf = CalibratedCLIPClassifier(zero_shot(), cv=splits).fit(X, Y)
     refused(clf, path, TypeError, "CalibratedCLIPClassifier.cv", "set_params(cv=5)")
@@ -106,7 +106,7 @@ def test_splitters_of_other_kinds(path):
     assert np.array_equal(clipcal.load(path, backbone=AnyWidthBackbone()).predict_proba(NEW), before)
 
 
-def test_optimizers_of_other_kinds(path):
+def test_other_optimizers_raise(path):
     clf = tuned(optimizer=torch.optim.RAdam)
     refused(
         clf, path, TypeError, "PromptTunedCLIPClassifier.optimizer", "RAdam", "set_params(optimizer=None)"
@@ -115,7 +115,7 @@ def test_optimizers_of_other_kinds(path):
     assert clipcal.load(path, backbone=AnyWidthBackbone()).recipe_["optimizer"] == "RAdam"
 
 
-def test_values_that_no_file_holds(path):
+def test_other_values_raise(path):
     circle = []
     circle.append(circle)
     refused(tuned().set_params(class_names={"ant": circle}), path, TypeError, "nested too deeply")
@@ -127,17 +127,17 @@ def test_values_that_no_file_holds(path):
     refused(clf, path, TypeError, "extra_")
 
 
-def test_what_could_not_be_loaded_is_not_saved(path):
+def test_estimators_that_could_not_be_loaded_raise(path):
     refused(tuned().set_params(max_epochs=-1), path, ValueError, "max_epochs")
     clf = zero_shot()
     clf.text_features_ = clf.text_features_[:-1]
-    refused(clf, path, ValueError, "text_features_", "Fit it again")
+    refused(clf, path, ValueError, "text_features_", "fit it again")
     scaling = fitted_calibrator(TemperatureScaling())
     scaling.temperature_ = float("nan")
     refused(scaling, path, ValueError, "temperature_")
 
 
-def test_a_failed_save_leaves_the_old_file(path):
+def test_failed_save_keeps_the_old_file(path):
     clipcal.save(calibrated(), path)
     before = path.read_bytes()
     with pytest.raises(TypeError):

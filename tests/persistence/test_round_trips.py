@@ -1,4 +1,4 @@
-"""What is saved comes back: predictions to the last bit, parameters, labels and names."""
+"""Loaded estimators have exactly the predictions, parameters, labels and names of the saved ones."""
 
 import pickle
 from pathlib import Path
@@ -39,7 +39,7 @@ def round_trip(estimator, folder, **options):
 
 
 def same(first, second):
-    """Compare values with their types, arrays with their memory order, and objects by what they hold."""
+    """Compare values with their types, arrays with their memory order, and objects by their attributes."""
     assert type(first) is type(second)
     if isinstance(first, np.ndarray):
         assert first.dtype == second.dtype and second.flags.writeable and second.flags.owndata
@@ -81,7 +81,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("n_classes", [2, 5])
 @pytest.mark.parametrize("calibrator", VARIANTS, ids=repr)
-def test_every_calibrator(calibrator, n_classes, tmp_path):
+def test_calibrators_round_trip(calibrator, n_classes, tmp_path):
     fitted = fitted_calibrator(calibrator, n_classes)
     loaded = round_trip(fitted, tmp_path)
     same(fitted, loaded)
@@ -92,7 +92,7 @@ def test_every_calibrator(calibrator, n_classes, tmp_path):
     same(clone(loaded), clone(fitted))
 
 
-def test_what_groups_share_they_still_share(tmp_path):
+def test_objects_shared_by_groups_are_still_shared(tmp_path):
     fitted = fitted_calibrator(BinMeanShift(min_samples=1000))
     loaded = round_trip(fitted, tmp_path)
     assert {id(each) for each in loaded.calibrators_} == {id(loaded.global_calibrator_)}
@@ -119,21 +119,21 @@ CLASSIFIERS = {
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_every_classifier(name, tmp_path):
+def test_classifiers_round_trip(name, tmp_path):
     fitted = CLASSIFIERS[name]()
     loaded = round_trip(fitted, tmp_path)
     same(fitted, loaded)
     again = pickle.loads(pickle.dumps(loaded))
-    copy = round_trip(loaded, tmp_path)  # without asking the backbone
+    copy = round_trip(loaded, tmp_path)  # without opening the backbone
     for other in (loaded, again, copy):
         for before, after in zip(answers(fitted), answers(other), strict=True):
             assert_array_equal(before, after)
-    if name not in ("prefit", "twice"):  # of which a clone is not fitted
+    if name not in ("prefit", "twice"):  # cv="prefit" needs a fitted estimator, which a clone does not have
         assert_array_equal(clone(loaded).fit(X, Y).predict(NEW), clone(fitted).fit(X, Y).predict(NEW))
 
 
 @pytest.mark.parametrize("name", ["zero-shot", "tuned", "dor", "temperature", "dac", "classes", "prefit"])
-def test_loaded_classifiers_serve_other_classes(name, tmp_path):
+def test_with_classes_of_loaded_classifiers(name, tmp_path):
     fitted = CLASSIFIERS[name]()
     loaded = round_trip(fitted, tmp_path)
     other, expected = loaded.with_classes(["eel", "ant"]), fitted.with_classes(["eel", "ant"])
@@ -142,7 +142,7 @@ def test_loaded_classifiers_serve_other_classes(name, tmp_path):
     assert_array_equal(loaded.predict_proba(NEW), fitted.predict_proba(NEW))
 
 
-def test_a_prefit_classifier_is_one_object_still(tmp_path):
+def test_prefit_classifier_is_still_one_object(tmp_path):
     loaded = round_trip(CLASSIFIERS["prefit"](), tmp_path)
     assert loaded.estimator_ is loaded.estimator
     calibrator = CalibratedCLIPClassifier(loaded.estimator, cv="prefit", method="vector").fit(X, Y)
@@ -153,7 +153,7 @@ def test_a_prefit_classifier_is_one_object_still(tmp_path):
     ("method", "regularizer"),
     [*((name, None) for name in METHODS), *(("coop", name) for name in REGULARIZERS)],
 )
-def test_every_method_and_regularizer(method, regularizer, tmp_path):
+def test_methods_and_regularizers_round_trip(method, regularizer, tmp_path):
     method = METHODS[method]()
     regularizer = REGULARIZERS[regularizer]() if regularizer else None
     if regularizer is not None and "lexicon" in regularizer.get_params():
@@ -170,7 +170,7 @@ def test_every_method_and_regularizer(method, regularizer, tmp_path):
     assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
 
 
-def test_images_on_the_same_machine(tmp_path, capsys):
+def test_predictions_for_images_round_trip(tmp_path, capsys):
     X, y = make_shapes("textures", n_per_class=2, random_state=0, return_X_y=True)
     clf = PromptTunedCLIPClassifier("mini", max_epochs=1, random_state=0, device="cpu").fit(X, y)
     wrapped = CalibratedCLIPClassifier(clf, cv="prefit").fit(X, y)
@@ -278,19 +278,19 @@ def test_column_names_are_kept(tmp_path):
         loaded.predict(frame[frame.columns[::-1]])
 
 
-def test_saving_changes_nothing(tmp_path):
+def test_saving_does_not_change_the_estimator(tmp_path):
     fitted = calibrated("bin-mean-shift")
     before = pickle.dumps(fitted)
     clipcal.save(fitted, tmp_path / "m")
     assert pickle.dumps(fitted) == before
 
 
-def test_one_model_makes_one_file(tmp_path):
+def test_files_of_the_same_estimator_are_identical(tmp_path):
     for name in ("one", "other"):
         clipcal.save(calibrated("bin-mean-shift"), tmp_path / name)
     content = (tmp_path / "one").read_bytes()
     assert content == (tmp_path / "other").read_bytes()
-    # Any reader of the format can look at it.
+    # Files can be read with safetensors.
     tensors = safetensors.load(content)
     assert_array_equal(
         tensors["estimator_.text_features_"], calibrated("bin-mean-shift").estimator_.text_features_

@@ -10,7 +10,7 @@ import clipcal
 FOLDER = Path(__file__).parents[1] / "data" / "saved_v1"
 
 
-def test_a_file_of_schema_1_predicts_as_it_did():
+def test_predictions_of_a_file_of_schema_1_are_unchanged():
     path = FOLDER / "textures.clipcal"
     assert path.stat().st_size < 60_000
     with np.load(FOLDER / "expected.npz") as expected:
@@ -18,14 +18,14 @@ def test_a_file_of_schema_1_predicts_as_it_did():
         other_y_prob = expected["other_y_prob"]
     clf = clipcal.load(path, device="cpu")
     assert clf.classes_.tolist() == ["checkered", "dotted", "plain", "striped", "wavy"]
-    # Another processor may round differently.
+    # Rounding depends on the processor.
     assert_allclose(clf.predict_proba(embeddings), y_prob, rtol=1e-9, atol=1e-12)
     # The text tower computes in float32.
     other = clf.with_classes(["ringed", "gridded", "plain"])
     assert_allclose(other.predict_proba(embeddings), other_y_prob, atol=1e-3)
 
 
-def test_a_file_of_schema_1_holds_what_it_held():
+def test_attributes_of_a_file_of_schema_1_are_unchanged():
     clf = clipcal.load(FOLDER / "textures.clipcal")
     tuned = clf.estimator_
     assert (clf.cv, clf.method, tuned.backbone, tuned.random_state) == (3, "temperature", "mini", 0)

@@ -1,7 +1,7 @@
 """Make the file of schema 1 that every later version must load.
 
-Run once, when the schema was new: ``python tests/data/saved_v1/make_file.py``. The test of these files says
-what they hold; they are not made again.
+It was run once, when the schema was new: ``python tests/data/saved_v1/make_file.py``. The files must not be
+made again; their test checks the content.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ NOUNS = ["brick", "curtain", "denim", "hammer", "marble", "river", "twilight", "
 
 
 def main() -> None:
-    """Fit a classifier, and write it with embeddings and what it says about them."""
+    """Fit a classifier, and write it with embeddings and its predictions for them."""
     X, y = make_shapes("textures", n_per_class=8, random_state=0, return_X_y=True)
     rows = np.isin(y, NAMES)
     embeddings = CLIPImageEncoder("mini", device="cpu").transform(X[rows])
