@@ -141,7 +141,7 @@ def _with_bends(graph: Graph, arrows: Graph) -> tuple[list[list[str]], list[list
 def _columns(
     layers: list[list[str]], routes: list[list[str]], width: Mapping[str, float]
 ) -> dict[str, float]:
-    """Compute horizontal positions: repeatedly move each node towards the mean of its neighbours."""
+    """Compute horizontal positions: repeatedly move each node towards the mean of its neighbors."""
     joined: dict[str, list[str]] = {name: [] for layer in layers for name in layer}
     for route in routes:
         for upper, lower in pairwise(route):

@@ -67,7 +67,7 @@ def test_fit_reaches_the_same_loss_as_on_the_cpu():
     assert np.isfinite(fit("cuda", precision="bf16").text_features_).all()
 
 
-def test_training_steps_do_not_synchronise_with_the_device():
+def test_training_steps_do_not_synchronize_with_the_device():
     def n_waits(n_samples):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -79,5 +79,5 @@ def test_training_steps_do_not_synchronise_with_the_device():
         return sum("synchronizing" in str(warning.message) for warning in caught)
 
     fit("cuda", 8)
-    # Ten times as many steps, but the same number of synchronisations.
+    # Ten times as many steps, but the same number of synchronizations.
     assert n_waits(80) == n_waits(8)

@@ -65,7 +65,7 @@ class AnyWidthBackbone:
         return AnyWidthBackbone(n_features)
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
-        """Shrink an image to 8 x 8 and centre its values."""
+        """Shrink an image to 8 x 8 and center its values."""
         small = np.asarray(image.convert("RGB").resize((_PIXELS, _PIXELS), Image.Resampling.BICUBIC))
         return torch.from_numpy(small.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1)
 

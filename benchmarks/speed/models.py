@@ -30,7 +30,7 @@ def random_clip(device: str = "auto", precision: str = "auto") -> OpenClipBackbo
 def class_names(n: int) -> list[str]:
     """Return ImageNet's class names, followed by nouns of WordNet if n > 1000."""
     names = list(dict.fromkeys([*open_clip.IMAGENET_CLASSNAMES, *load_nouns()[::7]]))
-    step = 9  # mix the order, as neighbours in ImageNet's list are similar
+    step = 9  # mix the order, as neighbors in ImageNet's list are similar
     spread = [name for start in range(step) for name in names[:1000][start::step]]
     return [*spread, *names[1000:]][:n]
 

@@ -4,7 +4,7 @@
     python benchmarks/speed/predict.py --samples 20000 --classes 21000
 
 The bare version computes the product and the softmax of the complete float64 matrix, without validation,
-normalisation or blocks. Its ratio is 1; a ratio of 0.8 is 80 % of its speed. Memory is the peak allocation of
+normalization or blocks. Its ratio is 1; a ratio of 0.8 is 80 % of its speed. Memory is the peak allocation of
 NumPy in addition to the returned array, without the input. The default takes about 3 GiB.
 """
 

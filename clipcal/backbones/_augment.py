@@ -69,7 +69,7 @@ def random_view(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> torch.Tensor:
-    """Crop, resize, flip horizontally with probability 0.5, and normalise an image.
+    """Crop, resize, flip horizontally with probability 0.5, and normalize an image.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def random_view(
     Returns
     -------
     Tensor of shape (3, height, width)
-        The normalised view.
+        The normalized view.
     """
     image = image.convert("RGB")
     top, left, height, width = random_crop_box(*image.size, generator)

@@ -114,7 +114,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
 
 
 def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a CPU tensor to a device without synchronising with a GPU.
+    """Copy a CPU tensor to a device without synchronizing with a GPU.
 
     Parameters
     ----------

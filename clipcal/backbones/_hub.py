@@ -23,7 +23,7 @@ URL_CACHE = Path("~/.cache/clip")
 _CONNECT_SECONDS = 3.5
 _ANSWER_SECONDS = 2.0
 _TOTAL_SECONDS = 7.5
-# Connection errors are recognised by name, as huggingface_hub has changed its HTTP client before: first those
+# Connection errors are recognized by name, as huggingface_hub has changed its HTTP client before: first those
 # of httpx, then those that requests wraps.
 _NOT_CONNECTED = {"ConnectError", "ConnectTimeout", "ProxyError"}
 _NOT_CONNECTED |= {"NewConnectionError", "ConnectTimeoutError", "SSLError"}

@@ -123,7 +123,7 @@ class ImageTower:
         Returns
         -------
         features : Tensor, shape (n, embedding_dim)
-            Features, not normalised, in the precision of the model.
+            Features, not normalized, in the precision of the model.
 
         Raises
         ------

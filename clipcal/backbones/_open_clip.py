@@ -149,7 +149,7 @@ class OpenClipBackbone(Uncopied):
         return random_view(image, generator, (height, width), cfg.mean, cfg.std)
 
     def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed pixels (n, 3, height, width) as (n, embedding_dim), not normalised, without gradients."""
+        """Embed pixels (n, 3, height, width) as (n, embedding_dim), not normalized, without gradients."""
 
         def encode(rows: slice) -> torch.Tensor:
             with torch.no_grad(), autocast(self.device, self.precision):
@@ -191,7 +191,7 @@ class OpenClipBackbone(Uncopied):
         return self.text_tower.embed(tokens)
 
     def encode_text(self, token_embeddings: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Embed prompts (n, length, token_dim) as (n, embedding_dim), not normalised, differentiable."""
+        """Embed prompts (n, length, token_dim) as (n, embedding_dim), not normalized, differentiable."""
         with self._threads(tokens.numel()), autocast(self.device, self.precision):
             return self.text_tower.encode(token_embeddings, tokens).float()
 

@@ -117,7 +117,7 @@ class PrefixEncoder:
         Returns
         -------
         features : Tensor, shape (n_names, embedding_dim) or (n_prompts, n_names, embedding_dim)
-            Float32, not normalised.
+            Float32, not normalized.
         """
         single = prefix.ndim == 2
         prefix = prefix[None] if single else prefix

@@ -17,7 +17,7 @@ class Backbone(Protocol):
     """Interface of a frozen CLIP model, which embeds images and prompts.
 
     Any object with these members can be passed as ``backbone=``; inheritance is not required. All parameters
-    must be frozen and the towers in evaluation mode. Outputs are float32 and *not* normalised.
+    must be frozen and the towers in evaluation mode. Outputs are float32 and *not* normalized.
 
     A backbone that supports any width may define ``for_width(n_features) -> Backbone``, which
     :func:`open_backbone` calls with the width of the data.

@@ -161,7 +161,7 @@ def join_parts(encode: Callable[[slice], torch.Tensor], costs: Sequence[int], wo
 
 
 def _own_threads() -> int:
-    """Return the number of threads of the calling thread, which torch initialises at its first use."""
+    """Return the number of threads of the calling thread, which torch initializes at its first use."""
     with _lock:
         return torch.get_num_threads()
 

@@ -33,7 +33,7 @@ class BinMeanShift(ProximityCalibrator):
 
     n_groups : int, default=5
         Number of groups of about equal weight, at least 1. Few or tied rows give fewer groups. Edges lie
-        half-way between neighbouring values.
+        half-way between neighboring values.
 
     min_samples : float, default=20
         Groups with fewer rows use a calibrator that is fitted on all rows. Weights count as rows; if their

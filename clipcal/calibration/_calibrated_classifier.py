@@ -331,7 +331,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         Returns
         -------
         y_pred : ndarray of shape (n_samples,)
-            Predicted labels. Ties are resolved in favour of the first label in `classes_`.
+            Predicted labels. Ties are resolved in favor of the first label in `classes_`.
         """
         check_is_fitted(self)
         # If the calibrator preserves the argmax, use the logits: probabilities may be equal by rounding.

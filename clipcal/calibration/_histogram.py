@@ -41,7 +41,7 @@ class HistogramBinning(SmoothedCalibrator):
         Number of bins, at least 1. With ``strategy="quantile"``, few or tied scores give fewer bins.
 
     strategy : {"quantile", "uniform"}, default="quantile"
-        Bins of equal weight, or of equal width. Edges of equal-weight bins lie half-way between neighbouring
+        Bins of equal weight, or of equal width. Edges of equal-weight bins lie half-way between neighboring
         scores and never separate equal scores. Empty bins map to their middle. Use "uniform" with
         ``scope="one-vs-rest"`` and more than about ten classes: most probabilities are then close to 0, and
         the last bin of equal weight would contain all large ones.

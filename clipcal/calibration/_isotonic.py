@@ -145,7 +145,7 @@ class IsotonicCalibration(SmoothedCalibrator):
 def _pooled_points(rows: CalibrationRows) -> tuple[Floats, Floats, Floats]:
     """Reduce all pairs of probability and label to a few points, with the same isotonic fit.
 
-    Misses between two neighbouring scores of hits always have the same fitted value. Each such group is
+    Misses between two neighboring scores of hits always have the same fitted value. Each such group is
     therefore represented by its two end points.
     """
     prob, possible = class_probabilities(rows.logits)

@@ -95,7 +95,7 @@ def warn_of_probability_outputs(estimator: Any, logits: NDArray[np.float64]) -> 
 def zero_logit(logits: NDArray[np.float64]) -> float:
     """Return a logit for probabilities of 0: the logarithm of half of the smallest positive probability.
 
-    Forests and nearest neighbours predict 0 for classes that no tree or neighbour votes for. A single true
+    Forests and nearest neighbors predict 0 for classes that no tree or neighbor votes for. A single true
     class of probability 0 would dominate the log loss.
 
     Parameters

@@ -120,7 +120,7 @@ def side_inputs(
         return None, text_side_inputs(calibrator, estimator)
     if "proximity" not in calibrator.side_inputs:
         return None, {}
-    # Rows held out in several splits would be their own nearest neighbours.
+    # Rows held out in several splits would be their own nearest neighbors.
     distinct, place = np.unique(rows, return_inverse=True)
     features = image_features(estimator, _safe_indexing(X, distinct))
     return features, {"proximity": proximity(features, features, exclude_self=True)[place]}

@@ -1,4 +1,4 @@
-"""Generated data sets of labelled images."""
+"""Generated data sets of labeled images."""
 
 from clipcal.datasets._shapes import DOMAINS, TASKS, make_shapes
 

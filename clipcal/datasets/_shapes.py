@@ -55,7 +55,7 @@ _DESCRIPTIONS = {
     "colors": "The colour of a shape, by its name in the xkcd colour survey.",
     "shapes": "The outline of an object.",
     "textures": "The pattern on an object.",
-    "colored-shapes": "Colour and outline of an object together; neighbours share one of the two.",
+    "colored-shapes": "Colour and outline of an object together; neighbors share one of the two.",
 }
 
 
@@ -109,7 +109,7 @@ def make_shapes(
     random_state: int | np.random.RandomState | None = None,
     return_X_y: bool = False,
 ) -> Any:
-    """Generate labelled images of coloured, textured shapes.
+    """Generate labeled images of coloured, textured shapes.
 
     The embedded CLIP model (``backbone="mini"``) was trained on images of this kind, so the library can be
     used and evaluated without a download.

@@ -76,7 +76,7 @@ def encode_images(
     Returns
     -------
     ndarray of shape (n_samples, embedding_dim) or (n_samples, n_views, embedding_dim), float32
-        Embeddings, not normalised; the second shape if ``n_views`` > 1.
+        Embeddings, not normalized; the second shape if ``n_views`` > 1.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Recognise the type of X: embeddings or one of the accepted forms of images."""
+"""Recognize the type of X: embeddings or one of the accepted forms of images."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from clipcal._arrays import to_numpy
 
 _CHANNELS = (3, 4)
 _PIXELS = "pixels must be uint8, from 0 for black to 255 for white"
-_RAW = "clipcal normalises images itself, so pass them without normalisation"
+_RAW = "clipcal normalizes images itself, so pass them without normalization"
 # Spline resampling overshoots the range of the image by up to about this fraction of white.
 _OVERSHOOT = 0.2
 
@@ -174,7 +174,7 @@ def _integers_to_uint8(code: str, kind: str, low: float, high: float, is_tensor:
 
 
 def _white(low: float, high: float) -> int | None:
-    """Return the value of white for floats of this span; None if they are normalised or on another scale."""
+    """Return the value of white for floats of this span; None if they are normalized or on another scale."""
     for white, least in ((1, 0.0), (255, 25.0), (65535, 400.0)):
         if high <= white * (1 + _OVERSHOOT) and (low >= 0 or high > least):
             return white if low >= -_OVERSHOOT * white else None

@@ -154,7 +154,7 @@ def _unreadable(images: Sequence[Any] | NDArray[Any], i: int, error: Exception) 
         what = f"a {type(item).__name__}"
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, UnidentifiedImageError):  # its message shows only the memory address of the buffer
-        reason = "Pillow does not recognise the image format."
+        reason = "Pillow does not recognize the image format."
     elif is_closed(item):
         reason = "it was closed before its pixels were read. Call load() before closing it, or pass its path."
     return ImageReadError(f"Image {i}, {what}, could not be read: {reason}")

@@ -128,7 +128,7 @@ def calibration_bins(
     """Bin predictions by confidence, and compare confidence with accuracy in each bin.
 
     The confidence of a row is its largest probability. The row is correct if the label of that column is
-    the true label. Ties are resolved in favour of the label that sorts first.
+    the true label. Ties are resolved in favor of the label that sorts first.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def calibration_bins(
 
     strategy : {"uniform", "quantile"}, default="uniform"
         Bins of equal width, or of equal weight. Edges of equal-weight bins lie half-way between
-        neighbouring confidences and never separate equal confidences.
+        neighboring confidences and never separate equal confidences.
 
     closed : {"right", "left"}, default="right"
         The side on which an equal-width bin includes its edge. The outermost bins always include 0

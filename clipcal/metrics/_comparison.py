@@ -158,7 +158,7 @@ def compare_calibration(
 
     - The larger error may be too high by the absolute noise of the bins whose sign is not significant. The
       smaller error may be too low by the noise of each bin in the direction of its true sign; the less
-      favourable sign is used where it is not significant.
+      favorable sign is used where it is not significant.
     - The bounds of one model from :func:`calibration_interval` are compared with the opposite bounds of the
       other model.
     - Two errors differ by at most the sum of the absolute differences of the bins, for which an upper bound

@@ -14,7 +14,7 @@ __all__ = ["feature_divergence"]
 
 
 def feature_divergence(text_features: ArrayLike, *, n_neighbors: int = 5, metric: str = "euclidean") -> float:
-    """Compute the mean distance of text features to their nearest neighbours (the FD score).
+    """Compute the mean distance of text features to their nearest neighbors (the FD score).
 
     For class ``i``, ``FD(w_i)`` is the mean distance from ``w_i`` to the ``n_neighbors`` nearest features
     of other classes; the score is the mean over classes. A larger divergence is associated with
@@ -26,7 +26,7 @@ def feature_divergence(text_features: ArrayLike, *, n_neighbors: int = 5, metric
         Features of the class prompts. Rows are normalized to unit length.
 
     n_neighbors : int, default=5
-        Number of neighbours of each class. If there are fewer other classes, all of them are used. The
+        Number of neighbors of each class. If there are fewer other classes, all of them are used. The
         paper does not state the number.
 
     metric : {"euclidean", "cosine"}, default="euclidean"

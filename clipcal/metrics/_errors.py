@@ -107,7 +107,7 @@ def adaptive_calibration_error(
     """Compute the calibration error over bins of equal weight (ACE, also called ECE-EM).
 
     Like :func:`expected_calibration_error`, but with edges such that each bin has about the same number of
-    rows. Edges lie half-way between neighbouring confidences and never separate equal confidences, so the
+    rows. Edges lie half-way between neighboring confidences and never separate equal confidences, so the
     value does not depend on the order of the rows.
 
     Parameters

@@ -154,7 +154,7 @@ def scan_rows(
 
     rank : ndarray of shape (n_classes,) or None
         The position of the label of each column in sorted order; None if labels are sorted. Ties are
-        resolved in favour of the label that sorts first.
+        resolved in favor of the label that sorts first.
 
     Returns
     -------
@@ -197,7 +197,7 @@ def _break_ties(
     highest: NDArray[np.floating],
     rank: NDArray[np.intp],
 ) -> None:
-    """Resolve ties of the largest probability, in place, in favour of the label that sorts first."""
+    """Resolve ties of the largest probability, in place, in favor of the label that sorts first."""
     others = block.copy()
     others[np.arange(len(block)), chosen] = -1.0
     tied = np.flatnonzero(others.max(axis=1) == highest[:, 0])

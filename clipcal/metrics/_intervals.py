@@ -213,10 +213,10 @@ def _gap_interval(top_label: TopLabel, level: float) -> CalibrationInterval:
     one = float(weight @ weight) / whole
     extra = one * z**2 / 2.0
     total = whole + 2.0 * extra
-    centre = (float(weight @ residual) + extra * float(added.sum())) / total
-    variance = weight**2 @ (residual - centre) ** 2 + extra * one * ((added - centre) ** 2).sum()
+    center = (float(weight @ residual) + extra * float(added.sum())) / total
+    variance = weight**2 @ (residual - center) ** 2 + extra * one * ((added - center) ** 2).sum()
     half = z * float(np.sqrt(variance)) / total
     # np.average, unlike weight @ residual / whole, stays within the range of the residuals.
     estimate = float(np.average(residual, weights=weight))
-    low, high = min(centre - half, estimate), max(centre + half, estimate)
+    low, high = min(center - half, estimate), max(center + half, estimate)
     return CalibrationInterval(estimate, max(low, -1.0), min(high, 1.0))

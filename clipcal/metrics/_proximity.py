@@ -20,7 +20,7 @@ __all__ = ["ProximityBias", "proximity", "proximity_bias", "proximity_informed_c
 
 Floats = NDArray[np.float64]
 
-# Number of similarities, or of features of neighbours, that are held in memory at a time.
+# Number of similarities, or of features of neighbors, that are held in memory at a time.
 _BLOCK_ENTRIES = 2**22
 # Sums of squares of numbers in this range neither overflow nor underflow in single precision.
 _SAFE_RANGE = (1e-15, 1e15)
@@ -45,7 +45,7 @@ class ProximityBias(NamedTuple):
 def proximity(
     features: ArrayLike, reference: ArrayLike, *, n_neighbors: int = 5, exclude_self: bool = False
 ) -> Floats:
-    """Compute the proximity of each row to its nearest neighbours in a reference set.
+    """Compute the proximity of each row to its nearest neighbors in a reference set.
 
     The proximity of a row is ``exp(-d)``, where ``d`` is the mean Euclidean distance to its nearest rows
     of the reference, after normalization to unit length. It is close to 1 in dense regions, and smaller
@@ -61,10 +61,10 @@ def proximity(
         tuned.
 
     n_neighbors : int, default=5
-        Number of neighbours, at least 1. If the reference has fewer rows, all are used.
+        Number of neighbors, at least 1. If the reference has fewer rows, all are used.
 
     exclude_self : bool, default=False
-        Whether to exclude each row from its own neighbours. This requires that `reference` has the same
+        Whether to exclude each row from its own neighbors. This requires that `reference` has the same
         rows in the same order as `features`.
 
     Returns
@@ -75,7 +75,7 @@ def proximity(
     Raises
     ------
     ValueError
-        If features contain NaN, infinity or a row of zeros, if shapes differ, or if there is no neighbour.
+        If features contain NaN, infinity or a row of zeros, if shapes differ, or if there is no neighbor.
 
     References
     ----------
@@ -102,7 +102,7 @@ def proximity(
         )
     n_neighbors = min(n_neighbors, len(others) - exclude_self)
     if n_neighbors == 0:
-        raise ValueError("A single row has no other neighbour. Pass more rows, or a different reference.")
+        raise ValueError("A single row has no other neighbor. Pass more rows, or a different reference.")
     squared = nearest_squared_distances(rows, others, n_neighbors, exclude_self=exclude_self)
     return np.exp(-np.concatenate([np.sqrt(block).mean(axis=1) for block in squared]))
 
@@ -110,7 +110,7 @@ def proximity(
 def nearest_squared_distances(
     rows: NDArray[np.floating], others: NDArray[np.floating], n_neighbors: int, *, exclude_self: bool
 ) -> Iterator[Floats]:
-    """Yield blocks of squared distances from rows of unit length to their nearest neighbours.
+    """Yield blocks of squared distances from rows of unit length to their nearest neighbors.
 
     Parameters
     ----------
@@ -121,10 +121,10 @@ def nearest_squared_distances(
         The reference set; rows of length 1.
 
     n_neighbors : int
-        Number of neighbours, at least 1 and at most the number available.
+        Number of neighbors, at least 1 and at most the number available.
 
     exclude_self : bool
-        Whether `others` are the same rows, each to be excluded from its own neighbours.
+        Whether `others` are the same rows, each to be excluded from its own neighbors.
 
     Yields
     ------

@@ -21,7 +21,7 @@ _BANDWIDTH: dict[str, list[Any]] = {"bandwidth": [Interval(Real, 1e-4, None, clo
 _SMALLEST_CHOICE = 1e-3
 # Bisection steps on (0.001, 1), which give the bandwidth to 1e-6.
 _N_HALVINGS = 20
-# Grid nodes per bandwidth. Splitting a row between its two neighbouring nodes changes the error by less
+# Grid nodes per bandwidth. Splitting a row between its two neighboring nodes changes the error by less
 # than 3e-5.
 _NODES_PER_BANDWIDTH = 64
 _FEWEST_CELLS = 512
@@ -275,7 +275,7 @@ def _cells(bandwidth: float) -> int:
 
 
 def _on_grid(position: Floats, mass: Floats, n_cells: int) -> Floats:
-    """Split each mass between its two neighbouring nodes, which preserves total and mean position."""
+    """Split each mass between its two neighboring nodes, which preserves total and mean position."""
     scaled = position * n_cells
     left = np.minimum(scaled.astype(np.intp), n_cells - 1)
     share = scaled - left

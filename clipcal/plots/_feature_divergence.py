@@ -106,7 +106,7 @@ class FeatureDivergenceDisplay:
             Text features of each tuned method.
 
         n_neighbors : int, default=5
-            Number of neighbours; see :func:`clipcal.metrics.feature_divergence`.
+            Number of neighbors; see :func:`clipcal.metrics.feature_divergence`.
 
         metric : {"euclidean", "cosine"}, default="euclidean"
             Distance between unit vectors.

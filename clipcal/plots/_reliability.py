@@ -80,7 +80,7 @@ class ReliabilityDisplay:
         Intervals of the accuracies.
 
     hist_ax_ : matplotlib.axes.Axes or None
-        Inset axes with the fraction of rows in each bin, labelled with the largest fraction, or with the
+        Inset axes with the fraction of rows in each bin, labeled with the largest fraction, or with the
         density if the bins differ in width.
 
     text_ : matplotlib.offsetbox.AnchoredOffsetbox or None

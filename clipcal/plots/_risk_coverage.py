@@ -284,7 +284,7 @@ class RiskCoverageDisplay:
 
 
 def _is_model(artist: Any) -> bool:
-    """Whether a curve is labelled with the literal name of a model, and not with a label of the user."""
+    """Whether a curve is labeled with the literal name of a model, and not with a label of the user."""
     return hasattr(artist, "clipcal_name") and artist.clipcal_name == artist.get_label()
 
 

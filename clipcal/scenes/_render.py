@@ -1,4 +1,4 @@
-"""Render scenes to pixels with NumPy, vectorised over images."""
+"""Render scenes to pixels with NumPy, vectorized over images."""
 
 from __future__ import annotations
 

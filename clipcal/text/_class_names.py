@@ -132,7 +132,7 @@ def _differ_in_letters(names: Iterable[str]) -> bool:
 
 
 def name_key(name: str) -> str:
-    """Normalise a class name: NFKC, HTML-unescaped, case-folded, underscores replaced by spaces.
+    """Normalize a class name: NFKC, HTML-unescaped, case-folded, underscores replaced by spaces.
 
     Examples
     --------

@@ -63,7 +63,7 @@ def model_of(kind):
             torch.manual_seed(0)
             model = MODELS[kind]()
             for value in model.visual.parameters():
-                # Biases and norms are initialised to 0 and 1, where omitting them would have no effect.
+                # Biases and norms are initialized to 0 and 1, where omitting them would have no effect.
                 if value.ndim == 1:
                     value.data += 0.1 * torch.randn_like(value)
         MADE[kind] = model.eval().requires_grad_(False)
@@ -97,8 +97,8 @@ def loss_of(features):
 def layer_norm(norm, x):
     if isinstance(norm, nn.Identity):
         return x
-    centred = x - x.mean()
-    return centred / (centred.square().mean() + norm.eps).sqrt() * norm.weight + norm.bias
+    centered = x - x.mean()
+    return centered / (centered.square().mean() + norm.eps).sqrt() * norm.weight + norm.bias
 
 
 def attention(block, tokens):

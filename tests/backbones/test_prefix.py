@@ -48,7 +48,7 @@ def backbone_of(kind):
             torch.manual_seed(0)
             model = (SHARING | OTHERS)[kind]()
             for name, value in model.named_parameters():
-                # Biases and norms are initialised to 0 and 1, where omitting them would have no effect.
+                # Biases and norms are initialized to 0 and 1, where omitting them would have no effect.
                 if value.ndim == 1:
                     value.data += 0.1 * torch.randn_like(value)
                 if "embedding" in name:

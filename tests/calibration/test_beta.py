@@ -42,7 +42,7 @@ def test_formula():
 
 @given(st.integers(0, 2**31), st.floats(0.3, 5))
 @settings(deadline=None, max_examples=25)
-def test_no_neighbouring_parameters_are_better(seed, scale):
+def test_no_neighboring_parameters_are_better(seed, scale):
     logits, y = problem(400, seed, scale)
     theta = np.array(BetaCalibration().fit(logits, y).maps_[0])
     assert (theta[:2] >= 0).all()

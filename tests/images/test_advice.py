@@ -185,9 +185,9 @@ class TestArrays:
         ],
         ids=["floats", "channels first", "list", "tensor", "from -1 to 1", "integers", "int8"],
     )
-    def test_normalised_images(self, X):
+    def test_normalized_images(self, X):
         message = refusal(X)
-        assert "clipcal normalises images itself, so pass them without normalisation" in message
+        assert "clipcal normalizes images itself, so pass them without normalization" in message
         assert "write" not in message
 
 

@@ -179,14 +179,14 @@ if hasattr(np.dtypes, "StringDType"):
 
 
 @pytest.mark.parametrize("X", EMBEDDINGS.values(), ids=EMBEDDINGS)
-def test_embeddings_are_recognised(X):
+def test_embeddings_are_recognized(X):
     assert input_kind(X) == "embeddings"
     with pytest.raises(ValueError, match="Expected images, got numbers"):
         as_images(X)
 
 
 @pytest.mark.parametrize("X", IMAGES.values(), ids=IMAGES)
-def test_images_are_recognised(X):
+def test_images_are_recognized(X):
     assert input_kind(X) == "images"
     images = as_images(X)
     assert len(images) == (len(X) if hasattr(X, "__len__") else len(PIXELS))

@@ -284,7 +284,7 @@ def test_rows_of_weight_zero_are_ignored(metric):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_ties_are_resolved_in_favour_of_the_label_that_sorts_first(dtype):
+def test_ties_are_resolved_in_favor_of_the_label_that_sorts_first(dtype):
     rng = np.random.default_rng(0)
     prob = (rng.multinomial(4, np.full(5, 0.2), size=400) / 4).astype(dtype)
     y, order = rng.integers(0, 5, 400), rng.permutation(5)
@@ -448,7 +448,7 @@ def test_against_netcal():
 def test_left_closed_bins_against_netcal(n_bins):
     other = pytest.importorskip("netcal.metrics")
     rng = np.random.default_rng(n_bins)
-    # Many confidences lie on edges, some at 1, and neighbouring values have gaps of opposite sign.
+    # Many confidences lie on edges, some at 1, and neighboring values have gaps of opposite sign.
     ticks = rng.integers(20, 41, 300)
     confidence = ticks / 40
     correct = (rng.random(300) < np.where(ticks % 2, 1.0, 0.4)).astype(int)
@@ -480,7 +480,7 @@ def test_against_torchmetrics():
 @pytest.mark.parametrize("n_bins", [10, 20])
 def test_right_closed_bins_against_the_formula_of_papers_on_prompt_tuning(n_bins):
     rng = np.random.default_rng(n_bins)
-    # Many confidences lie on edges, some at 1, and neighbouring bins have gaps of opposite sign.
+    # Many confidences lie on edges, some at 1, and neighboring bins have gaps of opposite sign.
     ticks = rng.integers(20, 41, 400)
     confidence = ticks / 40
     correct = (rng.random(400) < np.where(np.ceil(ticks * n_bins / 40) % 2, 1.0, 0.3)).astype(int)

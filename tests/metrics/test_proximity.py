@@ -29,7 +29,7 @@ def random_case(seed, n, n_classes=4):
 
 def test_proximity_by_hand():
     found = proximity([[1, 0], [0, 5]], [[2, 0], [3, 0], [0, -1]], n_neighbors=2)
-    # The two nearest neighbours of (0, 1) are orthogonal to it.
+    # The two nearest neighbors of (0, 1) are orthogonal to it.
     assert_allclose(found, [1.0, np.exp(-np.sqrt(2))])
     all_three = np.exp(-np.array([np.sqrt(2) / 3, (2 * np.sqrt(2) + 2) / 3]))
     for n_neighbors in (3, 5):
@@ -40,7 +40,7 @@ def test_proximity_by_hand():
 def test_exclude_self():
     features = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.0]])
     alone = proximity(features, features, n_neighbors=1, exclude_self=True)
-    # The first and last rows are equal, and remain neighbours of each other.
+    # The first and last rows are equal, and remain neighbors of each other.
     assert_allclose(alone, np.exp([0, -np.sqrt(2), -np.sqrt(2), 0]))
     assert_allclose(proximity(features, features, n_neighbors=1), 1)
 
@@ -82,7 +82,7 @@ def test_rotation_and_length_do_not_matter():
         ([[1.0, 0.0]], [[1.0, 0.0, 0.0]], {}, "2 columns"),
         ([[1.0, 0.0]], [[0.0, 0.0]], {}, "Row 0 of reference is all zeros"),
         ([[1.0, np.nan]], [[1.0, 0.0]], {}, "NaN"),
-        ([[1.0, 0.0]], [[1.0, 0.0]], {"exclude_self": True}, "no other neighbour"),
+        ([[1.0, 0.0]], [[1.0, 0.0]], {"exclude_self": True}, "no other neighbor"),
         ([[1.0, 0.0]], [[1.0, 0.0]] * 2, {"exclude_self": True}, "same rows twice"),
         ([[1.0, 0.0]], [[1.0, 0.0]], {"n_neighbors": 0}, "n_neighbors"),
     ],

@@ -21,10 +21,10 @@ def smooth(confidence, correct, bandwidth=None, weight=None):
     return smooth_top_label(TopLabel(confidence, np.asarray(correct, dtype=float), weight), bandwidth)
 
 
-def kernel(t, centre, bandwidth):
+def kernel(t, center, bandwidth):
     """A Gaussian reflected at 0 and 1, as a sum of mirrored Gaussians."""
     images = np.arange(-2 - int(4 * bandwidth), 3 + int(4 * bandwidth)) * 2
-    distance = np.concatenate([t[:, None] - centre + images, t[:, None] + centre + images], axis=1)
+    distance = np.concatenate([t[:, None] - center + images, t[:, None] + center + images], axis=1)
     scale = bandwidth * np.sqrt(2 * np.pi)
     with np.errstate(under="ignore"):
         return np.exp(-0.5 * (distance / bandwidth) ** 2).sum(axis=1) / scale

@@ -1,4 +1,4 @@
-"""Common behaviour of all displays: given axes are used, and texts do not overlap."""
+"""Common behavior of all displays: given axes are used, and texts do not overlap."""
 
 import warnings
 

@@ -53,7 +53,7 @@ def title_of(display):
     return display.ax_.get_title()
 
 
-def labelled(name):
+def labeled(name):
     """Return true labels, one of which is the name, and the label of each column."""
     labels = sorted([name, "another"])
     return np.array(labels)[Y], labels
@@ -65,7 +65,7 @@ def estimator(name, labels=("a", "b", "c")):
 
 
 def reliability(name):
-    y, labels = labelled(name)
+    y, labels = labeled(name)
     display = ReliabilityDisplay.from_predictions(y, PROB, labels=labels, class_label=name)
     assert title_of(display) == name
     assert display.ax_.get_xlabel() == f"Probability of {name}"
@@ -75,7 +75,7 @@ def reliability(name):
 
 
 def grid_of_classes(name):
-    y, labels = labelled(name)
+    y, labels = labeled(name)
     grid = ReliabilityGridDisplay.from_predictions(y, PROB, labels=labels)
     assert [ax.get_title() for ax in grid.axes_.flat] == labels
     return grid
@@ -312,7 +312,7 @@ def without_breaks(text):
 
 
 @pytest.mark.parametrize("name", LONG, ids=range(len(LONG)))
-def test_long_titles_of_neighbouring_panels_do_not_overlap(name):
+def test_long_titles_of_neighboring_panels_do_not_overlap(name):
     grid = ReliabilityGridDisplay([ReliabilityDisplay(BINS, name=name) for _ in range(6)]).plot()
     grid.figure_.draw_without_rendering()
     titles = [ax.title.get_window_extent() for ax in grid.axes_.flat]
