@@ -59,7 +59,7 @@ class NamedComponents(BaseEstimator):
 
     _components: ClassVar[tuple[str, ...]] = ()
 
-    def _named_component(self, parameter: str, name: str) -> Any:
+    def _named_component(self, parameter: str, name: str, params: Mapping[str, Any]) -> Any:
         """Return a new component for the given name of a parameter."""
         raise NotImplementedError
 
@@ -90,7 +90,7 @@ class NamedComponents(BaseEstimator):
                 continue
             value = params.get(parameter, getattr(self, parameter))
             if isinstance(value, str):
-                params[parameter] = self._named_component(parameter, value)
+                params[parameter] = self._named_component(parameter, value, params)
             elif not hasattr(value, "set_params"):
                 raise ValueError(
                     f"{key} cannot be set, as {parameter}={value!r} has no parameter {inner!r}. Set "

@@ -21,6 +21,8 @@ def write_whole(path: Path, write: Any) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(temporary, os.stat(path).st_mode & 0o777)  # keep the permissions of a replaced file
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -144,7 +145,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         self.method = method
         self.cv = cv
 
-    def _named_component(self, parameter: str, name: str) -> Any:
+    def _named_component(self, parameter: str, name: str, params: Mapping[str, Any]) -> Any:
         return named_calibrator(name)
 
     # The wrapped estimator validates its own parameters when it is fitted.

@@ -165,7 +165,7 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         if not self.allow_duplicate_names:
             check_distinct(self.class_names_, backbone.tokenize)
 
-    def _with_equal_rows(self, features: NDArray[np.float32], backbone: Backbone) -> NDArray[np.float32]:
+    def _with_equal_rows(self, features: NDArray[Any], backbone: Backbone) -> NDArray[Any]:
         """Return features that are equal, without rounding errors, for names with the same tokens."""
         if not self.allow_duplicate_names:
             return features

@@ -32,8 +32,15 @@ def find_method(method: str | TuningMethod, recipe: str = "original") -> TuningM
     from clipcal.methods import METHODS
 
     found = named_component("method", method, METHODS, example="CoOp(n_context=16, context_init=None)")
+    if not isinstance(getattr(found, "name", None), str):
+        raise TypeError(
+            f"{type(found).__name__} has no attribute name; give the class one, such as name = 'mine'."
+        )
     if isinstance(method, str):
         found.set_params(**find_recipe(found, recipe).method_params)
+    # ``learner`` repeats this check, but only after all images are encoded.
+    if hasattr(found, "_parameter_constraints"):
+        validate_parameters(found)
     return found
 
 
@@ -81,6 +88,10 @@ def find_regularizer(regularizer: str | Regularizer) -> Regularizer:
         raise TypeError(
             f"regularizer must be one of {', '.join(map(repr, REGULARIZERS))} or an instance of Regularizer, "
             f"such as {example}, got {regularizer!r}."
+        )
+    if not isinstance(getattr(found, "name", None), str):
+        raise TypeError(
+            f"{type(found).__name__} has no attribute name; give the class one, such as name = 'mine'."
         )
     # ``prepare`` repeats these checks, but only after all images are encoded.
     if hasattr(found, "_parameter_constraints"):

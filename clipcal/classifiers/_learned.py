@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from clipcal._compat import _num_samples
 from clipcal.classifiers._base import CLIPClassifier
 from clipcal.classifiers._prediction import GivenLogits, Logits
+from clipcal.classifiers._training_data import training_data
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from clipcal.backbones import Backbone
     from clipcal.methods import TuningMethod
     from clipcal.regularizers import Regularizer
-    from clipcal.training import Learner, Prompts, TrainingData, TuningProblem
+    from clipcal.training import Learner, LossTerm, Prompts, TrainingData, TuningProblem
 
 __all__ = ["LearnedCLIPClassifier"]
 
@@ -61,15 +63,18 @@ class LearnedCLIPClassifier(CLIPClassifier):
 
     def _learned_state(self, learner: Learner, prompts: Prompts, backbone: Backbone) -> dict[str, Any]:
         """Return the current values of the fitted attributes needed for prediction."""
+        import torch
+
         return {
             "text_features_": self._text_features(learner, prompts, backbone),
-            "logit_scale_": float(backbone.logit_scale),
+            "logit_scale_": float(torch.as_tensor(learner.logit_scale).detach()),
             "learned_": learner.arrays(),
         }
 
     def _text_features(self, learner: Learner, prompts: Prompts, backbone: Backbone) -> NDArray[np.float32]:
         import torch
 
+        learner.eval()
         with torch.no_grad():
             features = learner.encode_texts(prompts, None).cpu().numpy()
         shared = learner.supports_new_classes
@@ -79,7 +84,7 @@ class LearnedCLIPClassifier(CLIPClassifier):
         # The training loop checks losses only. The last step is not followed by a loss, and features whose
         # norm overflows are normalized to zeros, which have a finite loss.
         norms = np.linalg.norm(self.text_features_, axis=1)
-        if not (np.isfinite(norms) & (norms > 1e-3)).all():
+        if not (np.isfinite(norms) & (norms > 0)).all():
             raise FloatingPointError(
                 "Training diverged and the text features are not finite or zero; "
                 f"lower learning_rate (now {self.recipe_['learning_rate']})."
@@ -87,10 +92,30 @@ class LearnedCLIPClassifier(CLIPClassifier):
 
     def _new_learner(self, problem: TuningProblem) -> Learner:
         """Return a learner with initial parameters, which depend on the generator of the problem only."""
-        from clipcal.training import seeded
+        from clipcal.training import Learner, seeded
 
         with seeded(problem.generator):
-            return self.method_.learner(problem).to(problem.backbone.device)
+            learner = self.method_.learner(problem)
+        if not isinstance(learner, Learner):
+            raise TypeError(
+                f"{type(self.method_).__name__}.learner must return a clipcal.training.Learner, got "
+                f"{type(learner).__name__}."
+            )
+        return learner.to(problem.backbone.device).eval()
+
+    def _check_method(
+        self, learner: Learner, prompts: Prompts, data: TrainingData, terms: Sequence[LossTerm]
+    ) -> None:
+        from clipcal.training import check_learner
+
+        check_learner(
+            learner,
+            prompts,
+            data,
+            terms,
+            linear=self.method_.linear,
+            text_depends_on_image=self.method_.text_depends_on_image,
+        )
 
     def _fitted_learner(self, backbone: Backbone) -> Learner:
         """Return a learner with the learned parameters, for the current classes."""
@@ -109,16 +134,36 @@ class LearnedCLIPClassifier(CLIPClassifier):
         check_is_fitted(self, "text_features_")
         if self.method_.linear:
             return super()._logits(X)
-        from clipcal.training import predict_logits
+        from clipcal.training import predict_logits, predict_logits_from_pixels
 
-        embeddings = self._predict_embeddings(X)
+        data = self._prediction_data(X)
         backbone = self._open_backbone(self.n_features_in_)
         learner = self._fitted_learner(backbone)
-        return GivenLogits(
-            predict_logits(
-                learner,
-                learner.prompts(list(self.class_names_.values())),
-                embeddings,
-                text_depends_on_image=self.method_.text_depends_on_image,
+        prompts = learner.prompts(list(self.class_names_.values()))
+        depends = self.method_.text_depends_on_image
+        if isinstance(data, np.ndarray):
+            logits = predict_logits(learner, prompts, data, text_depends_on_image=depends)
+        else:
+            logits = predict_logits_from_pixels(
+                learner, prompts, data, self._images_at_once, text_depends_on_image=depends
             )
+        shared = learner.supports_new_classes
+        return GivenLogits(self._with_equal_rows(logits.T, backbone).T if shared else logits)
+
+    def _prediction_data(self, X: Any) -> NDArray[np.floating] | TrainingData:
+        """Return embeddings, or images for a method that encodes them itself."""
+        if not self.method_.needs_pixels:
+            return self._predict_embeddings(X)
+        n_samples = _num_samples(X)
+        return training_data(
+            X,
+            np.zeros(n_samples, dtype=np.intp),
+            np.ones(n_samples),
+            self._open_backbone(),
+            n_views=1,
+            needs_pixels=True,
+            images_at_once=self._images_at_once,
+            random_state=np.random.RandomState(0),
+            memory=None,
+            verbose=self.verbose,
         )

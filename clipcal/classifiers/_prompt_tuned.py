@@ -295,6 +295,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         learner = self._new_learner(problem)
         class_prompts = learner.prompts(problem.names)
         terms = [regularizer.prepare(problem, learner) for regularizer in regularizers]
+        self._check_method(learner, class_prompts, data, terms)
         state = partial(self._learned_state, learner, class_prompts, backbone)
         report = self._report(X, targets, None if sample_weight is None else weights, recipe, state)
         with report, threads_for(learner.work(class_prompts, recipe.batch_size)):
@@ -355,8 +356,10 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
             verbose=self.verbose,
         )
 
-    def _named_component(self, parameter: str, name: str) -> Any:
-        return find_method(name, self.recipe) if parameter == "method" else find_regularizer(name)
+    def _named_component(self, parameter: str, name: str, params: Mapping[str, Any]) -> Any:
+        if parameter == "regularizer":
+            return find_regularizer(name)
+        return find_method(name, params.get("recipe", self.recipe))
 
     @property
     def _images_at_once(self) -> int:

@@ -58,7 +58,8 @@ def training_data(
     Raises
     ------
     ValueError
-        If X contains embeddings, but the method or ``n_views="fresh"`` needs images.
+        If X contains embeddings, but the method or ``n_views="fresh"`` needs images, or several views are
+        to be encoded for a method that reads images in each step.
     """
     import torch
 
@@ -74,6 +75,11 @@ def training_data(
         if fresh or needs_pixels:
             reason = "n_views='fresh'" if fresh else "The method"
             raise ValueError(f"{reason} needs images, but X contains embeddings; pass images.")
+    elif needs_pixels and n_views not in (1, "fresh"):
+        raise ValueError(
+            f"The method reads images in each step, so n_views={n_views!r} cannot be encoded before; use 1 "
+            "for center crops or 'fresh' for random crops."
+        )
     elif fresh or needs_pixels:
         loader = PixelLoader(X, backbone, augment=fresh)
         return PixelData(**on_device, load=loader.load, encode=backbone.encode_images)

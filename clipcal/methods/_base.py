@@ -20,7 +20,8 @@ class TuningMethod(BaseEstimator):
     Attributes
     ----------
     name : str
-        Name that selects the method, as in ``method="coop"``.
+        Name of the method, such as ``"coop"``. Methods of clipcal can be selected by it; pass an instance of
+        your own methods.
     recipes : mapping of str to Recipe
         Published training settings by name. ``"original"`` are those of the authors of the method.
     needs_pixels : bool
@@ -29,7 +30,8 @@ class TuningMethod(BaseEstimator):
         Whether the text features depend on the image.
     linear : bool
         Whether logits are scaled cosine similarities of embeddings and fixed text features, so that
-        prediction needs only the text features.
+        prediction needs only the text features. Must be False for methods whose learner changes image
+        features or logits.
     """
 
     name: ClassVar[str]

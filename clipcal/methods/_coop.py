@@ -225,15 +225,13 @@ class CoOp(TuningMethod):
         words = None if self.context_init is None else self.context_init.replace("_", " ")
         shape = (len(problem.names),) if self.class_specific else ()
         if words is None:
-            context = self._random_context(backbone, shape, problem.generator)
+            n_context = 16 if self.n_context is None else self.n_context
+            _check_room(backbone, n_context)
+            context = self._random_context(backbone, (*shape, n_context), problem.generator)
         else:
             context = self._word_context(backbone, words).expand(*shape, -1, -1)
-        n_context = context.shape[-2]
-        if backbone.n_start_tokens + n_context + 3 > backbone.context_length:
-            raise ClassNameError(
-                f"A context of {n_context} tokens leaves no room for a class name in the "
-                f"{backbone.context_length} positions of {backbone.name!r}; choose a smaller n_context."
-            )
+            n_context = context.shape[-2]
+            _check_room(backbone, n_context)
         # "X" is always a single token of CLIP's vocabulary.
         placeholder = words or " ".join(["X"] * n_context)
         return ContextLearner(
@@ -264,9 +262,17 @@ class CoOp(TuningMethod):
     def _random_context(
         self, backbone: Backbone, shape: tuple[int, ...], generator: torch.Generator
     ) -> Tensor:
-        shape = (*shape, 16 if self.n_context is None else self.n_context, backbone.token_dim)
         # Drawn on the CPU, so that a seed gives the same context on every device.
-        return 0.02 * torch.randn(shape, generator=generator).to(backbone.device)
+        context = torch.randn((*shape, backbone.token_dim), generator=generator)
+        return 0.02 * context.to(backbone.device)
+
+
+def _check_room(backbone: Backbone, n_context: int) -> None:
+    if backbone.n_start_tokens + n_context + 3 > backbone.context_length:
+        raise ClassNameError(
+            f"A context of {n_context} tokens leaves no room for a class name in the "
+            f"{backbone.context_length} positions of {backbone.name!r}; choose a smaller n_context."
+        )
 
 
 class KgCoOp(CoOp):

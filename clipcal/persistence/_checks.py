@@ -113,7 +113,7 @@ _ATTRIBUTES: dict[str, Check] = {
     # classifiers
     "class_names_": lambda value, sizes: isinstance(value, dict),
     "text_features_": _array("f", ("n", "d")),
-    "logit_scale_": _number(),
+    "logit_scale_": _number(1e-6, 1e6),
     "learned_": _learned,
     "history_": _list_of(_is(dict)),
     "recipe_": _is(dict),

@@ -192,12 +192,17 @@ def _refusal(value: Any, path: Path) -> TypeError:
 
 def check_saveable(estimator: Any) -> None:
     """Raise an error unless an estimator is fitted and of a class that can be saved."""
+    if isinstance(estimator, (str, os.PathLike)):
+        raise TypeError(
+            f"The first argument is the estimator, got {estimator!r}: clipcal.save(estimator, path)."
+        )
     if isinstance(estimator, type):
         raise TypeError(f"clipcal.save keeps fitted estimators; got the class {estimator.__name__}.")
     if registered_name(estimator) is None or not is_fittable(type(estimator)):
         raise TypeError(
             "clipcal.save keeps ZeroShotCLIPClassifier, PromptTunedCLIPClassifier, CalibratedCLIPClassifier "
             f"around these, and the calibrators of clipcal.calibration; got {type(estimator).__name__}. Save "
-            "such parts of it alone, as in clipcal.save(pipeline[-1], path)."
+            "such parts of it alone, as in clipcal.save(pipeline[-1], path) or "
+            "clipcal.save(search.best_estimator_, path)."
         )
     check_is_fitted(estimator, "classes_")

@@ -156,8 +156,9 @@ class DynamicOutlierRegularizer(Regularizer):
         validate_parameters(self)
         if not learner.supports_new_classes:
             raise ValueError(
-                "regularizer='dor' needs a context that can be used with any noun, but class_specific=True "
-                "learns one for each class; use class_specific=False, or regularizer='kg'."
+                "regularizer='dor' needs parameters that can be used with any noun, but the method learns "
+                "separate ones for each class (CoOp: class_specific=True); use a shared context, or "
+                "regularizer='kg'."
             )
         nouns, targets = self._pool(problem, learner)
         batch_size = self.batch_size or len(problem.names)

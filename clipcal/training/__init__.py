@@ -1,9 +1,11 @@
 """Training: the interface of methods and loss terms, the loop, its settings and its random numbers."""
 
+from clipcal.training._checks import check_learner as check_learner
 from clipcal.training._encoding import PromptEncoder
 from clipcal.training._learner import Learner, LossTerm
 from clipcal.training._loop import tune
 from clipcal.training._prediction import predict_logits as predict_logits
+from clipcal.training._prediction import predict_logits_from_pixels as predict_logits_from_pixels
 from clipcal.training._problem import (
     Batch,
     EmbeddedData,

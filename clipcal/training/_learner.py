@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -23,7 +23,14 @@ class Learner(nn.Module):
 
     A subclass implements :meth:`prompts` and :meth:`encode_texts`. The other methods have defaults, which
     a subclass may override: image features of the frozen CLIP, scaled cosine similarities as logits, the
-    cross-entropy loss and a single backward pass.
+    cross-entropy loss and a single backward pass. A subclass that overrides :meth:`encode_images`,
+    :meth:`logits` or :meth:`forward` belongs to a method with ``linear = False``.
+
+    Tensors that are not learned are registered as buffers: they are then kept with the learned parameters,
+    and follow them to another device and to float64 in predictions. A learner is rebuilt for predictions, so
+    everything else that it needs is computed from the tuning problem without its data. It is in training mode
+    in the steps of training only. Modules that draw random numbers in training mode, such as
+    ``torch.nn.Dropout``, use torch's global generator, which ``random_state`` does not control.
 
     Parameters
     ----------
@@ -46,7 +53,7 @@ class Learner(nn.Module):
 
     def prompts(self, names: Sequence[str]) -> Prompts:
         """Tokenize the prompts of names. Raises ClassNameError if a name is too long."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not implement prompts(names).")
 
     def encode_texts(self, prompts: Prompts, images: Tensor | None) -> Tensor:
         """Return text features, differentiable.
@@ -63,7 +70,7 @@ class Learner(nn.Module):
         texts : Tensor, shape (n_prompts, embedding_dim) or (n, n_prompts, embedding_dim)
             Features of unit length, unless the logits of the method need other features.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not implement encode_texts(prompts, images).")
 
     def encode_images(self, batch: Batch) -> Tensor:
         """Return image features (n, embedding_dim); those of the frozen CLIP by default."""
@@ -139,14 +146,16 @@ class Learner(nn.Module):
 
     # What is kept
 
-    def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """Return copies of the learned tensors, parameters and buffers, by name."""
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return copies of the learned tensors, parameters and buffers, by name; floats as float32."""
         return {
-            name: value.detach().to("cpu", torch.float32, copy=True).numpy()
+            name: value.detach()
+            .to("cpu", torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+            .numpy()
             for name, value in self.state_dict().items()
         }
 
-    def load_arrays(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
+    def load_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Set the learned tensors; the inverse of :meth:`arrays`.
 
         Raises
@@ -195,4 +204,4 @@ class LossTerm:
         drawn : Tensor or None
             Features of the prompts or images returned by :meth:`draw`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not implement __call__(out, batch, drawn).")

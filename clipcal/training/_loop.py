@@ -64,11 +64,12 @@ def tune(
         If the loss is not finite.
     """
     optimizer = recipe.make_optimizer(learner.parameter_groups())
-    rates = [recipe.rates(group["rate_factor"]) for group in optimizer.param_groups]
+    rates = [recipe.rates(group.get("rate_factor", 1.0)) for group in optimizer.param_groups]
     history: list[Record] = []
     for epoch, learning_rate in enumerate(recipe.rates()):
         for group, by_epoch in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = by_epoch[epoch]
+        learner.train()
         steps: list[dict[str, Tensor]] = []
         for batch in data.batches(recipe.batch_size, data_generator, drop_last=recipe.drop_last):
             out, drawn = _encode(learner, class_prompts, batch, terms, term_generator)
@@ -77,6 +78,7 @@ def tune(
             learner.backward(losses)
             optimizer.step()
             steps.append(_measured(losses, out, batch))
+        learner.eval()
         learner.end_epoch(epoch, recipe.max_epochs)
         history.append({"epoch": epoch, "learning_rate": learning_rate, **_means(steps, terms)})
         _check_finite(history[-1], recipe)
@@ -118,7 +120,13 @@ def _losses(
     """Return the learner's losses, except those replaced by a loss term, and the loss terms."""
     replaced = {term.replaces for term in terms}
     losses = {name: loss for name, loss in learner.losses(out, batch).items() if name not in replaced}
-    return losses | {term.name: term(out, batch, part) for term, part in zip(terms, drawn, strict=True)}
+    losses |= {term.name: term(out, batch, part) for term, part in zip(terms, drawn, strict=True)}
+    for name, loss in losses.items():
+        if loss.ndim:
+            raise ValueError(
+                f"The loss {name!r} has shape {tuple(loss.shape)}; average it, as batch.mean does."
+            )
+    return losses
 
 
 def _measured(losses: Mapping[str, Tensor], out: Forward, batch: Batch) -> dict[str, Tensor]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from clipcal.training._learner import Learner
-from clipcal.training._problem import Batch
+from clipcal.training._problem import Batch, TrainingData
 from clipcal.training._prompts import Prompts
 
-__all__ = ["predict_logits"]
+__all__ = ["predict_logits", "predict_logits_from_pixels"]
 
 _BLOCK_SIZE = 4096
 
@@ -20,7 +22,7 @@ _BLOCK_SIZE = 4096
 def predict_logits(
     learner: Learner, prompts: Prompts, embeddings: NDArray[np.floating], *, text_depends_on_image: bool
 ) -> NDArray[np.float64]:
-    """Predict logits from embeddings. The logits of a sample do not depend on the other samples.
+    """Predict logits from embeddings. The logits of a sample hardly depend on the other samples.
 
     If the text features depend on the image, prompts are encoded for one image at a time, in float32, because
     the rounding of a larger product would depend on the other images. Otherwise the class prompts are encoded
@@ -42,20 +44,58 @@ def predict_logits(
     logits : ndarray of float64, shape (n_samples, n_classes)
         Logits.
     """
-    logits = np.empty((len(embeddings), len(prompts)))
     if text_depends_on_image:
-        for i in range(len(embeddings)):
-            batch = _batch(embeddings[i : i + 1], prompts.tokens.device, torch.float32)
-            images = learner.encode_images(batch)
-            logits[i] = learner.logits(images, learner.encode_texts(prompts, images)).cpu().numpy()[0]
-        return logits
+        device = prompts.tokens.device
+        single = (_batch(row[None], device, torch.float32) for row in embeddings)
+        return _logits(learner, prompts, single, texts=None)
     texts = learner.encode_texts(prompts, None).to("cpu", torch.float64)
     learner.to("cpu", torch.float64)
-    for start in range(0, len(embeddings), _BLOCK_SIZE):
-        rows = slice(start, start + _BLOCK_SIZE)
-        images = learner.encode_images(_batch(embeddings[rows], torch.device("cpu"), torch.float64))
-        logits[rows] = learner.logits(images, texts).numpy()
-    return logits
+    starts = range(0, len(embeddings), _BLOCK_SIZE)
+    blocks = (
+        _batch(embeddings[start : start + _BLOCK_SIZE], torch.device("cpu"), torch.float64)
+        for start in starts
+    )
+    return _logits(learner, prompts, blocks, texts=texts)
+
+
+@torch.no_grad()
+def predict_logits_from_pixels(
+    learner: Learner, prompts: Prompts, data: TrainingData, batch_size: int, *, text_depends_on_image: bool
+) -> NDArray[np.float64]:
+    """Predict logits from images that the learner encodes itself, in the precision of the towers.
+
+    Parameters
+    ----------
+    learner : Learner
+        Trained learner.
+    prompts : Prompts
+        Prompts of the classes.
+    data : TrainingData
+        Images; their targets are ignored.
+    batch_size : int
+        Images that pass the image tower at once; one if the text features depend on the image.
+    text_depends_on_image : bool
+        Whether the text features depend on the image.
+
+    Returns
+    -------
+    logits : ndarray of float64, shape (n_samples, n_classes)
+        Logits.
+    """
+    texts = None if text_depends_on_image else learner.encode_texts(prompts, None)
+    return _logits(learner, prompts, data.in_order(1 if texts is None else batch_size), texts=texts)
+
+
+def _logits(
+    learner: Learner, prompts: Prompts, batches: Iterable[Batch], *, texts: Tensor | None
+) -> NDArray[np.float64]:
+    """Predict batch by batch; `texts` is None if the text features depend on the image."""
+    rows = [np.empty((0, len(prompts)))]
+    for batch in batches:
+        images = learner.encode_images(batch)
+        own = learner.encode_texts(prompts, images) if texts is None else texts
+        rows.append(learner.logits(images, own).double().cpu().numpy())
+    return np.concatenate(rows)
 
 
 def _batch(embeddings: NDArray[np.floating], device: torch.device, dtype: torch.dtype) -> Batch:

@@ -44,7 +44,9 @@ class Batch:
 
     def mean(self, losses: Tensor) -> Tensor:
         """Return the weighted mean of one loss per sample (n,)."""
-        return (self.weights * losses).sum() / self.weights.sum()
+        # Tiny weights may be zero in float32.
+        total = self.weights.sum().clamp(min=torch.finfo(self.weights.dtype).tiny)
+        return (self.weights * losses).sum() / total
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ class TrainingData:
         for start in range(0, n_samples - size + 1 if drop_last else n_samples, size):
             rows = order[start : start + size]
             yield self._batch(rows, views[rows])
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Yield all samples in their order, with their first view."""
+        for rows in torch.arange(len(self), device=self.targets.device).split(batch_size):
+            yield self._batch(rows, torch.zeros_like(rows))
 
     @property
     def n_views(self) -> int:

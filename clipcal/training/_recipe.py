@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
 from typing import Any, Self
 
 import torch
@@ -32,10 +33,10 @@ class Recipe:
     batch_size : int, default=32
         Number of samples per step.
     optimizer : {"sgd", "adam", "adamw"} or callable, default="sgd"
-        Optimizer. A callable, such as a class of :mod:`torch.optim`, is called with the parameter groups,
-        ``lr`` and ``weight_decay``.
+        Optimizer. A callable, such as a class of :mod:`torch.optim`, is called with a list of parameter
+        groups (dictionaries with ``"params"``), ``lr`` and ``weight_decay``.
     momentum : float, default=0.9
-        Momentum of SGD. It is ignored by other optimizers.
+        Momentum of SGD. Other optimizers do not use it.
     weight_decay : float, default=5e-4
         Weight decay, decoupled for AdamW and otherwise added to the gradient, as in torch.
     schedule : {"cosine", "constant"}, default="cosine"
@@ -49,6 +50,11 @@ class Recipe:
         Whether an incomplete last batch is dropped.
     method_params : mapping, default={}
         Parameters of the method that are part of the recipe. They are used if the method is given by name.
+
+    Raises
+    ------
+    ValueError
+        If the optimizer or the schedule is unknown, or a number is out of range.
 
     Examples
     --------
@@ -69,6 +75,20 @@ class Recipe:
     drop_last: bool = True
     method_params: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not callable(self.optimizer) and self.optimizer not in OPTIMIZERS:
+            known = ", ".join(map(repr, OPTIMIZERS))
+            raise ValueError(f"optimizer must be one of {known} or a callable, got {self.optimizer!r}.")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"schedule must be one of {', '.join(map(repr, SCHEDULES))}, got {self.schedule!r}."
+            )
+        lowest = {"max_epochs": 0, "batch_size": 1, "warmup_epochs": 0}
+        for name, low in lowest.items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < low:
+                raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}.")
+
     @classmethod
     def names(cls) -> list[str]:
         """Return the names of the settings that are parameters of classifiers."""
@@ -79,8 +99,13 @@ class Recipe:
         return replace(self, **{name: value for name, value in values.items() if value is not None})
 
     def plain(self) -> dict[str, Any]:
-        """Return the settings as plain values, with the name of the optimizer if it is a callable."""
+        """Return the settings as plain values, with the name of the optimizer if it is a callable.
+
+        The momentum is None if the optimizer does not use it.
+        """
         settings = {name: getattr(self, name) for name in self.names()}
+        if not self.uses_momentum:
+            settings["momentum"] = None
         if not isinstance(self.optimizer, str):
             settings["optimizer"] = getattr(self.optimizer, "__qualname__", repr(self.optimizer))
         return settings
@@ -95,7 +120,10 @@ class Recipe:
         """
         groups = [{"rate_factor": 1.0, **group} for group in groups]
         momentum = {"momentum": self.momentum} if self.uses_momentum else {}
-        return self._optimizer(groups, lr=self.learning_rate, weight_decay=self.weight_decay, **momentum)
+        made = self._optimizer(groups, lr=self.learning_rate, weight_decay=self.weight_decay, **momentum)
+        if not isinstance(made, torch.optim.Optimizer):
+            raise TypeError(f"optimizer must return a torch.optim.Optimizer, got {type(made).__name__}.")
+        return made
 
     @property
     def uses_momentum(self) -> bool:

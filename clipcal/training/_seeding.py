@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,10 @@ import torch
 from sklearn.utils import check_random_state
 
 __all__ = ["seeded", "torch_generator"]
+
+_lock = threading.RLock()
+# A prime, added so that the global generator does not repeat the numbers of the other one.
+_OFFSET = 1_000_003
 
 
 def torch_generator(
@@ -22,11 +27,12 @@ def torch_generator(
 
 @contextmanager
 def seeded(generator: torch.Generator) -> Iterator[None]:
-    """Seed torch's global CPU generator with the seed of `generator`, and restore it afterwards.
+    """Seed torch's global CPU generator by the seed of `generator`, and restore it afterwards.
 
     New modules, such as ``torch.nn.Linear``, draw their initial parameters from the global generator. The
-    state of `generator` does not change.
+    state of `generator` does not change. Only one thread at a time is inside, as threads share the global
+    generator.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(generator.initial_seed())
+    with _lock, torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(generator.initial_seed() + _OFFSET)
         yield

@@ -1,9 +1,13 @@
 """Custom methods: text that depends on the image, adapted image features, a second set of logits."""
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from sklearn.base import clone
 from torch import nn
 from toy_backbone import AnyWidthBackbone
@@ -260,3 +264,180 @@ def test_initial_values_of_modules_depend_on_random_state_only():
     np.testing.assert_array_equal(fitted(SecondLogits(), max_epochs=0).learned_["head.weight"], first)
     other = fitted(SecondLogits(), max_epochs=0, random_state=1).learned_["head.weight"]
     assert np.abs(other - first).max() > 1e-3
+
+
+class NoisyLearner(AdaptedLearner):
+    """Dropout and batch statistics, which are active in the steps of training only."""
+
+    modes: ClassVar[list[bool]] = []
+
+    def __init__(self, problem):
+        super().__init__(problem)
+        self.dropout = nn.Dropout(0.5)
+        self.norm = nn.BatchNorm1d(problem.backbone.embedding_dim)
+
+    def encode_images(self, batch):
+        self.modes.append(self.training)
+        moved = self.dropout(self.norm(batch.embeddings + self.layer(batch.embeddings)))
+        return F.normalize(batch.embeddings + moved, dim=-1)
+
+
+class LearnedScale(Learner):
+    def __init__(self, problem):
+        super().__init__(problem.backbone.logit_scale)
+        self.base = CoOp().learner(problem)
+        self.logit_scale = nn.Parameter(torch.tensor(10.0))
+
+    def prompts(self, names):
+        return self.base.prompts(names)
+
+    def encode_texts(self, prompts, images):
+        return self.base.encode_texts(prompts, images)
+
+
+def method_of(make, **flags):
+    """Return a method whose learner is made by a function."""
+
+    def learner(self, problem):
+        return make(problem)
+
+    return type("Mine", (TuningMethod,), {"name": "mine", "learner": learner, **flags})()
+
+
+def test_modules_are_in_training_mode_in_the_steps_only():
+    NoisyLearner.modes = []
+    clf = fitted(method_of(NoisyLearner, linear=False), max_epochs=2)
+    whole = clf.predict_proba(X)
+    # One check, two epochs of three steps, and one prediction.
+    assert NoisyLearner.modes == [False, *[True] * 6, False]
+    np.testing.assert_array_equal(clf.predict_proba(X), whole)
+    np.testing.assert_allclose(clf.predict_proba(X[:1]), whole[:1], atol=1e-12)
+
+
+def test_a_learned_temperature_is_used_in_predictions():
+    clf = fitted(method_of(LearnedScale))
+    assert clf.logit_scale_ == pytest.approx(float(clf.learned_["logit_scale"]))
+    assert 1 < clf.logit_scale_ < 11
+
+
+def test_start_values_do_not_depend_on_other_threads():
+    alone = fitted(SecondLogits(), max_epochs=0).learned_["head.weight"]
+    before = torch.random.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda _: fitted(SecondLogits(), max_epochs=0).learned_, range(12)))
+    assert all(np.array_equal(learned["head.weight"], alone) for learned in together)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_modules_do_not_repeat_the_numbers_of_the_problems_generator():
+    class Both(AdaptedLearner):
+        def __init__(self, problem):
+            super().__init__(problem)
+            torch.random.default_generator.manual_seed(torch.initial_seed())  # as before the base class
+            self.register_buffer("of_torch", torch.randn(4))
+            self.register_buffer("own", torch.randn(4, generator=problem.generator))
+            self.register_buffer("count", torch.tensor(2**24 + 1))
+
+    learned = fitted(method_of(Both, linear=False), max_epochs=0).learned_
+    assert np.abs(learned["own"] - learned["of_torch"]).min() > 1e-3
+    assert learned["count"] == 2**24 + 1
+
+
+@pytest.mark.parametrize("method", METHODS[:2], ids=lambda method: method.name)
+def test_classes_of_one_name_get_equal_probabilities(method):
+    names = {"a": "dog", "b": "river", "c": "dog"}
+    params = {"class_names": names, "allow_duplicate_names": True, "random_state": 0, "max_epochs": 2}
+    clf = PromptTunedCLIPClassifier(AnyWidthBackbone(), method=method, **params)
+    proba = clf.fit(X, np.array(["a", "b", "c"] * 8)).predict_proba(X)
+    np.testing.assert_array_equal(proba[:, 0], proba[:, 2])
+
+
+class Flat(AdaptedLearner):
+    def logits(self, images, texts):
+        return (images @ texts.T).flatten()
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "words"),
+    [
+        (method_of(AdaptedLearner), TypeError, "AdaptedLearner overrides encode_images.*set linear = False"),
+        (method_of(lambda problem: SecondLearner(problem, 0.5)), TypeError, "overrides logits"),
+        (
+            method_of(ConditionedLearner, text_depends_on_image=True),
+            TypeError,
+            "text_depends_on_image is True",
+        ),
+        (
+            method_of(ConditionedLearner, linear=False),
+            ValueError,
+            r"text features of shape \(2, 3, 64\) for 2 images and 3 classes; expected \(3,\)",
+        ),
+        (method_of(Flat, linear=False), ValueError, r"logits of shape \(6,\).*expected \(2, 3\)"),
+        (
+            method_of(lambda problem: None),
+            TypeError,
+            r"Mine\.learner must return a clipcal\.training\.Learner",
+        ),
+        (
+            method_of(lambda problem: Learner(1.0)),
+            NotImplementedError,
+            r"does not implement prompts\(names\)",
+        ),
+        (method_of(AdaptedLearner, name=None), TypeError, "Mine has no attribute name"),
+        (method_of(AdaptedLearner, linear=False, needs_pixels=True), ValueError, "needs images"),
+    ],
+)
+def test_contradictions_are_refused_before_training(method, error, words):
+    with pytest.raises(error, match=words):
+        fitted(method)
+
+
+class PromptedImages(TuningMethod):
+    """Learned tokens in the image tower; the text stays zero-shot."""
+
+    name = "prompted"
+    linear = False
+    needs_pixels = True
+
+    def learner(self, problem):
+        return PromptedLearner(problem)
+
+
+class PromptedLearner(AdaptedLearner):
+    def __init__(self, problem):
+        super().__init__(problem)
+        del self.layer
+        width = problem.backbone.image_tower.width
+        self.tokens = nn.Parameter(0.02 * torch.randn(2, width, generator=problem.generator))
+
+    def encode_images(self, batch):
+        return F.normalize(self.backbone.encode_pixels(batch.pixels, {0: self.tokens}), dim=-1)
+
+
+class TestPromptedImages:
+    IMAGES = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    LABELS = np.array(NAMES * 4)
+
+    def fitted(self, backbone, **params):
+        params = {"max_epochs": 4, "batch_size": 4, "random_state": 0, "learning_rate": 0.05, **params}
+        clf = PromptTunedCLIPClassifier(backbone, method=PromptedImages(), **params)
+        return clf.fit(self.IMAGES, self.LABELS)
+
+    def test_tokens_are_learned_and_used_in_predictions(self, tiny_backbone):
+        start, clf = self.fitted(tiny_backbone, max_epochs=0), self.fitted(tiny_backbone)
+        assert np.abs(clf.learned_["tokens"] - start.learned_["tokens"]).max() > 1e-4
+        pixels = torch.stack([tiny_backbone.preprocess(Image.fromarray(image)) for image in self.IMAGES])
+        tokens = torch.from_numpy(clf.learned_["tokens"])
+        with torch.no_grad():
+            features = F.normalize(tiny_backbone.encode_pixels(pixels, {0: tokens}), dim=-1).numpy()
+        expected = clf.logit_scale_ * features @ clf.text_features_.T
+        np.testing.assert_allclose(clf.decision_function(self.IMAGES), expected, atol=1e-4)
+        assert clf.with_classes(["dog", "bee"]).predict(self.IMAGES[:3]).shape == (3,)
+
+    def test_random_crops_and_refusals(self, tiny_backbone):
+        center, fresh = self.fitted(tiny_backbone), self.fitted(tiny_backbone, n_views="fresh")
+        assert np.abs(center.learned_["tokens"] - fresh.learned_["tokens"]).max() > 1e-5
+        with pytest.raises(ValueError, match="n_views=3 cannot be encoded before; use 1"):
+            self.fitted(tiny_backbone, n_views=3)
+        with pytest.raises(ValueError, match="The method needs images, but X contains embeddings"):
+            center.predict(X)

@@ -83,6 +83,20 @@ def test_failed_write_keeps_the_old_file_and_leaves_no_other(failing, scaling, t
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such mode bits")
+def test_a_replaced_file_keeps_its_permissions(scaling, tmp_path):
+    clipcal.save(scaling, tmp_path / "m")
+    (tmp_path / "m").chmod(0o600)
+    clipcal.save(scaling, tmp_path / "m")
+    assert (tmp_path / "m").stat().st_mode & 0o777 == 0o600
+
+
+def test_swapped_arguments_are_explained(scaling, tmp_path):
+    with pytest.raises(
+        TypeError, match=r"first argument is the estimator, got .*clipcal\.save\(estimator, path\)"
+    ):
+        clipcal.save(str(tmp_path / "m"), scaling)
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
 def test_mode_bits_follow_the_umask(umask, scaling, tmp_path):
     before = os.umask(umask)

@@ -15,6 +15,7 @@ from clipcal.training import (
     torch_generator,
     tune,
 )
+from clipcal.training._checks import check_terms
 
 WIDTH, N_CLASSES = 4, 3
 
@@ -192,3 +193,73 @@ class TestRecipe:
         assert recipe.plain()["drop_last"] is False
         assert Recipe(optimizer=torch.optim.Adam).plain()["optimizer"] == "Adam"
         assert "method_params" not in recipe.plain()
+
+    @pytest.mark.parametrize(
+        ("settings", "words"),
+        [
+            (
+                {"optimizer": "Adam"},
+                "optimizer must be one of 'sgd', 'adam', 'adamw' or a callable, got 'Adam'",
+            ),
+            ({"schedule": "lin"}, "schedule must be one of 'cosine', 'constant', got 'lin'"),
+            ({"max_epochs": "10"}, "max_epochs must be an integer of at least 0, got '10'"),
+            ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+        ],
+    )
+    def test_invalid_settings(self, settings, words):
+        with pytest.raises(ValueError, match=words):
+            Recipe(**settings)
+
+    def test_optimizer_callables(self):
+        def flat(groups, lr, weight_decay):
+            parameters = [parameter for group in groups for parameter in group["params"]]
+            return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay)
+
+        step = self.one_step(optimizer=flat, weight_decay=0.0)
+        torch.testing.assert_close(step, -0.1 * self.gradient())
+        with pytest.raises(TypeError, match=r"optimizer must return a torch\.optim\.Optimizer, got NoneType"):
+            self.one_step(optimizer=lambda groups, lr, weight_decay: None)
+
+
+def test_a_loss_that_is_not_averaged_is_refused():
+    class PerSample(LossTerm):
+        name = "per sample"
+
+        def __call__(self, out, batch, drawn):
+            return out.logits.sum(dim=1)
+
+    with pytest.raises(ValueError, match=r"The loss 'per sample' has shape \(6,\); average it"):
+        run(Linear(), [PerSample()])
+
+
+def test_a_batch_of_samples_with_tiny_weights_has_a_finite_loss():
+    small = data()
+    small = EmbeddedData(small.targets, torch.zeros(6), small.embeddings, small.norms)
+    (batch,) = small.batches(6, torch_generator(0))
+    assert batch.mean(torch.ones(6)) == 0
+
+
+def named(name, replaces=None):
+    return type("Term", (Smoothing,), {"name": name, "replaces": replaces})()
+
+
+@pytest.mark.parametrize(
+    ("terms", "error", "words"),
+    [
+        ([None], TypeError, "prepare must return a LossTerm with a name; got None"),
+        ([LossTerm()], TypeError, "LossTerm with a name"),
+        ([named("kg"), named("kg")], ValueError, "has the name 'kg', which is taken"),
+        ([named("loss")], ValueError, "'loss', which is taken"),
+        ([named("cross_entropy")], ValueError, "'cross_entropy', which is taken"),
+        (
+            [named("a", "cross-entropy")],
+            ValueError,
+            "'cross-entropy', which does not exist; .*'cross_entropy'",
+        ),
+        ([named("a", "cross_entropy"), named("b", "cross_entropy")], ValueError, "replaced by another term"),
+    ],
+)
+def test_names_of_terms_are_checked(terms, error, words):
+    with pytest.raises(error, match=words):
+        check_terms(terms, ["cross_entropy"])
+    check_terms([named("a"), named("b", "cross_entropy")], ["cross_entropy", "head"])
