@@ -92,7 +92,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         Number of views of each image. 1 trains on center crops. For 2 or more, this many random crops,
         flipped with probability 0.5, are encoded before training, and each step draws one of them per image.
         ``"fresh"`` draws and encodes a new crop of each image in each step, as the published trainers do,
-        which is slow without a GPU. Embeddings have one view.
+        which is slow without a GPU; 10 has nearly the same effect. With the published number of epochs, one
+        view overfits. Embeddings have one view.
     random_state : int, RandomState instance or None, default=None
         Controls initial values, the order of samples, views and outliers.
     device : str or torch.device, default="auto"

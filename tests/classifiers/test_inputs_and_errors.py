@@ -323,7 +323,7 @@ BAD_TUNING = {
     "outliers of one class": (
         {"method": CoOp(class_specific=True), "regularizer": DynamicOutlierRegularizer(lexicon=["denim"])},
         ValueError,
-        "class_specific=True learns one for each class",
+        "separate ones for each class",
     ),
     "n_views": ({"n_views": 0}, ValueError, "'n_views'.*Got 0"),
     "n_views float": ({"n_views": 2.0}, ValueError, r"'n_views'.*Got 2\.0"),

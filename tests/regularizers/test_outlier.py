@@ -219,7 +219,9 @@ def rng_data():
 
 class TestErrors:
     def test_class_specific_contexts_raise(self, tiny_backbone):
-        with pytest.raises(ValueError, match="class_specific=True learns one for each class; use"):
+        with pytest.raises(
+            ValueError, match=r"separate ones for each class \(CoOp: class_specific=True\); use"
+        ):
             prepared(tiny_backbone, CoOp(class_specific=True))
 
     def test_lexicon_of_base_classes_raises(self, tiny_backbone):
