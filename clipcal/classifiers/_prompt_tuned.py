@@ -50,11 +50,11 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         The frozen CLIP; see :func:`clipcal.backbones.open_backbone`. ``"mini"`` needs no download.
     method : {"coop", "kgcoop"} or TuningMethod, default="coop"
         Tuning method. ``"kgcoop"`` is CoOp with the regularizer ``"kg"``.
-    regularizer : {"dor", "kg"}, Regularizer, a list of these, or None, default=None
-        Additional loss terms. ``"dor"`` keeps the text features of other nouns near their zero-shot features
-        (:class:`~clipcal.regularizers.DynamicOutlierRegularizer`), ``"kg"`` those of the classes
-        (:class:`~clipcal.regularizers.AnchorRegularizer`). Parameters of a regularizer can be set by name,
-        for example ``regularizer__weight`` in a search.
+    regularizer : str, Regularizer, a list of these, or None, default=None
+        Loss terms that are added to the loss of the method or replace its cross-entropy. ``"dor"`` keeps the
+        text features of other nouns near their zero-shot features, ``"kg"`` those of the classes, and
+        ``"label-smoothing"`` smooths the labels; :ref:`loss-terms` lists all names and classes. Parameters of
+        a regularizer can be set by name, for example ``regularizer__weight`` in a search.
     recipe : str, default="original"
         Published training settings, used for each parameter from ``max_epochs`` to ``drop_last`` that is
         None. ``"original"`` are those of the authors of the method, ``"dor"`` those of the authors of DOR as
@@ -128,7 +128,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         Factor by which cosine similarities are multiplied.
     history_ : list of dict
         One record per epoch: ``epoch``, ``learning_rate``, ``loss``, ``cross_entropy``, ``accuracy`` on
-        the training batches, and the weighted loss term of each regularizer by its name.
+        the training batches, and the weighted loss term of each regularizer by its name. A loss that a
+        regularizer replaces is missing.
     device_ : str
         Device used for training.
     n_features_in_ : int

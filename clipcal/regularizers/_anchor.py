@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from clipcal._compat import Interval, validate_parameters
-from clipcal.regularizers._base import Regularizer
+from clipcal.regularizers._base import Regularizer, check_tuned_texts
 from clipcal.text import DEFAULT_TEMPLATE
 from clipcal.training import Batch, Forward, Learner, LossTerm, TuningProblem
 
@@ -66,6 +66,13 @@ class AnchorRegularizer(Regularizer):
         self.template = template
 
     def prepare(self, problem: TuningProblem, learner: Learner) -> LossTerm:
-        """Encode the zero-shot features and return the loss term."""
+        """Encode the zero-shot features and return the loss term.
+
+        Raises
+        ------
+        ValueError
+            If the method does not train the text features.
+        """
         validate_parameters(self)
+        check_tuned_texts(self.name, problem, learner)
         return _AnchorTerm(float(self.weight), problem.zero_shot(problem.names, self.template))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from sklearn.base import BaseEstimator
 
 from clipcal.training import Learner, LossTerm, TuningProblem
 
-__all__ = ["Regularizer"]
+__all__ = ["Regularizer", "check_tuned_texts"]
 
 
 class Regularizer(BaseEstimator):
@@ -25,3 +26,24 @@ class Regularizer(BaseEstimator):
     def prepare(self, problem: TuningProblem, learner: Learner) -> LossTerm:
         """Return the loss term for a tuning problem and its learner. It is called once per fit."""
         raise NotImplementedError
+
+
+def check_tuned_texts(name: str, problem: TuningProblem, learner: Learner) -> None:
+    """Raise a ValueError if the method does not train its text features.
+
+    A loss term that reads only the text features would then be constant.
+
+    Parameters
+    ----------
+    name : str
+        Name of the regularizer, for the error message.
+    problem : TuningProblem
+    learner : Learner
+    """
+    with torch.enable_grad():
+        texts = learner.encode_texts(learner.prompts(problem.names), None)
+    if not texts.requires_grad:
+        raise ValueError(
+            f"regularizer={name!r} has no effect on method={problem.method!r}, which does not train the text "
+            "features; use a regularizer of the logits, such as 'label-smoothing'."
+        )

@@ -13,7 +13,7 @@ from torch import Tensor
 from clipcal._compat import Interval, StrOptions, validate_parameters
 from clipcal.backbones import upload
 from clipcal.exceptions import ClassNameError
-from clipcal.regularizers._base import Regularizer
+from clipcal.regularizers._base import Regularizer, check_tuned_texts
 from clipcal.text import DEFAULT_TEMPLATE, load_nouns, name_key
 from clipcal.training import Batch, Forward, Learner, LossTerm, Prompts, TuningProblem
 
@@ -151,7 +151,8 @@ class DynamicOutlierRegularizer(Regularizer):
         Raises
         ------
         ValueError
-            If the contexts are class-specific, no candidate remains, or no candidate fits the context.
+            If the contexts are class-specific, the method does not train the text features, no candidate
+            remains, or no candidate fits the context.
         """
         validate_parameters(self)
         if not learner.supports_new_classes:
@@ -160,6 +161,7 @@ class DynamicOutlierRegularizer(Regularizer):
                 "separate ones for each class (CoOp: class_specific=True); use a shared context, or "
                 "regularizer='kg'."
             )
+        check_tuned_texts(self.name, problem, learner)
         nouns, targets = self._pool(problem, learner)
         batch_size = self.batch_size or len(problem.names)
         return _OutlierTerm(self._weight(problem), learner, nouns, targets, batch_size)
