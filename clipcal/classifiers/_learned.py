@@ -14,6 +14,8 @@ from clipcal._compat import _num_samples
 from clipcal.classifiers._base import CLIPClassifier
 from clipcal.classifiers._prediction import GivenLogits, Logits
 from clipcal.classifiers._training_data import training_data
+from clipcal.classifiers._zero_shot import ZeroShotCLIPClassifier
+from clipcal.text import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
     import torch
@@ -167,3 +169,32 @@ class LearnedCLIPClassifier(CLIPClassifier):
             memory=None,
             verbose=self.verbose,
         )
+
+    def zero_shot(self, template: str | Sequence[str] = DEFAULT_TEMPLATE) -> ZeroShotCLIPClassifier:
+        """Return a fitted zero-shot classifier for the same classes.
+
+        Parameters
+        ----------
+        template : str or sequence of str, default="a photo of a {}."
+            Template of the zero-shot prompts; see :class:`ZeroShotCLIPClassifier`.
+
+        Returns
+        -------
+        classifier : ZeroShotCLIPClassifier
+            Fitted classifier.
+
+        Raises
+        ------
+        ClassNameError
+            If the template is invalid.
+        """
+        check_is_fitted(self, "learned_")
+        # All parameters except those of training.
+        own = self.get_params(deep=False)
+        shared = own.keys() & ZeroShotCLIPClassifier().get_params(deep=False).keys() - {"batch_size"}
+        other = ZeroShotCLIPClassifier(template=template, **{name: own[name] for name in shared})
+        other.n_features_in_, other.logit_scale_ = self.n_features_in_, self.logit_scale_
+        other.classes_, other.class_names_ = self.classes_, dict(self.class_names_)
+        other._backbone_fingerprint_ = self._backbone_fingerprint_
+        other.text_features_ = other._encode_classes(other._open_backbone(other.n_features_in_))
+        return other

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
 from clipcal._components import NamedComponents
@@ -23,8 +22,6 @@ from clipcal.classifiers._callbacks import FitReport
 from clipcal.classifiers._components import find_method, find_recipe, find_regularizer, find_regularizers
 from clipcal.classifiers._learned import LearnedCLIPClassifier
 from clipcal.classifiers._training_data import training_data
-from clipcal.classifiers._zero_shot import ZeroShotCLIPClassifier
-from clipcal.text import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
     import torch
@@ -367,32 +364,3 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
     def _images_at_once(self) -> int:
         # Independent of batch_size, because training batches may be too small to use a GPU efficiently.
         return 64
-
-    def zero_shot(self, template: str | Sequence[str] = DEFAULT_TEMPLATE) -> ZeroShotCLIPClassifier:
-        """Return a fitted zero-shot classifier for the same classes.
-
-        Parameters
-        ----------
-        template : str or sequence of str, default="a photo of a {}."
-            Template of the zero-shot prompts; see :class:`ZeroShotCLIPClassifier`.
-
-        Returns
-        -------
-        classifier : ZeroShotCLIPClassifier
-            Fitted classifier.
-
-        Raises
-        ------
-        ClassNameError
-            If the template is invalid.
-        """
-        check_is_fitted(self, "learned_")
-        # All parameters except those of training.
-        own = self.get_params(deep=False)
-        shared = own.keys() & ZeroShotCLIPClassifier().get_params(deep=False).keys() - {"batch_size"}
-        other = ZeroShotCLIPClassifier(template=template, **{name: own[name] for name in shared})
-        other.n_features_in_, other.logit_scale_ = self.n_features_in_, self.logit_scale_
-        other.classes_, other.class_names_ = self.classes_, dict(self.class_names_)
-        other._backbone_fingerprint_ = self._backbone_fingerprint_
-        other.text_features_ = other._encode_classes(other._open_backbone(other.n_features_in_))
-        return other
