@@ -14,6 +14,7 @@ except PackageNotFoundError:  # run from a source tree without installation
 _HOMES = {
     "CLIPImageEncoder": "clipcal.images",
     "CalibratedCLIPClassifier": "clipcal.calibration",
+    "CoCoOp": "clipcal.methods",
     "CoOp": "clipcal.methods",
     "DynamicOutlierRegularizer": "clipcal.regularizers",
     "FeatureCache": "clipcal.caching",

@@ -22,6 +22,15 @@ ESTIMATORS = [
         random_state=0,
         regularizer=["kg", DynamicOutlierRegularizer(lexicon=NOUNS)],
     ),
+    PromptTunedCLIPClassifier(
+        backbone=TOY,
+        method="cocoop",
+        max_epochs=3,
+        learning_rate=1e-4,
+        batch_size=512,
+        random_state=0,
+        regularizer=["kg", DynamicOutlierRegularizer(lexicon=NOUNS)],
+    ),
 ]
 
 # The labels of the checks are integers, for which each fit warns.

@@ -45,8 +45,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
     ----------
     backbone : str or Backbone, default="ViT-B-16/openai"
         The frozen CLIP; see :func:`clipcal.backbones.open_backbone`. ``"mini"`` needs no download.
-    method : {"coop", "kgcoop"} or TuningMethod, default="coop"
-        Tuning method. ``"kgcoop"`` is CoOp with the regularizer ``"kg"``.
+    method : {"coop", "kgcoop", "cocoop"} or TuningMethod, default="coop"
+        Tuning method. Each name stands for a class of :mod:`clipcal.methods`, with its default parameters.
     regularizer : str, Regularizer, a list of these, or None, default=None
         Loss terms that are added to the loss of the method or replace its cross-entropy. ``"dor"`` keeps the
         text features of other nouns near their zero-shot features, ``"kg"`` those of the classes, and
@@ -58,12 +58,12 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         far as their published code shows. A method given by name also gets the method parameters of the
         recipe, such as 16 random context vectors for CoOp with ``"dor"``.
     max_epochs : int or None, default=None
-        Number of passes through the data. In the original recipes it is 200 for CoOp and 100 for KgCoOp.
+        Number of passes through the data. In the original recipe of CoOp it is 200.
     learning_rate : float or None, default=None
         Highest learning rate. In the original recipes it is 0.002.
     batch_size : int or None, default=None
-        Number of samples per step. In the original recipes it is 32 for CoOp and 128 for KgCoOp. If there are
-        fewer samples, they form one batch.
+        Number of samples per step. In the original recipe of CoOp it is 32. If there are fewer samples, they
+        form one batch.
     optimizer : {"sgd", "adam", "adamw"}, callable or None, default=None
         Optimizer. A callable, such as a class of ``torch.optim``, is called with the parameters, ``lr`` and
         ``weight_decay``. In the original recipes it is ``"sgd"``.
@@ -112,7 +112,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
     class_names_ : dict
         Name of each label in the prompts.
     text_features_ : ndarray of float32, shape (n_classes, n_features)
-        Tuned text features of unit length.
+        Tuned text features of unit length; for CoCoOp those for the mean training image.
     method_ : TuningMethod
         The method used, with its hyperparameters.
     learned_ : dict of ndarray

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from clipcal._compat import Interval, validate_parameters
-from clipcal.regularizers._base import Regularizer, check_tuned_texts
+from clipcal.regularizers._base import Regularizer, check_tuned_texts, mean_cosine
 from clipcal.text import DEFAULT_TEMPLATE
 from clipcal.training import Batch, Forward, Learner, LossTerm, TuningProblem
 
@@ -24,7 +24,7 @@ class _AnchorTerm(LossTerm):
         self.anchors = anchors
 
     def __call__(self, out: Forward, batch: Batch, drawn: Tensor | None) -> Tensor:
-        return self.weight * (1 - (out.texts * self.anchors).sum(dim=-1).mean())
+        return self.weight * (1 - mean_cosine(out.texts, self.anchors, batch))
 
 
 class AnchorRegularizer(Regularizer):

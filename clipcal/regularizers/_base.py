@@ -6,10 +6,11 @@ from typing import ClassVar
 
 import torch
 from sklearn.base import BaseEstimator
+from torch import Tensor
 
-from clipcal.training import Learner, LossTerm, TuningProblem
+from clipcal.training import Batch, Learner, LossTerm, TuningProblem
 
-__all__ = ["Regularizer", "check_tuned_texts"]
+__all__ = ["Regularizer", "check_tuned_texts", "mean_cosine"]
 
 
 class Regularizer(BaseEstimator):
@@ -47,3 +48,19 @@ def check_tuned_texts(name: str, problem: TuningProblem, learner: Learner) -> No
             f"regularizer={name!r} has no effect on method={problem.method!r}, which does not train the text "
             "features; use a regularizer of the logits, such as 'label-smoothing'."
         )
+
+
+def mean_cosine(texts: Tensor, targets: Tensor, batch: Batch) -> Tensor:
+    """Return the mean cosine similarity of text features and their targets.
+
+    Parameters
+    ----------
+    texts : Tensor, shape (n_prompts, embedding_dim) or (n_images, n_prompts, embedding_dim)
+        Features of unit length.
+    targets : Tensor, shape (n_prompts, embedding_dim)
+        Features of unit length.
+    batch : Batch
+        The images of the second shape, whose weights are used.
+    """
+    means = (texts * targets).sum(dim=-1).mean(dim=-1)
+    return batch.mean(means) if means.ndim else means

@@ -13,7 +13,7 @@ from torch import Tensor
 from clipcal._compat import Interval, StrOptions, validate_parameters
 from clipcal.backbones import upload
 from clipcal.exceptions import ClassNameError
-from clipcal.regularizers._base import Regularizer, check_tuned_texts
+from clipcal.regularizers._base import Regularizer, check_tuned_texts, mean_cosine
 from clipcal.text import DEFAULT_TEMPLATE, load_nouns, name_key
 from clipcal.training import Batch, Forward, Learner, LossTerm, Prompts, TuningProblem
 
@@ -59,7 +59,7 @@ class _OutlierTerm(LossTerm):
 
     def __call__(self, out: Forward, batch: Batch, drawn: Tensor | None) -> Tensor:
         assert drawn is not None
-        return self.weight * (1 - (drawn * self.targets[self.drawn]).sum(dim=-1).mean())
+        return self.weight * (1 - mean_cosine(drawn, self.targets[self.drawn], batch))
 
 
 class DynamicOutlierRegularizer(Regularizer):

@@ -1,5 +1,6 @@
 """Custom methods: text that depends on the image, adapted image features, a second set of logits."""
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -9,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
 from torch import nn
 from toy_backbone import AnyWidthBackbone
 from tuning_problem import problem_of
 
 from clipcal import PromptTunedCLIPClassifier
-from clipcal.methods import CoOp, TuningMethod
+from clipcal.methods import CoCoOp, CoOp, TuningMethod
 from clipcal.regularizers import AnchorRegularizer, DynamicOutlierRegularizer
 from clipcal.training import Forward, Learner, PromptEncoder, tokenize_prompts
 
@@ -131,7 +133,7 @@ class SecondLearner(Learner):
         return self.base
 
 
-METHODS = [ImageConditionedText(), AdaptedImages(), SecondLogits()]
+METHODS = [ImageConditionedText(), AdaptedImages(), SecondLogits(), CoCoOp()]
 
 
 def fitted(method, backbone=None, **params):
@@ -174,6 +176,13 @@ class TestEachMethod:
         other = clf.with_classes(["violin", "bee", "cloud", "dog"])
         assert other.predict_proba(X).shape == (len(X), 4)
         assert clone(clf).fit(X, Y).predict_proba(X) == pytest.approx(clf.predict_proba(X))
+
+    def test_cross_validation_and_pickle(self, method):
+        clf = fitted(method)
+        scores = cross_val_score(clf, X, Y, cv=2, scoring="neg_log_loss")
+        assert np.isfinite(scores).all()
+        again = pickle.loads(pickle.dumps(clf))
+        np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
 
     def test_regularizers_are_added_to_the_loss(self, method):
         regularizers = []
@@ -355,7 +364,7 @@ def test_modules_do_not_repeat_the_numbers_of_the_problems_generator():
     assert learned["count"] == 2**24 + 1
 
 
-@pytest.mark.parametrize("method", METHODS[:2], ids=lambda method: method.name)
+@pytest.mark.parametrize("method", [METHODS[0], METHODS[1], METHODS[3]], ids=lambda method: method.name)
 def test_classes_of_one_name_get_equal_probabilities(method):
     names = {"a": "dog", "b": "river", "c": "dog"}
     params = {"class_names": names, "allow_duplicate_names": True, "random_state": 0, "max_epochs": 2}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import normalize
+from plain_prompts import encode, plain_features, plain_rows
 from toy_backbone import AnyWidthBackbone
 from tuning_problem import encode as features_of
 from tuning_problem import problem_of
@@ -14,7 +14,6 @@ from clipcal.methods import METHODS, CoOp, KgCoOp, zero_shot_features
 from clipcal.regularizers import AnchorRegularizer
 from clipcal.training import _chunks, torch_generator
 
-START, END = 49406, 49407
 # One token and several, a name whose last token includes the full stop, and one with punctuation and digits.
 NAMES = ["dog", "golden retriever puppy", "crane (bird)", "Boeing 737-800", "x"]
 
@@ -26,33 +25,6 @@ def mini():
 
 def learner_of(backbone, seed=0, **params):
     return CoOp(**params).learner(problem_of(backbone, NAMES, seed=seed))
-
-
-def encode(backbone, text):
-    """Return the token ids of a text, without markers."""
-    ids = backbone.tokenize([text])[0].tolist()
-    return ids[1 : ids.index(END)]
-
-
-def plain_rows(backbone, context, name, position):
-    """Return the embedding at each position, shape (length, token_dim), with the end marker last."""
-    table = backbone.model.token_embedding.weight
-    whole, bare = encode(backbone, f"{name}."), encode(backbone, name)
-    # If the full stop is part of the last token of the name, it moves with the name.
-    named, rest = table[whole[: len(bare)]], table[whole[len(bare) :]]
-    n_before = {"end": len(context), "middle": len(context) // 2, "front": 0}[position]
-    start, end = table[[START]], table[[END]]
-    return torch.cat([start, context[:n_before], named, context[n_before:], rest, end])
-
-
-def plain_features(backbone, rows):
-    """Run the modules of the text tower on all 77 positions."""
-    model = backbone.model
-    padded = torch.zeros(77, model.token_embedding.embedding_dim)
-    padded[len(rows) :] = model.token_embedding.weight[0]
-    x = torch.cat([rows, padded[len(rows) :]]) + model.positional_embedding
-    x = model.transformer(x[None], attn_mask=model.attn_mask)
-    return normalize(model.ln_final(x)[0, len(rows) - 1] @ model.text_projection, dim=0)
 
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])

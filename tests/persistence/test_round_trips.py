@@ -102,6 +102,7 @@ CLASSIFIERS = {
     "zero-shot": lambda: zero_shot(template=["a {}.", "an old {}."]),
     "tuned": lambda: tuned(class_names={"ant": "an ant", "bee": "a bee", "cat": "a cat", "dog": "a dog"}),
     "class-specific": lambda: tuned(method=CoOp(context_init=None, n_context=4, class_specific=True)),
+    "cocoop": lambda: tuned(method="cocoop", batch_size=20),
     "dor": lambda: tuned(regularizer=["kg", DynamicOutlierRegularizer(0.1, lexicon=["river", "denim"])]),
     "temperature": calibrated,
     "vector": lambda: calibrated("vector"),
@@ -132,7 +133,9 @@ def test_classifiers_round_trip(name, tmp_path):
         assert_array_equal(clone(loaded).fit(X, Y).predict(NEW), clone(fitted).fit(X, Y).predict(NEW))
 
 
-@pytest.mark.parametrize("name", ["zero-shot", "tuned", "dor", "temperature", "dac", "classes", "prefit"])
+@pytest.mark.parametrize(
+    "name", ["zero-shot", "tuned", "cocoop", "dor", "temperature", "dac", "classes", "prefit"]
+)
 def test_with_classes_of_loaded_classifiers(name, tmp_path):
     fitted = CLASSIFIERS[name]()
     loaded = round_trip(fitted, tmp_path)

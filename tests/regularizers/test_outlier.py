@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from toy_backbone import AnyWidthBackbone
-from tuning_problem import encode, problem_of
+from tuning_problem import batch_of, encode, problem_of
 
 from clipcal import PromptTunedCLIPClassifier
 from clipcal.backbones import open_backbone
@@ -78,8 +78,9 @@ class TestLoss:
         case = Case(tiny_backbone, batch_size=4, weight=3.0)
         case.term.draw(torch_generator(0))
         drawn = torch.nn.functional.normalize(torch.randn(2, 4, 64, generator=torch_generator(1)), dim=-1)
-        both = [case.term(None, None, of_image) for of_image in drawn]
-        torch.testing.assert_close(case.term(None, None, drawn), (both[0] + both[1]) / 2)
+        first, second = (case.term(None, None, of_image) for of_image in drawn)
+        batch = batch_of(torch.ones(2, 64), weights=[1.0, 3.0])
+        torch.testing.assert_close(case.term(None, batch, drawn), (first + 3 * second) / 4)
 
 
 class TestPool:
