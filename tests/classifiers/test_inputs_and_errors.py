@@ -317,7 +317,7 @@ BAD_TUNING = {
         r"several entries of the same kind: \['kg', 'kg'\]",
     ),
     "regularizer weight": ({"regularizer": AnchorRegularizer(-1.0)}, ValueError, r"'weight'.*Got -1\.0"),
-    "method name": ({"method": "cocoop"}, ValueError, "method='cocoop' is not known; choose among 'coop'"),
+    "method name": ({"method": "clip"}, ValueError, "method='clip' is not known; choose among 'coop'"),
     "method class": ({"method": CoOp}, TypeError, r"class CoOp; pass an instance: CoOp\(\)"),
     "context": ({"method": CoOp(n_context=16)}, ValueError, "has 4 tokens, but n_context=16"),
     "outliers of one class": (
