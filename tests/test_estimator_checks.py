@@ -5,6 +5,7 @@ from sklearn.utils.estimator_checks import check_param_validation, parametrize_w
 from toy_backbone import AnyWidthBackbone
 
 from clipcal import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
+from clipcal.methods import CoOp
 from clipcal.regularizers import DynamicOutlierRegularizer
 
 TOY = AnyWidthBackbone()
@@ -30,6 +31,19 @@ ESTIMATORS = [
         batch_size=512,
         random_state=0,
         regularizer=["kg", DynamicOutlierRegularizer(lexicon=NOUNS)],
+    ),
+    # A context far from the template, because logits at an end of the zero-shot range may leave it.
+    *(
+        PromptTunedCLIPClassifier(
+            backbone=TOY,
+            method=CoOp("two"),
+            max_epochs=2,
+            learning_rate=1e-5,
+            batch_size=512,
+            random_state=0,
+            regularizer=regularizer,
+        )
+        for regularizer in (["label-smoothing", "mbls", "logit-range", "tcpt"], ["zs-norm", "entropy"])
     ),
 ]
 

@@ -17,7 +17,15 @@ from tuning_problem import problem_of
 
 from clipcal import PromptTunedCLIPClassifier
 from clipcal.methods import CoCoOp, CoOp, TuningMethod
-from clipcal.regularizers import AnchorRegularizer, DynamicOutlierRegularizer
+from clipcal.regularizers import (
+    AnchorRegularizer,
+    DynamicOutlierRegularizer,
+    EntropyRegularizer,
+    LogitRangeRegularizer,
+    MarginMomentRegularizer,
+    MarginRegularizer,
+    MomentMatchingRegularizer,
+)
 from clipcal.training import Forward, Learner, PromptEncoder, tokenize_prompts
 
 WIDTH = 64
@@ -185,9 +193,13 @@ class TestEachMethod:
         np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
 
     def test_regularizers_are_added_to_the_loss(self, method):
-        regularizers = []
+        regularizers = [EntropyRegularizer(), MarginRegularizer(), LogitRangeRegularizer()]
         if not isinstance(method, AdaptedImages):
-            regularizers += [AnchorRegularizer(), DynamicOutlierRegularizer(lexicon=NOUNS, batch_size=2)]
+            regularizers += [
+                AnchorRegularizer(),
+                MomentMatchingRegularizer(),
+                DynamicOutlierRegularizer(lexicon=NOUNS, batch_size=2),
+            ]
         names = {"cross_entropy", *(regularizer.name for regularizer in regularizers)}
         clf = fitted(method, regularizer=regularizers)
         for record in clf.history_:
@@ -221,10 +233,16 @@ def test_text_features_per_image_equal_those_of_single_prompts(
 
 
 @pytest.mark.parametrize(
-    "regularizer", [AnchorRegularizer(), DynamicOutlierRegularizer(lexicon=NOUNS)], ids=lambda each: each.name
+    ("regularizer", "name"),
+    [
+        (AnchorRegularizer(), "kg"),
+        (DynamicOutlierRegularizer(lexicon=NOUNS), "dor"),
+        (MomentMatchingRegularizer(), "moment-matching"),
+        (MarginMomentRegularizer(), "tcpt"),
+    ],
 )
-def test_regularizers_of_text_features_that_are_not_trained_are_refused(regularizer):
-    words = f"regularizer='{regularizer.name}' has no effect on method='adapted'.*such as 'label-smoothing'"
+def test_regularizers_of_text_features_that_are_not_trained_are_refused(regularizer, name):
+    words = f"regularizer='{name}' has no effect on method='adapted'.*such as 'label-smoothing'"
     with pytest.raises(ValueError, match=words):
         fitted(AdaptedImages(), regularizer=regularizer)
 
