@@ -70,7 +70,7 @@ class FeatureCache:
         Parameters
         ----------
         kind : str
-            ``"images"``, ``"texts"``, or ``"views <number> <seed>"``.
+            ``"images"``, ``"texts"``, ``"raw texts"`` or ``"views <number> <seed>"``.
         width : int
             Number of features per row.
         fingerprint : str
@@ -98,9 +98,9 @@ class FeatureCache:
         -------
         list of dict
             One record per table: ``backbone`` (name, empty if it has none), ``fingerprint``,
-            ``precision``, ``kind`` (``"images"``, ``"views <number> <seed>"`` or ``"texts"``), ``n_rows``
-            (number of distinct images or texts), ``width`` (number of features per row) and ``n_bytes``
-            (size on disk).
+            ``precision``, ``kind`` (``"images"``, ``"views <number> <seed>"``, ``"texts"`` or
+            ``"raw texts"``), ``n_rows`` (number of distinct images or texts), ``width`` (number of features
+            per row) and ``n_bytes`` (size on disk).
         """
         records = []
         for folder in self._table_folders():

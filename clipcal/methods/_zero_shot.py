@@ -32,6 +32,7 @@ def zero_shot_features(
     names: Sequence[str],
     template: str | Sequence[str],
     *,
+    normalize: bool = True,
     skip_long: bool = False,
     memory: MemoryLike | None = None,
     verbose: int = 0,
@@ -53,6 +54,9 @@ def zero_shot_features(
     template : str or sequence of str
         A template with one ``{}``, the name of a known template, or a sequence of these; see
         :func:`clipcal.text.find_templates`.
+    normalize : bool, default=True
+        Whether features are normalized. If False, the feature of a name is the mean of the features of its
+        texts without any normalization, which some methods start from.
     skip_long : bool, default=False
         Whether the features of names that are too long in any of the templates are zeros. If False, such
         names raise an error.
@@ -64,7 +68,7 @@ def zero_shot_features(
     Returns
     -------
     features : Tensor, shape (n_names, embedding_dim)
-        Features in float32, of unit length, on the device of the backbone.
+        Features in float32, of unit length if `normalize` is True, on the device of the backbone.
 
     Raises
     ------
@@ -85,18 +89,20 @@ def zero_shot_features(
 
     def encode(texts: Sequence[str]) -> NDArray[np.float32]:
         if cache is not None:
-            return _look_up(cache, backbone, texts, skip_long, verbose)
-        return _encode(backbone, texts, skip_long=skip_long, progress=large and verbose >= 1)
+            return _look_up(cache, backbone, texts, skip_long, verbose, normalize=normalize)
+        progress = large and verbose >= 1
+        return _encode(backbone, texts, normalize=normalize, skip_long=skip_long, progress=progress)
 
     if cache is not None or not large:
-        return torch.from_numpy(_ensemble(encode, templates, names)).to(backbone.device)
+        features = _ensemble(encode, templates, names, normalize=normalize)
+        return torch.from_numpy(features).to(backbone.device)
     digest = hashlib.sha256(repr((templates, list(names))).encode()).hexdigest()
     # The precision is part of the key, because features in bfloat16 and float32 differ.
-    key = (backbone.fingerprint, precision_of(backbone), digest, str(skip_long))
+    key = (backbone.fingerprint, precision_of(backbone), digest, f"{skip_long} {normalize}")
     # Removed before use, because another thread may add or drop tables at any time.
     table = _tables.pop(key, None)
     if table is None:
-        table = _ensemble(encode, templates, names)
+        table = _ensemble(encode, templates, names, normalize=normalize)
     _tables[key] = table
     while len(_tables) > _MAX_TABLES:
         _tables.popitem(last=False)
@@ -104,9 +110,13 @@ def zero_shot_features(
 
 
 def _ensemble(
-    encode: Callable[[Sequence[str]], NDArray[np.float32]], templates: Sequence[str], names: Sequence[str]
+    encode: Callable[[Sequence[str]], NDArray[np.float32]],
+    templates: Sequence[str],
+    names: Sequence[str],
+    *,
+    normalize: bool,
 ) -> NDArray[np.float32]:
-    """Return normalized means over templates, or zeros for names whose features are zeros in any of them."""
+    """Return means over templates, or zeros for names whose features are zeros in any of them."""
     total = encode(fill(templates[0], names))
     if len(templates) == 1:
         return total
@@ -116,16 +126,24 @@ def _ensemble(
         complete &= features.any(axis=1)
         total += features
     total[~complete] = 0
+    if not normalize:
+        return total / np.float32(len(templates))
     lengths = np.linalg.norm(total, axis=1, keepdims=True)
     return np.divide(total, lengths, out=total, where=lengths > 0)
 
 
 def _look_up(
-    cache: FeatureCache, backbone: Backbone, texts: Sequence[str], skip_long: bool, verbose: int
+    cache: FeatureCache,
+    backbone: Backbone,
+    texts: Sequence[str],
+    skip_long: bool,
+    verbose: int,
+    *,
+    normalize: bool,
 ) -> NDArray[np.float32]:
     """Return cached features of texts, encoding and caching those that are missing."""
     table = cache.table(
-        "texts",
+        "texts" if normalize else "raw texts",
         width=backbone.embedding_dim,
         fingerprint=backbone.fingerprint,
         precision=precision_of(backbone),
@@ -146,7 +164,7 @@ def _look_up(
     starts = range(0, len(order), _PIECE)
     for start in progress_bar(starts, shown=verbose >= 1, description="Encoding nouns", unit="batch"):
         rows = order[start : start + _PIECE]
-        piece = _encode(backbone, [texts[i] for i in rows], skip_long=skip_long)
+        piece = _encode(backbone, [texts[i] for i in rows], normalize=normalize, skip_long=skip_long)
         table.put([keys[i] for i in rows], piece)
         encoded[start : start + len(rows)] = piece
     place = {keys[i]: number for number, i in enumerate(order)}
@@ -160,6 +178,7 @@ def _encode(
     backbone: Backbone,
     texts: Sequence[str],
     *,
+    normalize: bool,
     skip_long: bool = False,
     progress: bool = False,
     batch_size: int = 512,
@@ -179,8 +198,8 @@ def _encode(
             if not rows:
                 continue
             tokens = backbone.tokenize([texts[i] for i in rows])
-        encoded = encode_fixed(backbone, tokens)
-        features[rows] = nn.functional.normalize(encoded.float(), dim=-1).cpu().numpy()
+        encoded = encode_fixed(backbone, tokens).float()
+        features[rows] = (nn.functional.normalize(encoded, dim=-1) if normalize else encoded).cpu().numpy()
     return features
 
 

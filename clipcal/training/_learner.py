@@ -41,9 +41,12 @@ class Learner(nn.Module):
     ----------
     supports_new_classes : bool
         Whether the learned parameters can be used for classes that were not in the training data.
+    tunes_other_names : bool
+        Whether training changes the text features of names that are not training classes.
     """
 
     supports_new_classes: bool = True
+    tunes_other_names: bool = True
 
     def __init__(self, logit_scale: float) -> None:
         super().__init__()

@@ -204,7 +204,7 @@ class TuningProblem:
         Names of the base classes.
     zero_shot : callable
         ``zero_shot(names, template)`` returns zero-shot text features of unit length, shape
-        (n_names, embedding_dim).
+        (n_names, embedding_dim). With ``normalize=False``, they are not normalized.
     zero_shot_table : callable
         The same function for long lists, with cached results. The features of names that are too long for
         the backbone are zeros.

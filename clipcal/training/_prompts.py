@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,12 +29,15 @@ class Prompts:
         Number of leading positions that are the same in all prompts if their context is the same.
     order : Tensor of int, shape (n_names, length), or None
         Index of the token at each position, for layouts that move the name. None is the identity.
+    extra : mapping of str to Tensor, first dimension n_names
+        Other tensors of a method with one row per name, such as frozen text features.
     """
 
     tokens: Tensor
     lengths: Tensor
     n_shared: int
     order: Tensor | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
     _packings: dict[int, Packing] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -46,7 +49,8 @@ class Prompts:
         if isinstance(rows, Tensor):
             rows = upload(rows, self.tokens.device)
         order = None if self.order is None else self.order[rows]
-        return Prompts(self.tokens[rows], lengths, self.n_shared, order)
+        extra = {name: values[rows] for name, values in self.extra.items()}
+        return Prompts(self.tokens[rows], lengths, self.n_shared, order, extra)
 
     def joined(self, other: Prompts) -> Prompts:
         """Return these prompts followed by those of `other`, padded to the same length."""
@@ -54,10 +58,11 @@ class Prompts:
         tokens = torch.cat([_padded(prompts.tokens, length, fill=0) for prompts in (self, other)])
         lengths = torch.cat([self.lengths, other.lengths])
         n_shared = min(self.n_shared, other.n_shared)
+        extra = {name: torch.cat([values, other.extra[name]]) for name, values in self.extra.items()}
         if self.order is None and other.order is None:
-            return Prompts(tokens, lengths, n_shared)
+            return Prompts(tokens, lengths, n_shared, extra=extra)
         order = torch.cat([_padded(prompts._full_order(), length, fill=None) for prompts in (self, other)])
-        return Prompts(tokens, lengths, n_shared, order)
+        return Prompts(tokens, lengths, n_shared, order, extra)
 
     def _full_order(self) -> Tensor:
         if self.order is not None:

@@ -4,6 +4,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from reference_steps import open_clip_features
 from toy_backbone import AnyWidthBackbone
 
 from clipcal.backbones import open_backbone
@@ -124,3 +125,29 @@ def test_invalid_template_raises_before_encoding(template):
     with pytest.raises(ClassNameError, match="template"):
         zero_shot_features(backbone, NAMES, template)
     assert backbone.batches == []
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("templates", [HAND_MADE[:1], HAND_MADE])
+def test_features_without_normalization_are_means_of_raw_features(
+    tiny_backbone, tmp_path, templates, in_memory
+):
+    memory = None if in_memory else tmp_path
+    raw = [open_clip_features(tiny_backbone, template, NAMES) for template in templates]
+    for _ in range(2):  # the second time from the cache
+        features = zero_shot_features(tiny_backbone, NAMES, templates, normalize=False, memory=memory)
+        torch.testing.assert_close(features, torch.stack(raw).mean(dim=0), atol=1e-5, rtol=1e-5)
+        unit = zero_shot_features(tiny_backbone, NAMES, templates, memory=memory)
+        torch.testing.assert_close(unit.norm(dim=1), torch.ones(3))
+    assert (features.norm(dim=1) - 1).abs().min() > 0.1
+
+
+def test_long_lists_without_normalization_are_cached_separately():
+    _zero_shot._tables.clear()
+    names = [f"noun {i}" for i in range(1000)]
+    unit, raw = (
+        zero_shot_features(AnyWidthBackbone(24), names, HAND_MADE[0], normalize=normalize)
+        for normalize in (True, False)
+    )
+    assert (raw.norm(dim=1) - 1).abs().mean() > 0.1
+    torch.testing.assert_close(torch.nn.functional.normalize(raw, dim=1), unit)
