@@ -32,6 +32,12 @@ ESTIMATORS = [
         random_state=0,
         regularizer=["kg", DynamicOutlierRegularizer(lexicon=NOUNS)],
     ),
+    *(
+        PromptTunedCLIPClassifier(
+            TOY, method=method, max_epochs=3, learning_rate=1e-4, batch_size=512, random_state=0
+        )
+        for method in ("clip-adapter", "taskres")
+    ),
     # A context far from the template, because logits at an end of the zero-shot range may leave it.
     *(
         PromptTunedCLIPClassifier(

@@ -45,8 +45,9 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
     ----------
     backbone : str or Backbone, default="ViT-B-16/openai"
         The frozen CLIP; see :func:`clipcal.backbones.open_backbone`. ``"mini"`` needs no download.
-    method : {"coop", "kgcoop", "cocoop"} or TuningMethod, default="coop"
-        Tuning method. Each name stands for a class of :mod:`clipcal.methods`, with its default parameters.
+    method : str or TuningMethod, default="coop"
+        Tuning method, such as ``"coop"``, ``"cocoop"`` or ``"taskres"``; :ref:`methods` lists all names. Each
+        name stands for a class of :mod:`clipcal.methods`, with its default parameters.
     regularizer : str, Regularizer, a list of these, or None, default=None
         Loss terms that are added to the loss of the method or replace its cross-entropy. ``"dor"`` keeps the
         text features of other nouns near their zero-shot features, ``"kg"`` those of the classes, and

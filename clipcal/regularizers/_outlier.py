@@ -151,10 +151,15 @@ class DynamicOutlierRegularizer(Regularizer):
         Raises
         ------
         ValueError
-            If the contexts are class-specific, the method does not train the text features, no candidate
-            remains, or no candidate fits the context.
+            If the contexts are class-specific, the method does not train the text features of other names, no
+            candidate remains, or no candidate fits the context.
         """
         validate_parameters(self)
+        if not learner.tunes_other_names:
+            raise ValueError(
+                f"regularizer='dor' has no effect on method={problem.method!r}, which trains text features "
+                "of the training classes only; use regularizer='kg', or no regularizer."
+            )
         if not learner.supports_new_classes:
             raise ValueError(
                 "regularizer='dor' needs parameters that can be used with any noun, but the method learns "

@@ -113,3 +113,25 @@ class TestCalibrators:
     def test_unknown_calibrator_raises(self):
         with pytest.raises(ValueError, match="method='plat' is not known; choose among 'temperature'"):
             CalibratedCLIPClassifier(make(), method="plat").set_params(method__n_bins=3)
+
+
+@pytest.mark.parametrize(
+    ("method", "regularizer", "words"),
+    [
+        (
+            "clip-adapter",
+            "dor",
+            "'dor' has no effect on method='clip-adapter', which does not train the text",
+        ),
+        (
+            "clip-adapter",
+            ["kg"],
+            "'kg' has no effect on method='clip-adapter', .*use a regularizer of the logits",
+        ),
+        ("taskres", "dor", "'dor' has no effect on method='taskres', .*classes only; use regularizer='kg'"),
+    ],
+)
+def test_regularizers_without_effect_are_refused(method, regularizer, words):
+    clf = make(method=method, regularizer=regularizer)
+    with pytest.raises(ValueError, match=words):
+        clf.fit(X, Y)

@@ -1,0 +1,67 @@
+"""Learners with one row of parameters for each training class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from clipcal.methods._frozen_text import FrozenTextLearner
+from clipcal.text import name_key
+from clipcal.training import Prompts, TuningProblem
+
+__all__ = ["ClassRowLearner"]
+
+
+class ClassRowLearner(FrozenTextLearner):
+    """Learner with one row of parameters for each training class, which starts from raw zero-shot features.
+
+    Rows are found by the name of a class. Other names have no row, and keep their zero-shot features.
+
+    Parameters
+    ----------
+    problem : TuningProblem
+        The tuning problem.
+    template : str or sequence of str
+        Template of the zero-shot features; see :func:`clipcal.text.find_templates`.
+    """
+
+    tunes_other_names = False
+
+    def __init__(self, problem: TuningProblem, template: str | Sequence[str]) -> None:
+        super().__init__(problem, template, normalize=False)
+        self.names = list(problem.names)
+        self.row_of = {name_key(name): row for row, name in enumerate(self.names)}
+
+    @property
+    def supports_new_classes(self) -> bool:  # type: ignore[override]
+        """Whether each name has one row, so that the rows can be found by name."""
+        return len(self.row_of) == len(self.names)
+
+    def prompts(self, names: Sequence[str]) -> Prompts:
+        """Return the tokenized names with their zero-shot features and rows, -1 for other names."""
+        prompts = super().prompts(names)
+        if list(names) == self.names:
+            rows = list(range(len(names)))
+        else:
+            rows = [self.row_of.get(name_key(name), -1) for name in names]
+        row = torch.tensor(rows, device=prompts.tokens.device)
+        return replace(prompts, extra={**prompts.extra, "row": row})
+
+    def with_rows(self, prompts: Prompts, parameters: Tensor, others: Tensor) -> Tensor:
+        """Return the row of each prompt, or the corresponding row of `others` if the name has none."""
+        row = prompts.extra["row"][:, None]
+        return torch.where(row < 0, others, parameters[row[:, 0].clamp(min=0)])
+
+    def for_names(self, names: Sequence[str]) -> Self:
+        """Return the learner itself; raises ValueError if training classes share a name."""
+        if not self.supports_new_classes:
+            shared = next(name for row, name in enumerate(self.names) if self.row_of[name_key(name)] != row)
+            raise ValueError(
+                f"Several training classes have the name {shared!r}, so it is ambiguous which of their "
+                "parameters belong to it; fit with different names to use with_classes."
+            )
+        return self
