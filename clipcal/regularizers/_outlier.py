@@ -41,21 +41,31 @@ class _OutlierTerm(LossTerm):
     name = "dor"
 
     def __init__(
-        self, weight: float, learner: Learner, nouns: Sequence[str], targets: Tensor, batch_size: int
+        self,
+        weight: float,
+        learner: Learner,
+        nouns: Sequence[str],
+        targets: Tensor,
+        batch_size: int,
+        resample: bool,
     ) -> None:
         self.weight = weight
         self.nouns = list(nouns)
         self.prompts = learner.prompts(nouns)
         self.targets = targets
         self.batch_size = min(batch_size, len(nouns))
+        self.resample = resample
         self.drawn = torch.empty(0, dtype=torch.long)
+        self.batch: Prompts | None = None
 
     def draw(self, generator: torch.Generator) -> Prompts:
-        """Draw outliers uniformly without replacement."""
-        # Drawn on the CPU, because the lengths of the nouns determine the shapes of the step.
-        drawn = torch.randperm(len(self.nouns), generator=generator)[: self.batch_size]
-        self.drawn = upload(drawn, self.targets.device)
-        return self.prompts.take(drawn)
+        """Draw outliers uniformly without replacement, in each step or in the first step only."""
+        if self.batch is None or self.resample:
+            # Drawn on the CPU, because the lengths of the nouns determine the shapes of the step.
+            drawn = torch.randperm(len(self.nouns), generator=generator)[: self.batch_size]
+            self.drawn = upload(drawn, self.targets.device)
+            self.batch = self.prompts.take(drawn)
+        return self.batch
 
     def __call__(self, out: Forward, batch: Batch, drawn: Tensor | None) -> Tensor:
         assert drawn is not None
@@ -82,6 +92,9 @@ class DynamicOutlierRegularizer(Regularizer):
         Number of nouns in the pool. If there are fewer candidates, all of them are used.
     batch_size : int or None, default=None
         Number of outliers drawn in each step. If None, it is the number of base classes.
+    resample : bool, default=True
+        Whether new outliers are drawn in each step. If False, those of the first step are used in all steps,
+        which shows what drawing new ones contributes.
     lexicon : {"wordnet", "nltk"}, path or list of str, default="wordnet"
         Source of the candidates; see :func:`clipcal.text.load_nouns`. Scoring all nouns of WordNet encodes
         117,798 prompts, once per backbone and process.
@@ -115,6 +128,7 @@ class DynamicOutlierRegularizer(Regularizer):
         "pool": [StrOptions({"near", "far", "random"})],
         "pool_size": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "resample": ["boolean"],
         "lexicon": [str, Path, "array-like"],
         "template": [str, "array-like"],
     }
@@ -126,6 +140,7 @@ class DynamicOutlierRegularizer(Regularizer):
         pool: str = "near",
         pool_size: int = 5000,
         batch_size: int | None = None,
+        resample: bool = True,
         lexicon: str | Path | Iterable[str] = "wordnet",
         template: str | Sequence[str] = DEFAULT_TEMPLATE,
     ) -> None:
@@ -133,6 +148,7 @@ class DynamicOutlierRegularizer(Regularizer):
         self.pool = pool
         self.pool_size = pool_size
         self.batch_size = batch_size
+        self.resample = resample
         self.lexicon = lexicon
         self.template = template
 
@@ -169,7 +185,8 @@ class DynamicOutlierRegularizer(Regularizer):
         check_tuned_texts(self.name, problem, learner)
         nouns, targets = self._pool(problem, learner)
         batch_size = self.batch_size or len(problem.names)
-        return _OutlierTerm(self._weight(problem), learner, nouns, targets, batch_size)
+        weight, resample = self._weight(problem), bool(self.resample)
+        return _OutlierTerm(weight, learner, nouns, targets, batch_size, resample)
 
     def _weight(self, problem: TuningProblem) -> float:
         if self.weight != "auto":

@@ -24,6 +24,7 @@ GRIDS = {
     "name in the classifier": ({"regularizer": "kg"}, {"regularizer__weight": [2.0, 8.0]}),
     "object": ({"regularizer": AnchorRegularizer()}, {"regularizer__weight": [2.0, 8.0]}),
     "two names": ({}, {"regularizer": ["kg", AnchorRegularizer()], "regularizer__weight": [2.0, 8.0]}),
+    "several names": ({}, {"regularizer": ["mbls", "tcpt", "zs-norm"], "regularizer__weight": [0.1, 1.0]}),
     "method in the grid": ({}, {"method": ["coop", "kgcoop"], "method__n_context": [None, 4]}),
     "cocoop": ({"method": "cocoop", "batch_size": 6}, {"method__context_init": [None, "a photo of a"]}),
     "method in the classifier": ({}, {"method__context_init": [None, "a photo of a"]}),

@@ -182,6 +182,30 @@ class TestDraws:
             drawn.append(term.drawn.tolist())
         assert drawn[0] == drawn[1] != drawn[2]
 
+    def test_one_batch_is_used_in_all_steps_if_it_is_not_drawn_again(self, tiny_backbone):
+        fixed, dynamic = (prepared(tiny_backbone, resample=resample) for resample in (False, True))
+        generators = torch_generator(0), torch_generator(0)
+        first = fixed.draw(generators[0])
+        assert torch.equal(first.tokens, dynamic.draw(generators[1]).tokens)
+        assert torch.equal(fixed.drawn, dynamic.drawn)
+        used = [fixed.draw(generators[0]) for _ in range(20)]
+        assert all(batch is first for batch in used)
+        assert torch.equal(first.tokens, fixed.prompts.tokens[fixed.drawn])
+        assert len({tuple(dynamic.draw(generators[1]).tokens.flatten().tolist()) for _ in range(20)}) > 10
+
+    def test_fixed_batch_in_training(self, rng_data):
+        def fit(**params):
+            dor = DynamicOutlierRegularizer(50.0, lexicon=NOUNS, batch_size=3, **params)
+            training = {"max_epochs": 8, "learning_rate": 0.02, "random_state": 0}
+            clf = PromptTunedCLIPClassifier(AnyWidthBackbone(), regularizer=dor, **training)
+            return clf.fit(*rng_data)
+
+        fixed, again, dynamic = fit(resample=False), fit(resample=False), fit()
+        assert (fixed.text_features_ == again.text_features_).all()
+        assert fixed.history_[0]["dor"] == dynamic.history_[0]["dor"]
+        assert abs(fixed.history_[-1]["dor"] - dynamic.history_[-1]["dor"]) > 1e-6
+        assert abs(fixed.text_features_ - dynamic.text_features_).max() > 1e-5
+
 
 class TestWeight:
     @pytest.mark.parametrize(
@@ -235,6 +259,7 @@ class TestErrors:
             ({"weight": -1}, "'weight'.*Got -1"),
             ({"weight": "heavy"}, "'weight'.*Got 'heavy'"),
             ({"pool": "close"}, "'pool'.*'near'"),
+            ({"resample": "no"}, "'resample'.*Got 'no'"),
             ({"pool_size": 0}, "'pool_size'.*Got 0"),
             ({"batch_size": 0}, "'batch_size'.*Got 0"),
             ({"lexicon": 3}, "'lexicon'.*Got 3"),
