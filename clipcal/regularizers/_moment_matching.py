@@ -31,8 +31,9 @@ class MomentMatchingTerm(LossTerm):
         mean = texts.mean(dim=-2, keepdim=True)
         of_means = (mean - self.mean).square().sum(dim=(-2, -1))
         of_covariances = (_covariance(texts - mean) - self.covariance).square().sum(dim=(-2, -1))
+        distances = of_means + of_covariances
         # The text features of each image have their own moments if they depend on the image.
-        return self.weight * (of_means + of_covariances).mean()
+        return self.weight * (batch.mean(distances) if distances.ndim else distances)
 
 
 def _covariance(centered: Tensor) -> Tensor:

@@ -69,7 +69,9 @@ def test_is_averaged_over_images_if_the_text_depends_on_them():
     term, texts = with_targets(features(0, 6, 8)), features(1, 4, 6, 8)
     single = torch.stack([term(out_of(of_image), None, None) for of_image in texts])
     assert single.std() > 1e-2
-    torch.testing.assert_close(term(out_of(texts), None, None), single.mean())
+    torch.testing.assert_close(term(out_of(texts), samples(), None), single.mean())
+    weighted = (3 * single[1] + single[2]) / 4
+    torch.testing.assert_close(term(out_of(texts), samples([0, 3, 1, 0]), None), weighted)
 
 
 def test_template(tiny_backbone):
