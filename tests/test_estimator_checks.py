@@ -5,7 +5,7 @@ from sklearn.utils.estimator_checks import check_param_validation, parametrize_w
 from toy_backbone import AnyWidthBackbone
 
 from clipcal import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
-from clipcal.methods import CoOp
+from clipcal.methods import CoOp, LinearProbe
 from clipcal.regularizers import DynamicOutlierRegularizer
 
 TOY = AnyWidthBackbone()
@@ -34,9 +34,9 @@ ESTIMATORS = [
     ),
     *(
         PromptTunedCLIPClassifier(
-            TOY, method=method, max_epochs=3, learning_rate=1e-4, batch_size=512, random_state=0
+            TOY, method=method, max_epochs=3, learning_rate=rate, batch_size=512, random_state=0
         )
-        for method in ("clip-adapter", "taskres")
+        for method, rate in (("clip-adapter", 1e-4), ("taskres", 1e-4), (LinearProbe("clap"), 1e-6))
     ),
     # A context far from the template, because logits at an end of the zero-shot range may leave it.
     *(

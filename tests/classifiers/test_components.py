@@ -129,6 +129,7 @@ class TestCalibrators:
             ["kg"],
             "'kg' has no effect on method='clip-adapter', .*use a regularizer of the logits",
         ),
+        ("linear-probe", "dor", "'dor' has no effect on method='linear-probe', .*classes only"),
         ("taskres", "dor", "'dor' has no effect on method='taskres', .*classes only; use regularizer='kg'"),
     ],
 )
