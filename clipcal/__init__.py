@@ -21,6 +21,7 @@ _HOMES = {
     "ImagePaths": "clipcal.images",
     "KgCoOp": "clipcal.methods",
     "LeaveClassesOut": "clipcal.model_selection",
+    "ProGrad": "clipcal.methods",
     "PromptTunedCLIPClassifier": "clipcal.classifiers",
     "ReliabilityDisplay": "clipcal.plots",
     "TemperatureScaling": "clipcal.calibration",

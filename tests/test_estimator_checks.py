@@ -5,7 +5,7 @@ from sklearn.utils.estimator_checks import check_param_validation, parametrize_w
 from toy_backbone import AnyWidthBackbone
 
 from clipcal import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
-from clipcal.methods import CoOp, LinearProbe
+from clipcal.methods import CoOp, LinearProbe, ProGrad
 from clipcal.regularizers import DynamicOutlierRegularizer
 
 TOY = AnyWidthBackbone()
@@ -23,14 +23,18 @@ ESTIMATORS = [
         random_state=0,
         regularizer=["kg", DynamicOutlierRegularizer(lexicon=NOUNS)],
     ),
-    PromptTunedCLIPClassifier(
-        backbone=TOY,
-        method="cocoop",
-        max_epochs=3,
-        learning_rate=1e-4,
-        batch_size=512,
-        random_state=0,
-        regularizer=["kg", DynamicOutlierRegularizer(lexicon=NOUNS)],
+    *(
+        PromptTunedCLIPClassifier(
+            backbone=TOY,
+            method=method,
+            max_epochs=3,
+            learning_rate=learning_rate,
+            batch_size=512,
+            random_state=0,
+            regularizer=["kg", DynamicOutlierRegularizer(lexicon=NOUNS)],
+        )
+        # With the words of the zero-shot template, the first direction of ProGrad would be rounding noise.
+        for method, learning_rate in (("cocoop", 1e-4), (ProGrad("one of the"), 1e-5))
     ),
     *(
         PromptTunedCLIPClassifier(

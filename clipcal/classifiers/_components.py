@@ -28,6 +28,8 @@ def find_method(method: str | TuningMethod, recipe: str = "original") -> TuningM
         If the name of the method or of the recipe is unknown.
     TypeError
         If the method is a class.
+    ClassNameError
+        If a template is invalid.
     """
     from clipcal.methods import METHODS
 
@@ -38,9 +40,11 @@ def find_method(method: str | TuningMethod, recipe: str = "original") -> TuningM
         )
     if isinstance(method, str):
         found.set_params(**find_recipe(found, recipe).method_params)
-    # ``learner`` repeats this check, but only after all images are encoded.
+    # ``learner`` repeats these checks, but only after all images are encoded.
     if hasattr(found, "_parameter_constraints"):
         validate_parameters(found)
+    if (template := getattr(found, "zero_shot_template", None)) is not None:
+        find_templates(template)
     return found
 
 

@@ -5,11 +5,12 @@ from clipcal.methods._clip_adapter import CLIPAdapter
 from clipcal.methods._cocoop import CoCoOp
 from clipcal.methods._coop import CoOp, KgCoOp
 from clipcal.methods._linear_probe import LinearProbe
+from clipcal.methods._prograd import ProGrad
 from clipcal.methods._taskres import TaskRes
 from clipcal.methods._zero_shot import zero_shot_features
 
 METHODS: dict[str, type[TuningMethod]] = {
-    method.name: method for method in (CoOp, KgCoOp, CoCoOp, CLIPAdapter, TaskRes, LinearProbe)
+    method.name: method for method in (CoOp, KgCoOp, CoCoOp, ProGrad, CLIPAdapter, TaskRes, LinearProbe)
 }
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "CoOp",
     "KgCoOp",
     "LinearProbe",
+    "ProGrad",
     "TaskRes",
     "TuningMethod",
     "zero_shot_features",

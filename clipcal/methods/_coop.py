@@ -19,7 +19,7 @@ from clipcal.regularizers import AnchorRegularizer, Regularizer
 from clipcal.text import fill
 from clipcal.training import Learner, PromptEncoder, Prompts, Recipe, TuningProblem, tokenize_prompts
 
-__all__ = ["CoOp", "ContextLearner", "KgCoOp"]
+__all__ = ["CoOp", "ContextLearner", "KgCoOp", "check_room"]
 
 
 class ContextLearner(Learner):
@@ -226,12 +226,12 @@ class CoOp(TuningMethod):
         shape = (len(problem.names),) if self.class_specific else ()
         if words is None:
             n_context = 16 if self.n_context is None else self.n_context
-            _check_room(backbone, n_context)
+            check_room(backbone, n_context)
             context = self._random_context(backbone, (*shape, n_context), problem.generator)
         else:
             context = self._word_context(backbone, words).expand(*shape, -1, -1)
             n_context = context.shape[-2]
-            _check_room(backbone, n_context)
+            check_room(backbone, n_context)
         # "X" is always a single token of CLIP's vocabulary.
         placeholder = words or " ".join(["X"] * n_context)
         return ContextLearner(
@@ -267,7 +267,8 @@ class CoOp(TuningMethod):
         return 0.02 * context.to(backbone.device)
 
 
-def _check_room(backbone: Backbone, n_context: int) -> None:
+def check_room(backbone: Backbone, n_context: int) -> None:
+    """Raise a ClassNameError if a context leaves no room for a class name."""
     if backbone.n_start_tokens + n_context + 3 > backbone.context_length:
         raise ClassNameError(
             f"A context of {n_context} tokens leaves no room for a class name in the "

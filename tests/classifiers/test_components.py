@@ -27,6 +27,7 @@ GRIDS = {
     "several names": ({}, {"regularizer": ["mbls", "tcpt", "zs-norm"], "regularizer__weight": [0.1, 1.0]}),
     "method in the grid": ({}, {"method": ["coop", "kgcoop"], "method__n_context": [None, 4]}),
     "cocoop": ({"method": "cocoop", "batch_size": 6}, {"method__context_init": [None, "a photo of a"]}),
+    "prograd": ({"method": "prograd"}, {"method__n_context": [4, 8]}),
     "method in the classifier": ({}, {"method__context_init": [None, "a photo of a"]}),
 }
 

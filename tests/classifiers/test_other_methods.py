@@ -16,7 +16,7 @@ from toy_backbone import AnyWidthBackbone
 from tuning_problem import problem_of
 
 from clipcal import PromptTunedCLIPClassifier
-from clipcal.methods import CoCoOp, CoOp, TuningMethod
+from clipcal.methods import CoCoOp, CoOp, ProGrad, TuningMethod
 from clipcal.regularizers import (
     AnchorRegularizer,
     DynamicOutlierRegularizer,
@@ -141,7 +141,7 @@ class SecondLearner(Learner):
         return self.base
 
 
-METHODS = [ImageConditionedText(), AdaptedImages(), SecondLogits(), CoCoOp()]
+METHODS = [ImageConditionedText(), AdaptedImages(), SecondLogits(), CoCoOp(), ProGrad()]
 
 
 def fitted(method, backbone=None, **params):
@@ -204,7 +204,7 @@ class TestEachMethod:
         clf = fitted(method, regularizer=regularizers)
         for record in clf.history_:
             assert record.keys() >= names
-            parts = sum(record.get(name, 0) for name in {*names, "head"})
+            parts = sum(record.get(name, 0) for name in {*names, "head", "zero_shot_kl"})
             assert record["loss"] == pytest.approx(parts, abs=1e-5)
 
 

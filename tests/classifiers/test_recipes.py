@@ -28,6 +28,7 @@ def fitted(**params):
         ("coop", "dor", {"max_epochs": 200, "batch_size": 32}),
         ("kgcoop", "original", {"max_epochs": 100, "batch_size": 128}),
         ("cocoop", "original", {"max_epochs": 10, "batch_size": 1}),
+        ("prograd", "original", {"max_epochs": 100, "batch_size": 32}),
         (KgCoOp(), "dor", {"max_epochs": 200, "batch_size": 32}),
     ],
 )

@@ -9,7 +9,7 @@ from toy_backbone import AnyWidthBackbone
 from training_steps import assert_steps_agree, cross_entropy_of, weighted_data, weighted_mean
 from tuning_problem import batch_of, problem_of
 
-from clipcal import CoCoOp, PromptTunedCLIPClassifier
+from clipcal import CLIPImageEncoder, CoCoOp, PromptTunedCLIPClassifier
 from clipcal.exceptions import ClassNameError
 from clipcal.methods import METHODS, zero_shot_features
 from clipcal.regularizers import AnchorRegularizer, DynamicOutlierRegularizer
@@ -166,6 +166,21 @@ class TestMeanImage:
         np.testing.assert_allclose(clf.learned_["mean_image"], mean / np.linalg.norm(mean), atol=1e-6)
         np.testing.assert_array_equal(clf.with_classes(NAMES).text_features_, clf.text_features_)
         np.testing.assert_allclose(np.linalg.norm(clf.text_features_, axis=1), 1, atol=1e-5)
+
+
+def test_images_and_fresh_crops():
+    images = np.random.default_rng(1).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    params = {"method": "cocoop", "max_epochs": 1, "batch_size": 4, "random_state": 0}
+    center, fresh = (
+        PromptTunedCLIPClassifier(AnyWidthBackbone(), n_views=n_views, **params).fit(images, NAMES * 4)
+        for n_views in (1, "fresh")
+    )
+    rows = CLIPImageEncoder(AnyWidthBackbone()).transform(images)
+    mean = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).sum(axis=0)
+    np.testing.assert_allclose(center.learned_["mean_image"], mean / np.linalg.norm(mean), atol=1e-5)
+    np.testing.assert_allclose(center.predict_proba(images), center.predict_proba(rows), atol=1e-6)
+    assert np.linalg.norm(fresh.learned_["mean_image"]) == pytest.approx(1, abs=1e-5)
+    assert np.abs(fresh.learned_["mean_image"] - center.learned_["mean_image"]).max() > 1e-4
 
 
 def test_predictions_equal_the_formula(tiny_backbone):

@@ -103,6 +103,7 @@ CLASSIFIERS = {
     "tuned": lambda: tuned(class_names={"ant": "an ant", "bee": "a bee", "cat": "a cat", "dog": "a dog"}),
     "class-specific": lambda: tuned(method=CoOp(context_init=None, n_context=4, class_specific=True)),
     "cocoop": lambda: tuned(method="cocoop", batch_size=20),
+    "prograd": lambda: tuned(method="prograd"),
     "dor": lambda: tuned(regularizer=["kg", DynamicOutlierRegularizer(0.1, lexicon=["river", "denim"])]),
     "temperature": calibrated,
     "vector": lambda: calibrated("vector"),
@@ -134,7 +135,7 @@ def test_classifiers_round_trip(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["zero-shot", "tuned", "cocoop", "dor", "temperature", "dac", "classes", "prefit"]
+    "name", ["zero-shot", "tuned", "cocoop", "prograd", "dor", "temperature", "dac", "classes", "prefit"]
 )
 def test_with_classes_of_loaded_classifiers(name, tmp_path):
     fitted = CLASSIFIERS[name]()
