@@ -107,7 +107,8 @@ class CoCoOp(TuningMethod):
 
     Examples
     --------
-    >>> from clipcal import CoCoOp, PromptTunedCLIPClassifier, make_shapes
+    >>> from clipcal import PromptTunedCLIPClassifier, make_shapes
+    >>> from clipcal.methods import CoCoOp
     >>> X, y = make_shapes("textures", n_per_class=2, random_state=0, return_X_y=True)
     >>> method = CoCoOp(context_init=None, n_context=2)
     >>> clf = PromptTunedCLIPClassifier("mini", method=method, max_epochs=1, random_state=0).fit(X, y)

@@ -125,7 +125,8 @@ class ProGrad(TuningMethod):
 
     Examples
     --------
-    >>> from clipcal import ProGrad, PromptTunedCLIPClassifier, make_shapes
+    >>> from clipcal import PromptTunedCLIPClassifier, make_shapes
+    >>> from clipcal.methods import ProGrad
     >>> X, y = make_shapes("textures", n_per_class=2, random_state=0, return_X_y=True)
     >>> method = ProGrad("a photo of a", n_context=6)
     >>> clf = PromptTunedCLIPClassifier("mini", method=method, max_epochs=1, random_state=0).fit(X, y)

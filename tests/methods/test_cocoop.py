@@ -9,9 +9,9 @@ from toy_backbone import AnyWidthBackbone
 from training_steps import assert_steps_agree, cross_entropy_of, weighted_data, weighted_mean
 from tuning_problem import batch_of, problem_of
 
-from clipcal import CLIPImageEncoder, CoCoOp, PromptTunedCLIPClassifier
+from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier
 from clipcal.exceptions import ClassNameError
-from clipcal.methods import METHODS, zero_shot_features
+from clipcal.methods import METHODS, CoCoOp, zero_shot_features
 from clipcal.regularizers import AnchorRegularizer, DynamicOutlierRegularizer
 from clipcal.training import seeded, torch_generator
 

@@ -9,10 +9,10 @@ from training_steps import assert_steps_agree, cross_entropy_of, weighted_data, 
 from tuning_problem import batch_of, problem_of
 from tuning_problem import encode as features_of
 
-from clipcal import CoOp, ProGrad, PromptTunedCLIPClassifier
+from clipcal import CoOp, PromptTunedCLIPClassifier
 from clipcal.classifiers._components import find_method
 from clipcal.exceptions import ClassNameError
-from clipcal.methods import METHODS, zero_shot_features
+from clipcal.methods import METHODS, ProGrad, zero_shot_features
 from clipcal.regularizers import DynamicOutlierRegularizer
 from clipcal.training import EmbeddedData, Forward, torch_generator
 
