@@ -34,18 +34,26 @@ def find_method(method: str | TuningMethod, recipe: str = "original") -> TuningM
     from clipcal.methods import METHODS
 
     found = named_component("method", method, METHODS, example="CoOp(n_context=16, context_init=None)")
+    if isinstance(method, str):
+        found.set_params(**find_recipe(found, recipe).method_params)
+    _check_component(found)
+    return found
+
+
+def _check_component(found: TuningMethod | Regularizer) -> None:
+    """Raise an error for a method or a regularizer without a name or with invalid parameters.
+
+    ``learner`` and ``prepare`` repeat the checks of parameters, but only after all images are encoded.
+    """
     if not isinstance(getattr(found, "name", None), str):
         raise TypeError(
             f"{type(found).__name__} has no attribute name; give the class one, such as name = 'mine'."
         )
-    if isinstance(method, str):
-        found.set_params(**find_recipe(found, recipe).method_params)
-    # ``learner`` repeats these checks, but only after all images are encoded.
     if hasattr(found, "_parameter_constraints"):
         validate_parameters(found)
-    if (template := getattr(found, "zero_shot_template", None)) is not None:
-        find_templates(template)
-    return found
+    for parameter in ("template", "zero_shot_template"):
+        if (template := getattr(found, parameter, None)) is not None:
+            find_templates(template)
 
 
 def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe:
@@ -93,15 +101,7 @@ def find_regularizer(regularizer: str | Regularizer) -> Regularizer:
             f"regularizer must be one of {', '.join(map(repr, REGULARIZERS))} or an instance of Regularizer, "
             f"such as {example}, got {regularizer!r}."
         )
-    if not isinstance(getattr(found, "name", None), str):
-        raise TypeError(
-            f"{type(found).__name__} has no attribute name; give the class one, such as name = 'mine'."
-        )
-    # ``prepare`` repeats these checks, but only after all images are encoded.
-    if hasattr(found, "_parameter_constraints"):
-        validate_parameters(found)
-    if (template := getattr(found, "template", None)) is not None:
-        find_templates(template)
+    _check_component(found)
     return found
 
 

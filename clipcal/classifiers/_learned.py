@@ -193,8 +193,11 @@ class LearnedCLIPClassifier(CLIPClassifier):
         own = self.get_params(deep=False)
         shared = own.keys() & ZeroShotCLIPClassifier().get_params(deep=False).keys() - {"batch_size"}
         other = ZeroShotCLIPClassifier(template=template, **{name: own[name] for name in shared})
-        other.n_features_in_, other.logit_scale_ = self.n_features_in_, self.logit_scale_
+        other.n_features_in_ = self.n_features_in_
         other.classes_, other.class_names_ = self.classes_, dict(self.class_names_)
         other._backbone_fingerprint_ = self._backbone_fingerprint_
-        other.text_features_ = other._encode_classes(other._open_backbone(other.n_features_in_))
+        backbone = other._open_backbone(other.n_features_in_)
+        # A method may have learned another scale.
+        other.logit_scale_ = float(backbone.logit_scale)
+        other.text_features_ = other._encode_classes(backbone)
         return other

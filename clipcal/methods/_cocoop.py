@@ -20,8 +20,6 @@ __all__ = ["CoCoOp", "ConditionalContextLearner"]
 
 # The hidden layer of the meta-net is this many times smaller than the image features.
 _REDUCTION = 16
-# Only limits the memory needed for pixels.
-_IMAGES_AT_ONCE = 64
 
 
 class ConditionalContextLearner(ContextLearner):
@@ -171,15 +169,12 @@ class CoCoOp(TuningMethod):
             problem.backbone,
             start.context,
             torch.zeros(width) if problem.data is None else _mean_image(problem.data),
-            placeholder=start.placeholder,
-            template=start.template,
-            class_token_position=start.class_token_position,
-            text_chunk_size=self.text_chunk_size,
+            **start.layout,
         )
 
 
 @torch.no_grad()
 def _mean_image(data: TrainingData) -> Tensor:
     """Return the normalized weighted mean of the image features, shape (embedding_dim,)."""
-    total = sum(batch.weights @ batch.embeddings for batch in data.in_order(_IMAGES_AT_ONCE))
+    total = sum(batch.weights @ batch.embeddings for batch in data.in_order())
     return nn.functional.normalize(torch.as_tensor(total), dim=0)

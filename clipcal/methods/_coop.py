@@ -64,6 +64,16 @@ class ContextLearner(Learner):
         return self.encoder.backbone
 
     @property
+    def layout(self) -> dict[str, Any]:
+        """The parameters other than backbone and context, to make a similar learner."""
+        return {
+            "placeholder": self.placeholder,
+            "template": self.template,
+            "class_token_position": self.class_token_position,
+            "text_chunk_size": self.encoder.chunk_size,
+        }
+
+    @property
     def supports_new_classes(self) -> bool:  # type: ignore[override]
         """Whether the context is shared, so that it can be used with any name."""
         return self.context.ndim == 2

@@ -18,8 +18,6 @@ from clipcal.training import Batch, Forward, Prompts, Recipe, TrainingData, Tuni
 
 __all__ = ["LinearProbe", "ProbeLearner"]
 
-_IMAGES_AT_ONCE = 64
-
 
 class ProbeLearner(ClassRowLearner):
     """Learner of one weight vector for each class.
@@ -57,7 +55,7 @@ class ProbeLearner(ClassRowLearner):
         """Return the mean zero-shot probability of each class over its own samples."""
         texts = normalize(start, dim=-1)
         sums, totals = torch.zeros(2, len(start), device=start.device)
-        for batch in data.in_order(_IMAGES_AT_ONCE):
+        for batch in data.in_order():
             proba = (self.logit_scale * batch.embeddings @ texts.T).softmax(dim=1)
             of_target = proba.gather(1, batch.targets[:, None])[:, 0]
             sums.index_add_(0, batch.targets, batch.weights * of_target)

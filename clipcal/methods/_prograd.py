@@ -184,7 +184,9 @@ class ProGrad(TuningMethod):
         validate_parameters(self)
         check_room(problem.backbone, self.n_context)
         n_context = self.n_context if self.context_init is None else None
-        start = CoOp(self.context_init, n_context=n_context).learner(problem)
+        start = CoOp(self.context_init, n_context=n_context, text_chunk_size=self.text_chunk_size).learner(
+            problem
+        )
         n_zeros = self.n_context - len(start.context)
         if n_zeros < 0:
             raise ValueError(
@@ -197,8 +199,5 @@ class ProGrad(TuningMethod):
             nn.functional.pad(start.context, (0, 0, n_zeros, 0)),
             zero_shot=problem.zero_shot(problem.names, self.zero_shot_template) if trained else None,
             projection_weight=float(self.projection_weight),
-            placeholder=" ".join([*["X"] * n_zeros, start.placeholder]),
-            template=start.template,
-            class_token_position=start.class_token_position,
-            text_chunk_size=self.text_chunk_size,
+            **{**start.layout, "placeholder": " ".join([*["X"] * n_zeros, start.placeholder])},
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from clipcal._compat import Interval, validate_parameters
 from clipcal.regularizers._base import Regularizer, check_tuned_texts
 from clipcal.regularizers._margin import MarginRegularizer
-from clipcal.regularizers._moment_matching import MomentMatchingRegularizer
+from clipcal.regularizers._moment_matching import MomentMatchingRegularizer, MomentMatchingTerm
 from clipcal.text import DEFAULT_TEMPLATE
 from clipcal.training import Batch, Forward, Learner, LossTerm, TuningProblem
 
@@ -86,5 +86,8 @@ class MarginMomentRegularizer(Regularizer):
         """
         validate_parameters(self)
         check_tuned_texts(self.name, problem, learner)
-        parts = (MarginRegularizer(), MomentMatchingRegularizer(template=self.template))
-        return _MarginMomentTerm(float(self.weight), [part.prepare(problem, learner) for part in parts])
+        margin = MarginRegularizer().prepare(problem, learner)
+        # Not prepared, which would encode the class prompts for the same check again.
+        weight = MomentMatchingRegularizer().weight
+        moment = MomentMatchingTerm(weight, problem.zero_shot(problem.names, self.template))
+        return _MarginMomentTerm(float(self.weight), [margin, moment])

@@ -111,7 +111,7 @@ class TrainingData:
             rows = order[start : start + size]
             yield self._batch(rows, views[rows])
 
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
+    def in_order(self, batch_size: int = 64) -> Iterator[Batch]:
         """Yield all samples in their order, with their first view."""
         for rows in torch.arange(len(self), device=self.targets.device).split(batch_size):
             yield self._batch(rows, torch.zeros_like(rows))

@@ -357,6 +357,7 @@ def test_a_learned_temperature_is_used_in_predictions():
     clf = fitted(method_of(LearnedScale))
     assert clf.logit_scale_ == pytest.approx(float(clf.learned_["logit_scale"]))
     assert 1 < clf.logit_scale_ < 11
+    assert clf.zero_shot().logit_scale_ == 100.0
 
 
 def test_start_values_do_not_depend_on_other_threads():
@@ -382,7 +383,19 @@ def test_modules_do_not_repeat_the_numbers_of_the_problems_generator():
     assert learned["count"] == 2**24 + 1
 
 
-@pytest.mark.parametrize("method", [METHODS[0], METHODS[1], METHODS[3]], ids=lambda method: method.name)
+class Uneven(AdaptedLearner):
+    """Text features that depend on the row, as they may by rounding."""
+
+    def encode_texts(self, prompts, images):
+        texts = super().encode_texts(prompts, images)
+        return texts + 1e-3 * torch.arange(len(texts))[:, None]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [METHODS[0], METHODS[1], METHODS[3], method_of(Uneven, linear=False)],
+    ids=lambda method: method.name,
+)
 def test_classes_of_one_name_get_equal_probabilities(method):
     names = {"a": "dog", "b": "river", "c": "dog"}
     params = {"class_names": names, "allow_duplicate_names": True, "random_state": 0, "max_epochs": 2}
