@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from clipcal.training import Batch, Learner, LossTerm, TuningProblem
 
@@ -56,11 +57,11 @@ def mean_cosine(texts: Tensor, targets: Tensor, batch: Batch) -> Tensor:
     Parameters
     ----------
     texts : Tensor, shape (n_prompts, embedding_dim) or (n_images, n_prompts, embedding_dim)
-        Features of unit length.
+        Features. They do not have unit length if the logits of the method need other features.
     targets : Tensor, shape (n_prompts, embedding_dim)
         Features of unit length.
     batch : Batch
         The images of the second shape, whose weights are used.
     """
-    means = (texts * targets).sum(dim=-1).mean(dim=-1)
+    means = (normalize(texts, dim=-1) * targets).sum(dim=-1).mean(dim=-1)
     return batch.mean(means) if means.ndim else means

@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any, ClassVar
 
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from clipcal._compat import Interval, validate_parameters
 from clipcal.regularizers._base import Regularizer, check_tuned_texts
@@ -27,7 +28,7 @@ class MomentMatchingTerm(LossTerm):
         self.covariance = _covariance(zero_shot - self.mean)
 
     def __call__(self, out: Forward, batch: Batch, drawn: Tensor | None) -> Tensor:
-        texts = out.texts.float()
+        texts = normalize(out.texts.float(), dim=-1)
         mean = texts.mean(dim=-2, keepdim=True)
         of_means = (mean - self.mean).square().sum(dim=(-2, -1))
         of_covariances = (_covariance(texts - mean) - self.covariance).square().sum(dim=(-2, -1))

@@ -40,6 +40,12 @@ def test_hand_computed_value(tiny_backbone):
     assert value_of(term, features).item() == pytest.approx(8 * (1 - 0.2))
 
 
+def test_does_not_depend_on_the_length_of_the_features(tiny_backbone):
+    term, features = prepared(tiny_backbone, AnchorRegularizer(), CoOp(context_init=None))
+    longer = torch.tensor([[0.5], [3.0], [70.0]]) * features
+    torch.testing.assert_close(value_of(term, longer), value_of(term, features))
+
+
 @pytest.mark.parametrize(("template", "is_zero"), [("a photo of a {}.", True), ("{} texture.", False)])
 def test_is_zero_at_the_start_with_the_same_template(tiny_backbone, template, is_zero):
     term, features = prepared(tiny_backbone, AnchorRegularizer(template=template))
@@ -50,7 +56,9 @@ def test_is_zero_at_the_start_with_the_same_template(tiny_backbone, template, is
 def test_gradient_is_proportional_to_the_anchors(tiny_backbone):
     term, features = prepared(tiny_backbone, AnchorRegularizer(2.0), CoOp(context_init=None))
     (gradient,) = torch.autograd.grad(value_of(term, features), features)
-    torch.testing.assert_close(gradient, -2.0 / 3 * term.anchors)
+    # Without the part along the features, as the cosine does not depend on their length.
+    along = (term.anchors * features).sum(dim=1, keepdim=True) * features
+    torch.testing.assert_close(gradient, -2.0 / 3 * (term.anchors - along))
     assert not term.anchors.requires_grad
 
 

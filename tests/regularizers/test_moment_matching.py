@@ -52,8 +52,16 @@ def test_value_and_gradient_equal_the_formula(tiny_backbone):
     centered, of_targets = texts - mean, targets - target_mean
     difference = centered.T @ centered / 3 - of_targets.T @ of_targets / 3
     expected = 5.0 * (2 * (mean - target_mean) / 3 + 4 * centered @ difference / 3)
+    # Without the part along the features, as only their directions are compared.
+    expected = expected - (expected * texts).sum(dim=1, keepdim=True) * texts
     (gradient,) = torch.autograd.grad(found, texts)
     assert (gradient - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_does_not_depend_on_the_length_of_the_features():
+    term, texts = with_targets(features(0, 6, 8)), features(1, 6, 8)
+    longer = torch.linspace(0.5, 70, 6)[:, None] * texts
+    torch.testing.assert_close(term(out_of(longer), None, None), term(out_of(texts), None, None))
 
 
 def test_is_zero_for_equal_features_and_does_not_depend_on_the_order():
