@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from clipcal import _progress as _progress  # must precede open_clip, see there
 
 # The names that are repeated are used by other packages and are not public.
+from clipcal.backbones._capabilities import n_text_blocks as n_text_blocks
 from clipcal.backbones._capabilities import precision_of as precision_of
 from clipcal.backbones._capabilities import shares_prefix as shares_prefix
 from clipcal.backbones._capabilities import text_bytes_per_token as text_bytes_per_token

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from clipcal.backbones._protocol import Backbone
 
-__all__ = ["precision_of", "shares_prefix", "text_bytes_per_token"]
+__all__ = ["n_text_blocks", "precision_of", "shares_prefix", "text_bytes_per_token"]
 
 
 def shares_prefix(backbone: Backbone) -> bool:
@@ -18,6 +18,11 @@ def shares_prefix(backbone: Backbone) -> bool:
 def text_bytes_per_token(backbone: Backbone) -> int | None:
     """Return the memory in bytes per token of a prompt for the backward pass; None if unknown."""
     return getattr(backbone, "text_bytes_per_token", None)
+
+
+def n_text_blocks(backbone: Backbone) -> int | None:
+    """Return the number of blocks of the text tower; None if unknown."""
+    return getattr(backbone, "n_text_blocks", None)
 
 
 def precision_of(backbone: Backbone) -> str:

@@ -205,6 +205,11 @@ class OpenClipBackbone(Uncopied):
         """Approximate memory per token of a prompt for the backward pass."""
         return bytes_per_token(self.text_tower, self.precision)
 
+    @property
+    def n_text_blocks(self) -> int:
+        """Number of blocks of the text tower."""
+        return len(self.text_tower.module.transformer.resblocks)
+
     def encode_suffixes(
         self,
         prefix: torch.Tensor,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -46,6 +46,9 @@ class Packing:
     lengths: Tensor
     n_prefix: int
     device: torch.device
+    _unshared: dict[int, tuple[Packing, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -55,6 +58,34 @@ class Packing:
         lengths = self.lengths[names]
         start = int(self.lengths[: names.start].sum())
         return Packing(lengths, self.n_prefix, self.device), slice(start, start + int(lengths.sum()))
+
+    def unshared(self, n: int) -> tuple[Packing, Tensor]:
+        """Return the packing in which the last n positions of the prefix are part of each suffix.
+
+        Parameters
+        ----------
+        n : int
+            Number of positions, less than `n_prefix`.
+
+        Returns
+        -------
+        packing : Packing
+            The other packing. It is cached.
+        rows : Tensor of int, shape (n_rows,)
+            The row of this packing for each row of the other one. Rows are those of the prefix, followed by
+            the packed suffixes.
+        """
+        if n not in self._unshared:
+            other = Packing(self.lengths + n, self.n_prefix - n, self.device)
+            positions = other._positions
+            own = torch.where(positions < self.n_prefix, positions, self._starts[other._names] + positions)
+            rows = torch.cat([torch.arange(other.n_prefix), own])
+            self._unshared[n] = other, self._upload(rows)
+        return self._unshared[n]
+
+    def rows_at(self, start: int, stop: int) -> Tensor:
+        """Return the rows of the positions from start to stop of each suffix, (n_names * (stop - start),)."""
+        return self._upload((self._starts[:, None] + torch.arange(start, stop)).flatten())
 
     @cached_property
     def n_tokens(self) -> int:
@@ -70,6 +101,10 @@ class Packing:
         return self.lengths.cumsum(0) - self.lengths
 
     @cached_property
+    def _positions(self) -> Tensor:
+        return self.n_prefix + torch.arange(self.n_tokens) - self._starts[self._names]
+
+    @cached_property
     def names(self) -> Tensor:
         """Index of the name of each token, shape (n_tokens,)."""
         return self._upload(self._names)
@@ -77,7 +112,7 @@ class Packing:
     @cached_property
     def positions(self) -> Tensor:
         """Position of each token in its prompt, shape (n_tokens,)."""
-        return self._upload(self.n_prefix + torch.arange(self.n_tokens) - self._starts[self._names])
+        return self._upload(self._positions)
 
     @cached_property
     def ends(self) -> Tensor:

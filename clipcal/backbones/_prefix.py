@@ -13,6 +13,8 @@ either:
 - Attention mixes tokens, so it is computed in tiles: the packed names are split into groups of whole names,
   and the keys and values of the prefix are put before each group. A mask lets each token attend to the
   prefix and to its own name up to itself. See :class:`clipcal.backbones.Packing` for the index tensors.
+- Deep prompts that differ between the names end the sharing: from their block on, the positions that they
+  replace are part of each name, and the prefix is what precedes them.
 - The features are read at the end marker. The last block therefore computes keys and values of all tokens,
   but queries, output projection and MLP of the end markers only.
 """
@@ -112,7 +114,8 @@ class PrefixEncoder:
             Layout of `suffixes`.
         deep : mapping of int to Tensor, default=None
             Deep prompts. ``deep[k]`` replaces the last positions of the prefix at the *input* of block k,
-            counted from 0; shape (n_replaced, width) or (n_prompts, n_replaced, width).
+            counted from 0; shape (n_replaced, width), (n_prompts, n_replaced, width), or
+            (n_prompts or 1, n_names, n_replaced, width) for prompts that differ between the names.
 
         Returns
         -------
@@ -128,8 +131,11 @@ class PrefixEncoder:
         x = x + self.tower.module.positional_embedding[torch.cat([places, packing.positions])]
         for number, block in enumerate(self.blocks):
             if deep is not None and number in deep:
-                # Exact: the replaced positions belong to the prefix, so they are still equal in all prompts.
-                x = _replace_prompt(x, deep[number], n_prefix)
+                if deep[number].ndim == 4 and packing.n_prefix == n_prefix:
+                    n_own = max(prompt.shape[-2] for later, prompt in deep.items() if later >= number)
+                    packing, rows = packing.unshared(n_own)
+                    x = x.index_select(1, rows)
+                x = _replace_prompt(x, deep[number], packing, n_prefix)
             x = block.last(x, packing) if number == len(self.blocks) - 1 else block(x, packing)
         features = self._project(self.tower.module.ln_final(x)).float()
         return features[0] if single else features
@@ -186,11 +192,16 @@ class PrefixEncoder:
         return bool((difference <= 1e-4 * expected.norm(dim=1)).all())
 
 
-def _replace_prompt(x: Tensor, prompt: Tensor, n_prefix: int) -> Tensor:
-    """Replace the last positions of the prefix by a deep prompt."""
-    n_kept = n_prefix - prompt.shape[-2]
-    prompt = prompt.expand(len(x), -1, -1).to(x.dtype)
-    return torch.cat([x[:, :n_kept], prompt, x[:, n_prefix:]], dim=1)
+def _replace_prompt(x: Tensor, prompt: Tensor, packing: Packing, n_prefix: int) -> Tensor:
+    """Replace the positions before `n_prefix` by a deep prompt."""
+    n_replaced = prompt.shape[-2]
+    if packing.n_prefix == n_prefix:
+        # Exact: the replaced positions belong to the prefix, so they are still equal in all prompts.
+        prompt = prompt.expand(len(x), -1, -1).to(x.dtype)
+        return torch.cat([x[:, : n_prefix - n_replaced], prompt, x[:, n_prefix:]], dim=1)
+    prompt = prompt if prompt.ndim == 4 else prompt.unsqueeze(-3)
+    own = prompt.expand(len(x), len(packing), -1, -1).flatten(1, 2).to(x.dtype)
+    return x.index_copy(1, packing.rows_at(n_prefix - n_replaced, n_prefix), own)
 
 
 class _Block:

@@ -31,10 +31,12 @@ class Backbone(Protocol):
     embeddings before the names, shape (n_prefix, token_dim), or (n_prompts, n_prefix, token_dim) for several
     prefixes, each of which is combined with all names; `suffixes` those of the names, packed according to
     :class:`Packing`, shape (n_tokens, token_dim), or (n_prompts, n_tokens, token_dim) if they differ between
-    prefixes; ``deep[k]``, shape (n, token_dim) or (n_prompts, n, token_dim), replaces the last n positions of
-    the prefix at the input of block k. Features are (n_names, embedding_dim) or
-    (n_prompts, n_names, embedding_dim). The optional ``text_bytes_per_token`` is the memory per token for the
-    backward pass, which determines how many prompts are encoded at once.
+    prefixes. ``deep[k]`` replaces the last n positions of the prefix at the input of block k. It has the
+    shape (n, token_dim), or (n_prompts, n, token_dim); or (n_prompts, n_names, n, token_dim), where n_prompts
+    may be 1, if it differs between names, which then do not share these positions from block k on. Features
+    are (n_names, embedding_dim) or (n_prompts, n_names, embedding_dim). ``n_text_blocks``, the number of
+    blocks, is needed by methods with deep prompts. The optional ``text_bytes_per_token`` is the memory per
+    token for the backward pass, which determines how many prompts are encoded at once.
 
     A backbone whose image tower is a transformer may define ``image_tower``, an object whose ``width`` and
     ``n_blocks`` are the width of its tokens and its number of blocks, and ::

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from clipcal.backbones import Backbone, product_size, shares_prefix, text_bytes_per_token
+from clipcal.backbones import Backbone, n_text_blocks, product_size, shares_prefix, text_bytes_per_token
 from clipcal.exceptions import BackboneError
 from clipcal.training._chunks import chunks_of, encode_in_chunks, memory_budget
 from clipcal.training._prompts import Prompts
@@ -58,6 +58,18 @@ class PromptEncoder:
         # Read once, because memory allocated in the first step must not reduce the chunks of later steps.
         self.memory_budget = memory_budget(backbone.device)
 
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks of the text tower; BackboneError if the backbone does not support deep prompts."""
+        n_blocks = n_text_blocks(self.backbone)
+        if n_blocks is None or not self.shares_prefix:
+            name = self.backbone.name or type(self.backbone).__name__
+            raise BackboneError(
+                "Deep prompts need a text tower that shares prefixes and has a known number of blocks, which "
+                f"backbone {name!r} does not offer; use a method without deep prompts, or another backbone."
+            )
+        return n_blocks
+
     def __call__(self, prompts: Prompts, context: Tensor, deep: Mapping[int, Tensor] | None = None) -> Tensor:
         """Encode prompts.
 
@@ -68,8 +80,9 @@ class PromptEncoder:
         context : Tensor
             Context vectors; see the class for the shapes.
         deep : mapping of int to Tensor, default=None
-            ``deep[k]``, shape (n, token_dim) or (n_images, n, token_dim), replaces the last n of the shared
-            positions at the input of block k.
+            ``deep[k]`` replaces the last n of the shared positions at the input of block k. It has one of the
+            shapes of the context, with n instead of n_context. Prompts that have their own deep prompts,
+            shape (n_prompts, n, token_dim), share the positions before block k only.
 
         Returns
         -------
@@ -79,43 +92,61 @@ class PromptEncoder:
         Raises
         ------
         BackboneError
-            If `deep` is given, but the backbone does not support shared prefixes.
+            If `deep` is given, but the backbone does not support deep prompts.
+        ValueError
+            If a block does not exist, or a deep prompt has a wrong shape.
         """
-        if deep and not self.shares_prefix:
-            raise BackboneError(
-                f"Deep prompts need a text tower that shares prefixes, which backbone "
-                f"{self.backbone.name or type(self.backbone).__name__!r} does not offer; use shallow prompts "
-                "only, or another backbone."
-            )
+        deep = deep or {}
+        self._check_deep(prompts, context, deep)
         n_images = len(context) if context.ndim == 4 else 1
-        lengths = n_images * self._computed(prompts, context)
+        lengths = n_images * self._computed(prompts, context, deep)
         cost = text_bytes_per_token(self.backbone)
         chunks = chunks_of(lengths, self.chunk_size, cost=cost, budget=self.memory_budget)
-        blocks = list(deep or ())
 
-        def encode(rows: slice, context: Tensor, *deep_values: Tensor) -> Tensor:
+        def encode(rows: slice, *learned: Tensor) -> Tensor:
             part = prompts if len(chunks) == 1 else prompts.take(rows)
-            context = context[rows] if context.ndim == 3 else context
+            context, *deeper = (values[rows] if values.ndim == 3 else values for values in learned)
             if not self.shares_prefix:
                 return self._padded(part, context)
-            return self._packed(part, context, dict(zip(blocks, deep_values, strict=True)))
+            return self._packed(part, context, dict(zip(deep, deeper, strict=True)))
 
-        return encode_in_chunks(encode, chunks, [context, *(deep or {}).values()])
+        return encode_in_chunks(encode, chunks, [context, *deep.values()])
 
-    def work(self, prompts: Prompts, context: Tensor) -> float:
+    def work(self, prompts: Prompts, context: Tensor, deep: Mapping[int, Tensor] | None = None) -> float:
         """Return the multiply-adds of the largest matrix product, used to set the number of threads."""
         n_images = len(context) if context.ndim == 4 else 1
-        n_rows = self._n_shared(prompts, context) + int(self._computed(prompts, context).sum())
+        n_rows = self._n_shared(prompts, context) + int(self._computed(prompts, context, deep or {}).sum())
         return product_size(n_images * n_rows, self.backbone.token_dim)
 
     def _n_shared(self, prompts: Prompts, context: Tensor) -> int:
         """Return the number of leading positions that are the same in all prompts."""
         return self.backbone.n_start_tokens if context.ndim == 3 else prompts.n_shared
 
-    def _computed(self, prompts: Prompts, context: Tensor) -> Tensor:
-        """Return the number of tokens computed for each prompt and image."""
+    def _check_deep(self, prompts: Prompts, context: Tensor, deep: Mapping[int, Tensor]) -> None:
+        """Raise a ValueError for deep prompts that the text tower cannot take."""
+        width = self.backbone.token_dim
+        room = self._n_shared(prompts, context) - self.backbone.n_start_tokens
+        leading = {(), (len(prompts),)} | ({(len(context), 1)} if context.ndim == 4 else set())
+        for number, prompt in deep.items():
+            if number not in range(self.n_blocks):
+                last = self.n_blocks - 1
+                raise ValueError(
+                    f"deep has prompts for block {number}; the text tower has the blocks 0 to {last}."
+                )
+            shape = tuple(prompt.shape)
+            fits = prompt.ndim > 1 and shape[:-2] in leading and shape[-2] <= room and shape[-1] == width
+            if not fits:
+                raise ValueError(
+                    f"deep[{number}] has the shape {shape}; expected (n, {width}), or "
+                    f"({len(prompts)}, n, {width}) if it differs between prompts, where n is at most "
+                    f"{room}, the number of shared positions after the start marker."
+                )
+
+    def _computed(self, prompts: Prompts, context: Tensor, deep: Mapping[int, Tensor]) -> Tensor:
+        """Return the number of tokens computed for each prompt and image, at most."""
         if self.shares_prefix:
-            return prompts.lengths - self._n_shared(prompts, context)
+            n_own = max((prompt.shape[1] for prompt in deep.values() if prompt.ndim == 3), default=0)
+            return prompts.lengths - self._n_shared(prompts, context) + n_own
         return torch.full((len(prompts),), prompts.tokens.shape[1])
 
     def _packed(self, prompts: Prompts, context: Tensor, deep: Mapping[int, Tensor]) -> Tensor:
@@ -135,6 +166,8 @@ class PromptEncoder:
             embeddings = self._embeddings(prompts, context)
             prefix = embeddings[..., 0, : packing.n_prefix, :]
             suffixes = embeddings[..., packing.names, packing.positions, :]
+        # The backbone expects one deep prompt per prefix, or one per prefix and name.
+        deep = {k: v[None] if v.ndim == 3 else v[:, 0] if v.ndim == 4 else v for k, v in deep.items()}
         return self.backbone.encode_suffixes(prefix, suffixes, packing, deep or None)  # type: ignore[attr-defined]
 
     def _padded(self, prompts: Prompts, context: Tensor) -> Tensor:

@@ -19,6 +19,19 @@ def test_hand_computed_single_tile():
     assert packing.end_mask[0, 0].tolist() == [[0, 0, 0, no], [0, no, no, 0]]
 
 
+def test_hand_computed_positions_that_are_no_longer_shared():
+    packing = Packing(torch.tensor([2, 1]), 3, CPU)
+    # Rows: the prefix p0 p1 p2, then a3 a4 of the first name and b3 of the second.
+    other, rows = packing.unshared(2)
+    assert (other.n_prefix, other.lengths.tolist()) == (1, [4, 3])
+    assert rows.tolist() == [0, 1, 2, 3, 4, 1, 2, 5]
+    assert other.positions.tolist() == [1, 2, 3, 4, 1, 2, 3]
+    assert other.rows_at(1, 3).tolist() == [1, 2, 5, 6]
+    assert other.rows_at(2, 3).tolist() == [2, 6]
+    assert packing.unshared(2)[0] is other
+    assert packing == Packing(packing.lengths, 3, CPU)
+
+
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=150), n_prefix=st.integers(1, 20))
 def test_each_token_attends_to_the_prefix_and_its_own_name_up_to_itself(lengths, n_prefix):

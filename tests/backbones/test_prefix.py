@@ -168,12 +168,14 @@ class TestSeveralPrefixesAndDeepPrompts:
     def plain(self, backbone, prefix, suffixes, deep):
         """Encode one prefix with one name at a time, with the blocks of open_clip."""
         module, features = backbone.text_tower.module, []
-        for part in suffixes.split(self.lengths.tolist()):
+        for name, part in enumerate(suffixes.split(self.lengths.tolist())):
             x = torch.cat([prefix, part])
             x = (x + module.positional_embedding[: len(x)])[None]
             for number, block in enumerate(module.transformer.resblocks):
                 if number in deep:
-                    x = torch.cat([x[:, :2], deep[number][None], x[:, self.n_prefix :]], dim=1)
+                    own = deep[number] if deep[number].ndim == 2 else deep[number][name]
+                    n_kept = self.n_prefix - len(own)
+                    x = torch.cat([x[:, :n_kept], own[None], x[:, self.n_prefix :]], dim=1)
                 x = block(x, attn_mask=module.attn_mask[: x.shape[1], : x.shape[1]])
             features.append(module.ln_final(x)[0, -1] @ module.text_projection)
         return torch.stack(features)
@@ -212,6 +214,48 @@ class TestSeveralPrefixesAndDeepPrompts:
             )
         single = backbone.encode_suffixes(prefix[1], own[1], packing, shared)
         torch.testing.assert_close(single, features[1], atol=1e-6, rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        "blocks",
+        [{1: 3}, {0: 4, 2: 4}, {0: -2, 1: 3, 2: 2}, {1: 2, 2: -4}, {2: 1}],
+        ids=lambda blocks: " ".join(f"{k}:{n}" for k, n in blocks.items()),
+    )
+    @pytest.mark.parametrize("several", [False, True])
+    def test_deep_prompts_that_differ_between_names(self, kind, blocks, several):
+        """Block and number of replaced positions; a minus sign for prompts that all names share."""
+        backbone = backbone_of(kind)
+        packing, prefix, suffixes, _ = self.inputs(2)
+        generator = torch.Generator().manual_seed(3)
+        deep = {
+            number: torch.randn(*((2, 40, n, 64) if n > 0 else (2, -n, 64)), generator=generator)
+            for number, n in blocks.items()
+        }
+        if not several:
+            prefix = prefix[0]
+            deep = {number: p[:1] if p.ndim == 4 else p[0] for number, p in deep.items()}
+        leaves = [prefix, suffixes, *deep.values()]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        features = backbone.encode_suffixes(prefix, suffixes, packing, deep)
+        if several:
+            expected = torch.stack(
+                [
+                    self.plain(backbone, prefix[i], suffixes, {k: v[i] for k, v in deep.items()})
+                    for i in (0, 1)
+                ]
+            )
+        else:
+            own = {k: v[0] if v.ndim == 4 else v for k, v in deep.items()}
+            expected = self.plain(backbone, prefix, suffixes, own)
+        torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
+        ours, plain = (
+            torch.autograd.grad(loss_of(result), leaves, allow_unused=True) for result in (features, expected)
+        )
+        for found, wanted in zip(ours, plain, strict=True):
+            # Prompts of blocks that a tower of one layer does not have.
+            assert (found is None) == (wanted is None)
+            if wanted is not None:
+                torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_names_do_not_affect_each_other():
