@@ -34,7 +34,7 @@ class Recipe:
         Number of samples per step.
     optimizer : {"sgd", "adam", "adamw"} or callable, default="sgd"
         Optimizer. A callable, such as a class of :mod:`torch.optim`, is called with a list of parameter
-        groups (dictionaries with ``"params"``), ``lr`` and ``weight_decay``.
+        groups (dictionaries with ``"params"``), ``lr``, ``weight_decay`` and `optimizer_options`.
     momentum : float, default=0.9
         Momentum of SGD. Other optimizers do not use it.
     weight_decay : float, default=5e-4
@@ -48,6 +48,9 @@ class Recipe:
         Learning rate of all parameters in the warm-up epochs.
     drop_last : bool, default=True
         Whether an incomplete last batch is dropped.
+    optimizer_options : mapping, default={}
+        Other arguments of the optimizer, such as ``{"eps": 1e-3}`` for Adam. They are dropped if another
+        optimizer is set.
     method_params : mapping, default={}
         Parameters of the method that are part of the recipe. They are used if the method is given by name.
 
@@ -73,6 +76,7 @@ class Recipe:
     warmup_epochs: int = 1
     warmup_rate: float = 1e-5
     drop_last: bool = True
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     method_params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -92,18 +96,25 @@ class Recipe:
     @classmethod
     def names(cls) -> list[str]:
         """Return the names of the settings that are parameters of classifiers."""
-        return [item.name for item in fields(cls) if item.name != "method_params"]
+        own = {"optimizer_options", "method_params"}
+        return [item.name for item in fields(cls) if item.name not in own]
 
     def with_values(self, **values: Any) -> Self:
         """Return a copy with new values. Values that are None are ignored."""
-        return replace(self, **{name: value for name, value in values.items() if value is not None})
+        given = {name: value for name, value in values.items() if value is not None}
+        if given.get("optimizer", self.optimizer) != self.optimizer:
+            given = {"optimizer_options": {}, **given}
+        return replace(self, **given)
 
     def plain(self) -> dict[str, Any]:
         """Return the settings as plain values, with the name of the optimizer if it is a callable.
 
-        The momentum is None if the optimizer does not use it.
+        The momentum is None if the optimizer does not use it. ``"optimizer_options"`` is missing if there are
+        none.
         """
         settings = {name: getattr(self, name) for name in self.names()}
+        if self.optimizer_options:
+            settings["optimizer_options"] = dict(self.optimizer_options)
         if not self.uses_momentum:
             settings["momentum"] = None
         if not isinstance(self.optimizer, str):
@@ -119,8 +130,10 @@ class Recipe:
             Parameter groups; see :meth:`Learner.parameter_groups`.
         """
         groups = [{"rate_factor": 1.0, **group} for group in groups]
-        momentum = {"momentum": self.momentum} if self.uses_momentum else {}
-        made = self._optimizer(groups, lr=self.learning_rate, weight_decay=self.weight_decay, **momentum)
+        options = dict(self.optimizer_options)
+        if self.uses_momentum:
+            options["momentum"] = self.momentum
+        made = self._optimizer(groups, lr=self.learning_rate, weight_decay=self.weight_decay, **options)
         if not isinstance(made, torch.optim.Optimizer):
             raise TypeError(f"optimizer must return a torch.optim.Optimizer, got {type(made).__name__}.")
         return made

@@ -168,6 +168,19 @@ class TestRecipe:
         step = self.one_step(optimizer="adamw", weight_decay=0.5)
         torch.testing.assert_close(step, expected, atol=1e-5, rtol=0)
 
+    def test_options_of_the_optimizer(self):
+        # The first step of Adam is g / (|g| + eps).
+        gradient = self.gradient()
+        options = {"eps": 0.05}
+        step = self.one_step(optimizer="adam", weight_decay=0.0, optimizer_options=options)
+        torch.testing.assert_close(step, -0.1 * gradient / (gradient.abs() + 0.05))
+        recipe = Recipe(optimizer="adam", optimizer_options=options)
+        assert recipe.plain()["optimizer_options"] == options
+        assert recipe.with_values(optimizer="adam", max_epochs=2).optimizer_options == options
+        other = recipe.with_values(optimizer="sgd")
+        assert other.optimizer_options == {} and "optimizer_options" not in other.plain()
+        assert recipe.with_values(optimizer="adamw", optimizer_options=options).optimizer_options == options
+
     def test_momentum_adds_the_previous_step(self):
         rows = []
         learner = Linear()
