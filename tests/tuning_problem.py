@@ -29,13 +29,15 @@ def encode(learner, prompts):
 
 
 def batch_of(embeddings, targets=None, weights=None):
+    """Return a batch, with weights rescaled to mean 1."""
     norms = embeddings.norm(dim=-1)
     n = len(embeddings)
+    weights = torch.ones(n) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
     return Batch(
         normalize(embeddings, dim=-1),
         norms,
         torch.zeros(n, dtype=torch.long) if targets is None else torch.as_tensor(targets),
-        torch.ones(n) if weights is None else torch.as_tensor(weights, dtype=torch.float32),
+        weights / weights.mean(),
     )
 
 

@@ -145,7 +145,6 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         weights = check_weight(sample_weight, len(y))
         # Only ratios matter. Rescaling keeps very large and very small weights in the range of float32.
         weights = weights / weights.max()
-        weights /= weights.mean()
         classes, positions = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(

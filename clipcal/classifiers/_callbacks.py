@@ -47,6 +47,7 @@ class FitReport:
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         self._data = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         self._state = state
+        self._history: list[dict[str, float]] = []
         self._fit = estimator._init_callback_context(max_subtasks=max_epochs)
         self._fit.call_on_fit_task_begin(**self._data)
         self._bar = progress_bar(
@@ -61,11 +62,14 @@ class FitReport:
 
     def epoch(self, record: dict[str, float]) -> bool:
         """Report the end of an epoch, and return whether a callback requests to stop."""
+        self._history.append(record)
         self._bar.set_postfix({name: f"{record[name]:.3g}" for name in ("loss", "accuracy")}, refresh=False)
         self._bar.update()
         epoch = self._fit.subcontext(task_name="epoch")
         epoch.call_on_fit_task_begin(**self._data)
-        return epoch.call_on_fit_task_end(**self._data, reconstruction_attributes=self._state)
+        return epoch.call_on_fit_task_end(
+            **self._data, reconstruction_attributes=lambda: {**self._state(), "history_": self._history[:]}
+        )
 
     def end(self) -> None:
         """Report the end of the fit."""

@@ -71,6 +71,7 @@ class LearnedCLIPClassifier(CLIPClassifier):
             "text_features_": self._text_features(learner, prompts, backbone),
             "logit_scale_": float(torch.as_tensor(learner.logit_scale).detach()),
             "learned_": learner.arrays(),
+            "device_": str(backbone.device),
         }
 
     def _text_features(self, learner: Learner, prompts: Prompts, backbone: Backbone) -> NDArray[np.float32]:
@@ -104,6 +105,32 @@ class LearnedCLIPClassifier(CLIPClassifier):
                 f"{type(learner).__name__}."
             )
         return learner.to(problem.backbone.device).eval()
+
+    def _learned_before(self) -> tuple[list[str], dict[str, NDArray[np.float32]]] | None:
+        """Return the class names and the learned parameters of the previous fit, if any."""
+        return (self.tuned_names_, self.learned_) if hasattr(self, "learned_") else None
+
+    def _continue_from(
+        self, start: tuple[list[str], dict[str, NDArray[np.float32]]], learner: Learner
+    ) -> None:
+        """Set the parameters of a new learner to those of the previous fit, for warm starts."""
+        names, learned = start
+        if names != self.tuned_names_:
+            raise ValueError(
+                f"warm_start=True needs the classes of the previous fit, {names}, but the classes are "
+                f"{self.tuned_names_}; use warm_start=False or the same classes."
+            )
+        # Buffers, such as statistics of the training images, belong to the new data.
+        shapes = {name: tuple(value.shape) for name, value in learner.named_parameters()}
+        initial = {name: learned[name] for name in shapes.keys() & learned.keys()}
+        before = {name: value.shape for name, value in initial.items()}
+        if before != shapes:
+            raise ValueError(
+                f"warm_start=True needs learned parameters of the shapes {shapes} for method "
+                f"{type(self.method_).__name__}, but the previous fit had {before}; use warm_start=False or "
+                "the method of the previous fit."
+            )
+        learner.load_arrays({**learner.arrays(), **initial})
 
     def _check_method(
         self, learner: Learner, prompts: Prompts, data: TrainingData, terms: Sequence[LossTerm]

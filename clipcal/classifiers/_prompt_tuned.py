@@ -19,6 +19,7 @@ from clipcal._components import NamedComponents
 from clipcal._fitting import all_or_nothing
 from clipcal.caching import FeatureCache, MemoryLike
 from clipcal.classifiers._callbacks import FitReport
+from clipcal.classifiers._class_weights import weigh_classes
 from clipcal.classifiers._components import find_method, find_recipe, find_regularizer, find_regularizers
 from clipcal.classifiers._learned import LearnedCLIPClassifier
 from clipcal.classifiers._training_data import training_data
@@ -86,12 +87,18 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         Whether several labels may have the same name, such as "missile" in the published names of the
         ImageNet classes. Such classes have the same probability, unless contexts are class-specific
         (``class_specific=True``). By default, names with the same tokens raise an error.
+    class_weight : mapping of label to float, "balanced" or None, default=None
+        Weights of classes, by which sample weights are multiplied. ``"balanced"`` gives each class the same
+        total weight. Labels that a mapping does not contain have weight 1.
     n_views : int or "fresh", default=1
         Number of views of each image. 1 trains on center crops. For 2 or more, this many random crops,
         flipped with probability 0.5, are encoded before training, and each step draws one of them per image.
         ``"fresh"`` draws and encodes a new crop of each image in each step, as the published trainers do,
         which is slow without a GPU; 10 has nearly the same effect. With the published number of epochs, one
         view overfits. Embeddings have one view.
+    warm_start : bool, default=False
+        Whether ``fit`` starts from the learned parameters of the previous ``fit``, which must have had the
+        same class names. Learning rate schedule, optimizer and ``history_`` start anew.
     random_state : int, RandomState instance or None, default=None
         Controls initial values, the order of samples, views and outliers.
     device : str or torch.device, default="auto"
@@ -183,7 +190,9 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         "drop_last": ["boolean", None],
         "class_names": [Mapping, None],
         "allow_duplicate_names": ["boolean"],
+        "class_weight": [Mapping, StrOptions({"balanced"}), None],
         "n_views": [Interval(Integral, 1, None, closed="left"), StrOptions({"fresh"})],
+        "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "device": "no_validation",
         "precision": [StrOptions({"auto", "fp32", "bf16"})],
@@ -210,7 +219,9 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         drop_last: bool | None = None,
         class_names: Mapping[Any, str] | None = None,
         allow_duplicate_names: bool = False,
+        class_weight: Mapping[Any, float] | str | None = None,
         n_views: int | str = 1,
+        warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
         device: str | torch.device = "auto",
         precision: str = "auto",
@@ -233,7 +244,9 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         self.drop_last = drop_last
         self.class_names = class_names
         self.allow_duplicate_names = allow_duplicate_names
+        self.class_weight = class_weight
         self.n_views = n_views
+        self.warm_start = warm_start
         self.random_state = random_state
         self.device = device
         self.precision = precision
@@ -260,8 +273,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         y : array-like of shape (n_samples,)
             Labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of samples in the cross-entropy, normalized to mean 1 in each batch. Samples of weight
-            zero are dropped.
+            Weights of samples in the losses that are means over samples, such as the cross-entropy. Only
+            ratios matter. Samples of weight zero are dropped.
 
         Returns
         -------
@@ -281,6 +294,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         from clipcal.backbones import threads_for
         from clipcal.training import torch_generator, tune
 
+        start = self._learned_before() if self.warm_start else None
         X, targets, weights = self._check_training_data(X, y, sample_weight)
         self.method_ = clone(find_method(self.method, self.recipe))
         regularizers = find_regularizers(self.regularizer, self.method_)
@@ -293,6 +307,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         self.tuned_names_ = list(self.class_names_.values())
         problem = self._problem(backbone, generator, data, regularizers)
         learner = self._new_learner(problem)
+        if start is not None:
+            self._continue_from(start, learner)
         class_prompts = learner.prompts(problem.names)
         terms = [regularizer.prepare(problem, learner) for regularizer in regularizers]
         self._check_method(learner, class_prompts, data, terms)
@@ -309,7 +325,6 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
                 term_generator=generator,
                 on_epoch_end=report.epoch,
             )
-        self.device_ = str(backbone.device)
         self.__dict__.update(state())
         self._check_text_features()
         report.end()
@@ -346,7 +361,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         return training_data(
             X,
             targets,
-            weights,
+            weigh_classes(self.class_weight, self.classes_, targets, weights),
             backbone,
             n_views=self.n_views,
             needs_pixels=self.method_.needs_pixels,

@@ -28,8 +28,8 @@ class MarginTerm(LossTerm):
         targets = batch.targets[:, None]
         others = out.logits.scatter(1, targets, -torch.inf).amax(dim=1)
         margins = out.logits.gather(1, targets)[:, 0] - others
-        mean = batch.mean(margins)
-        return self.variance_weight * batch.mean((margins - mean).square()) - self.weight * mean
+        variance = batch.average((margins - batch.average(margins)).square())
+        return self.variance_weight * variance - self.weight * batch.mean(margins)
 
 
 class MarginRegularizer(Regularizer):

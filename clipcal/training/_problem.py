@@ -26,7 +26,7 @@ class Batch:
     targets : Tensor of int, shape (n,)
         Class indices.
     weights : Tensor, shape (n,)
-        Sample weights.
+        Sample weights, with mean 1 over the training data.
     pixels : Tensor, shape (n, 3, height, width), or None
         Pixels of the same views, or None if the learner does not need them.
     """
@@ -43,10 +43,16 @@ class Batch:
         return self.embeddings * self.norms[:, None]
 
     def mean(self, losses: Tensor) -> Tensor:
-        """Return the weighted mean of one loss per sample (n,)."""
-        # Tiny weights may be zero in float32.
-        total = self.weights.sum().clamp(min=torch.finfo(self.weights.dtype).tiny)
-        return (self.weights * losses).sum() / total
+        """Return the mean of one loss per sample (n,) times its weight.
+
+        The sum is divided by n and not by the weights of the batch: otherwise the effect of a weight would
+        depend on the other samples of the batch, and weights would have no effect in batches of one.
+        """
+        return (self.weights * losses).mean()
+
+    def average(self, values: Tensor) -> Tensor:
+        """Return the weighted average of one value per sample (n,), for statistics of the batch."""
+        return (self.weights * values).sum() / self.weights.sum().clamp(min=torch.finfo(values.dtype).tiny)
 
 
 @dataclass(frozen=True)
@@ -80,11 +86,16 @@ class TrainingData:
     targets : Tensor of int, shape (n_samples,)
         Class indices.
     weights : Tensor, shape (n_samples,)
-        Sample weights.
+        Sample weights, which are rescaled to mean 1.
     """
 
     targets: Tensor
     weights: Tensor
+
+    def __post_init__(self) -> None:
+        # Tiny weights may be zero in float32.
+        mean = self.weights.mean().clamp(min=torch.finfo(self.weights.dtype).tiny)
+        object.__setattr__(self, "weights", self.weights / mean)
 
     def __len__(self) -> int:
         return len(self.targets)
