@@ -5,7 +5,7 @@ from sklearn.utils.estimator_checks import check_param_validation, parametrize_w
 from toy_backbone import AnyWidthBackbone
 
 from clipcal import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
-from clipcal.methods import CoOp, LinearProbe, ProGrad
+from clipcal.methods import CoOp, LinearProbe, ProDA, ProGrad
 from clipcal.regularizers import DynamicOutlierRegularizer
 
 TOY = AnyWidthBackbone()
@@ -34,7 +34,11 @@ ESTIMATORS = [
             regularizer=["kg", DynamicOutlierRegularizer(lexicon=NOUNS)],
         )
         # With the words of the zero-shot template, the first direction of ProGrad would be rounding noise.
-        for method, learning_rate in (("cocoop", 1e-4), (ProGrad("one of the"), 1e-5))
+        for method, learning_rate in (
+            ("cocoop", 1e-4),
+            (ProGrad("one of the"), 1e-5),
+            (ProDA(8, n_context=4), 1e-5),
+        )
     ),
     *(
         PromptTunedCLIPClassifier(

@@ -48,16 +48,16 @@ class Logits(Protocol):
 
 @dataclass(frozen=True)
 class CosineLogits:
-    """Scaled cosine similarities of embeddings and text features.
+    """Scaled dot products of normalized embeddings and text features.
 
     Attributes
     ----------
     embeddings : ndarray of shape (n_samples, n_features)
         Embeddings, not necessarily normalized.
     text_features : ndarray of shape (n_classes, n_features)
-        Text features of unit length.
+        Text features; of unit length if the logits are cosine similarities.
     logit_scale : float
-        Factor by which cosine similarities are multiplied.
+        Factor by which the dot products are multiplied.
     """
 
     embeddings: NDArray[np.floating]

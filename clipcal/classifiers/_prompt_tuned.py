@@ -120,7 +120,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
     class_names_ : dict
         Name of each label in the prompts.
     text_features_ : ndarray of float32, shape (n_classes, n_features)
-        Tuned text features of unit length; for CoCoOp those for the mean training image.
+        Tuned text features of unit length; for CoCoOp those for the mean training image, and for ProDA
+        shorter ones.
     method_ : TuningMethod
         The method used, with its hyperparameters.
     learned_ : dict of ndarray
@@ -130,7 +131,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
     recipe_ : dict
         Training settings used, by parameter, and the name of the recipe.
     logit_scale_ : float
-        Factor by which cosine similarities are multiplied.
+        Factor by which cosine similarities are multiplied; for ProDA, dot products.
     history_ : list of dict
         One record per epoch: ``epoch``, ``learning_rate``, ``loss``, ``cross_entropy``, ``accuracy`` on
         the training batches, and the weighted loss term of each regularizer by its name. A loss that a

@@ -5,12 +5,14 @@ from clipcal.methods._clip_adapter import CLIPAdapter
 from clipcal.methods._cocoop import CoCoOp
 from clipcal.methods._coop import CoOp, KgCoOp
 from clipcal.methods._linear_probe import LinearProbe
+from clipcal.methods._proda import ProDA
 from clipcal.methods._prograd import ProGrad
 from clipcal.methods._taskres import TaskRes
 from clipcal.methods._zero_shot import zero_shot_features
 
 METHODS: dict[str, type[TuningMethod]] = {
-    method.name: method for method in (CoOp, KgCoOp, CoCoOp, ProGrad, CLIPAdapter, TaskRes, LinearProbe)
+    method.name: method
+    for method in (CoOp, KgCoOp, CoCoOp, ProGrad, ProDA, CLIPAdapter, TaskRes, LinearProbe)
 }
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "CoOp",
     "KgCoOp",
     "LinearProbe",
+    "ProDA",
     "ProGrad",
     "TaskRes",
     "TuningMethod",

@@ -29,7 +29,7 @@ class TuningMethod(BaseEstimator):
     text_depends_on_image : bool
         Whether the text features depend on the image.
     linear : bool
-        Whether logits are scaled cosine similarities of embeddings and fixed text features, so that
+        Whether logits are scaled dot products of normalized embeddings and fixed text features, so that
         prediction needs only the text features. Must be False for methods whose learner changes image
         features or logits.
     """

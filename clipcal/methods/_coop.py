@@ -15,6 +15,7 @@ from clipcal._compat import Interval, StrOptions, validate_parameters
 from clipcal.backbones import Backbone
 from clipcal.exceptions import ClassNameError
 from clipcal.methods._base import TuningMethod
+from clipcal.methods._name_position import moved_forward, name_lengths
 from clipcal.regularizers import AnchorRegularizer, Regularizer
 from clipcal.text import fill
 from clipcal.training import Learner, PromptEncoder, Prompts, Recipe, TuningProblem, tokenize_prompts
@@ -86,23 +87,13 @@ class ContextLearner(Learner):
         prompts = tokenize_prompts(self.backbone, texts, n_before)
         if self.class_token_position == "end":
             return prompts
-        return replace(prompts, order=self._order(prompts.tokens, names, n_before))
-
-    def _order(self, tokens: Tensor, names: Sequence[str], n_before: int) -> Tensor:
-        """Return the index of the token at each position after moving the name forward."""
-        start, n_context = self.backbone.n_start_tokens, self.context.shape[-2]
-        n_marks = int(self.backbone.text_lengths(self.backbone.tokenize([""]))[0])
-        stop = self.backbone.tokenize(["."])[0, start]
-        sentences = self.backbone.tokenize([f"{name}." for name in names])
-        lengths = self.backbone.text_lengths(sentences) - n_marks
-        order = torch.arange(tokens.shape[1]).repeat(len(names), 1)
-        for row, length in enumerate(lengths.tolist()):
-            # The last token of a name that ends in punctuation may include the full stop.
-            n_name = length - int(sentences[row, start + length - 1] == stop)
-            first = start + n_before
-            order[row, first : first + n_name] = torch.arange(start + n_context, start + n_context + n_name)
-            order[row, first + n_name : start + n_context + n_name] = torch.arange(first, start + n_context)
-        return order.to(tokens.device)
+        order = moved_forward(
+            name_lengths(self.backbone, names),
+            prompts.tokens.shape[1],
+            first=self.backbone.n_start_tokens + n_before,
+            n_passed=n_context - n_before,
+        )
+        return replace(prompts, order=order)
 
     def encode_texts(self, prompts: Prompts, images: Tensor | None) -> Tensor:
         """Encode prompts with the current context and normalize the features to unit length."""

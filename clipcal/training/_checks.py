@@ -49,7 +49,7 @@ def check_learner(
     kind = type(learner).__name__
     changed = [
         name
-        for name in ("encode_images", "logits", "forward")
+        for name in ("encode_images", "logits")
         if getattr(type(learner), name) is not getattr(Learner, name)
     ]
     if linear and (changed or text_depends_on_image):

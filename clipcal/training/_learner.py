@@ -23,8 +23,8 @@ class Learner(nn.Module):
 
     A subclass implements :meth:`prompts` and :meth:`encode_texts`. The other methods have defaults, which
     a subclass may override: image features of the frozen CLIP, scaled cosine similarities as logits, the
-    cross-entropy loss and a single backward pass. A subclass that overrides :meth:`encode_images`,
-    :meth:`logits` or :meth:`forward` belongs to a method with ``linear = False``.
+    cross-entropy loss and a single backward pass. A subclass that overrides :meth:`encode_images` or
+    :meth:`logits` belongs to a method with ``linear = False``. Predictions do not call :meth:`forward`.
 
     Tensors that are not learned are registered as buffers: they are then kept with the learned parameters,
     and follow them to another device and to float64 in predictions. A learner is rebuilt for predictions, so

@@ -28,6 +28,7 @@ GRIDS = {
     "method in the grid": ({}, {"method": ["coop", "kgcoop"], "method__n_context": [None, 4]}),
     "cocoop": ({"method": "cocoop", "batch_size": 6}, {"method__context_init": [None, "a photo of a"]}),
     "prograd": ({"method": "prograd"}, {"method__n_context": [4, 8]}),
+    "proda": ({"method": "proda"}, {"method__n_active": [4, 8]}),
     "method in the classifier": ({}, {"method__context_init": [None, "a photo of a"]}),
 }
 

@@ -16,7 +16,7 @@ from toy_backbone import AnyWidthBackbone
 from tuning_problem import problem_of
 
 from clipcal import PromptTunedCLIPClassifier
-from clipcal.methods import CoCoOp, CoOp, ProGrad, TuningMethod
+from clipcal.methods import CoCoOp, CoOp, ProDA, ProGrad, TuningMethod
 from clipcal.regularizers import (
     AnchorRegularizer,
     DynamicOutlierRegularizer,
@@ -141,7 +141,14 @@ class SecondLearner(Learner):
         return self.base
 
 
-METHODS = [ImageConditionedText(), AdaptedImages(), SecondLogits(), CoCoOp(), ProGrad()]
+METHODS = [
+    ImageConditionedText(),
+    AdaptedImages(),
+    SecondLogits(),
+    CoCoOp(),
+    ProGrad(),
+    ProDA(8, n_context=4),
+]
 
 
 def fitted(method, backbone=None, **params):
@@ -204,7 +211,10 @@ class TestEachMethod:
         clf = fitted(method, regularizer=regularizers)
         for record in clf.history_:
             assert record.keys() >= names
-            parts = sum(record.get(name, 0) for name in {*names, "head", "zero_shot_kl"})
+            parts = sum(
+                record.get(name, 0)
+                for name in {*names, "head", "zero_shot_kl", "covariance", "orthogonality"}
+            )
             assert record["loss"] == pytest.approx(parts, abs=1e-5)
 
 

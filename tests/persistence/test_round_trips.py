@@ -26,7 +26,7 @@ from toy_backbone import AnyWidthBackbone
 import clipcal
 from clipcal import CalibratedCLIPClassifier, LeaveClassesOut, PromptTunedCLIPClassifier, make_shapes
 from clipcal.calibration import CALIBRATORS, BinMeanShift, DistanceAwareCalibration, TemperatureScaling
-from clipcal.methods import METHODS, CoOp
+from clipcal.methods import METHODS, CoOp, ProDA
 from clipcal.regularizers import REGULARIZERS, DynamicOutlierRegularizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The data do not determine", "ignore:.*rows")
@@ -104,6 +104,7 @@ CLASSIFIERS = {
     "class-specific": lambda: tuned(method=CoOp(context_init=None, n_context=4, class_specific=True)),
     "cocoop": lambda: tuned(method="cocoop", batch_size=20),
     "prograd": lambda: tuned(method="prograd"),
+    "proda": lambda: tuned(method=ProDA(8, n_context=4)),
     "dor": lambda: tuned(regularizer=["kg", DynamicOutlierRegularizer(0.1, lexicon=["river", "denim"])]),
     "temperature": calibrated,
     "vector": lambda: calibrated("vector"),
@@ -135,7 +136,8 @@ def test_classifiers_round_trip(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["zero-shot", "tuned", "cocoop", "prograd", "dor", "temperature", "dac", "classes", "prefit"]
+    "name",
+    ["zero-shot", "tuned", "cocoop", "prograd", "proda", "dor", "temperature", "dac", "classes", "prefit"],
 )
 def test_with_classes_of_loaded_classifiers(name, tmp_path):
     fitted = CLASSIFIERS[name]()
