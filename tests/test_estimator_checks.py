@@ -44,7 +44,12 @@ ESTIMATORS = [
         PromptTunedCLIPClassifier(
             TOY, method=method, max_epochs=3, learning_rate=rate, batch_size=512, random_state=0
         )
-        for method, rate in (("clip-adapter", 1e-4), ("taskres", 1e-4), (LinearProbe("clap"), 1e-6))
+        for method, rate in (
+            ("clip-adapter", 1e-4),
+            ("taskres", 1e-4),
+            (LinearProbe("clap"), 1e-6),
+            ("lp++", 1e-6),
+        )
     ),
     # A context far from the template, because logits at an end of the zero-shot range may leave it.
     *(

@@ -120,8 +120,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
     class_names_ : dict
         Name of each label in the prompts.
     text_features_ : ndarray of float32, shape (n_classes, n_features)
-        Tuned text features of unit length; for CoCoOp those for the mean training image, and for ProDA
-        shorter ones.
+        Tuned text features of unit length; for CoCoOp those for the mean training image, for ProDA shorter
+        ones, and for LP++ the vectors with which image features are multiplied.
     method_ : TuningMethod
         The method used, with its hyperparameters.
     learned_ : dict of ndarray
@@ -131,7 +131,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
     recipe_ : dict
         Training settings used, by parameter, and the name of the recipe.
     logit_scale_ : float
-        Factor by which cosine similarities are multiplied; for ProDA, dot products.
+        Factor by which cosine similarities are multiplied; for ProDA and LP++, dot products.
     history_ : list of dict
         One record per epoch: ``epoch``, ``learning_rate``, ``loss``, ``cross_entropy``, ``accuracy`` on
         the training batches, and the weighted loss term of each regularizer by its name. A loss that a
@@ -315,7 +315,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         self._check_method(learner, class_prompts, data, terms)
         state = partial(self._learned_state, learner, class_prompts, backbone)
         report = self._report(X, targets, None if sample_weight is None else weights, recipe, state)
-        with report, threads_for(learner.work(class_prompts, recipe.batch_size)):
+        with report, threads_for(learner.work(class_prompts, min(recipe.batch_size, len(data)))):
             self.history_ = tune(
                 learner,
                 class_prompts,

@@ -5,6 +5,7 @@ from clipcal.methods._clip_adapter import CLIPAdapter
 from clipcal.methods._cocoop import CoCoOp
 from clipcal.methods._coop import CoOp, KgCoOp
 from clipcal.methods._linear_probe import LinearProbe
+from clipcal.methods._lp_plus_plus import LPPlusPlus
 from clipcal.methods._proda import ProDA
 from clipcal.methods._prograd import ProGrad
 from clipcal.methods._taskres import TaskRes
@@ -12,7 +13,7 @@ from clipcal.methods._zero_shot import zero_shot_features
 
 METHODS: dict[str, type[TuningMethod]] = {
     method.name: method
-    for method in (CoOp, KgCoOp, CoCoOp, ProGrad, ProDA, CLIPAdapter, TaskRes, LinearProbe)
+    for method in (CoOp, KgCoOp, CoCoOp, ProGrad, ProDA, CLIPAdapter, TaskRes, LinearProbe, LPPlusPlus)
 }
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "CoCoOp",
     "CoOp",
     "KgCoOp",
+    "LPPlusPlus",
     "LinearProbe",
     "ProDA",
     "ProGrad",

@@ -17,9 +17,9 @@ __all__ = ["ClassRowLearner"]
 
 
 class ClassRowLearner(FrozenTextLearner):
-    """Learner with one row of parameters for each training class, which starts from raw zero-shot features.
+    """Learner with one row of parameters for each training class, found by the name of the class.
 
-    Rows are found by the name of a class. Other names have no row, and keep their zero-shot features.
+    Other names have no row. A subclass defines their features, such as the zero-shot features.
 
     Parameters
     ----------
@@ -27,12 +27,16 @@ class ClassRowLearner(FrozenTextLearner):
         The tuning problem.
     template : str or sequence of str
         Template of the zero-shot features; see :func:`clipcal.text.find_templates`.
+    normalize : bool, default=False
+        Whether the zero-shot features are normalized.
     """
 
     tunes_other_names = False
 
-    def __init__(self, problem: TuningProblem, template: str | Sequence[str]) -> None:
-        super().__init__(problem, template, normalize=False)
+    def __init__(
+        self, problem: TuningProblem, template: str | Sequence[str], *, normalize: bool = False
+    ) -> None:
+        super().__init__(problem, template, normalize=normalize)
         self.names = list(problem.names)
         self.row_of = {name_key(name): row for row, name in enumerate(self.names)}
 

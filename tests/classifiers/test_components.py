@@ -132,6 +132,7 @@ class TestCalibrators:
             "'kg' has no effect on method='clip-adapter', .*use a regularizer of the logits",
         ),
         ("linear-probe", "dor", "'dor' has no effect on method='linear-probe', .*classes only"),
+        ("lp++", "dor", r"'dor' has no effect on method='lp\+\+', .*classes only"),
         ("taskres", "dor", "'dor' has no effect on method='taskres', .*classes only; use regularizer='kg'"),
     ],
 )
