@@ -8,7 +8,8 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from toy_backbone import AnyWidthBackbone
 
-from clipcal import PromptTunedCLIPClassifier, ece_scorer
+from clipcal import CalibratedCLIPClassifier, CLIPImageEncoder, PromptTunedCLIPClassifier, ece_scorer
+from clipcal.classifiers import EarlyStopping
 from clipcal.methods import METHODS, zero_shot_features
 
 NAMES = ["cat", "dog", "old hammer"]
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.parametrize(
 )
 
 
+# The gradients of ProGrad change if an inner product has another sign, which rounding can decide.
+ROUNDING = 1e-3
 # The text features of the toy backbone are short, so that a step changes the direction of weights a lot.
 RATES = {"linear-probe": 1e-4}
 
@@ -83,3 +86,76 @@ def test_cross_validation_and_search(method):
     search = GridSearchCV(make(method), grid, cv=3, scoring=ece_scorer, error_score="raise").fit(X, Y)
     assert len(set(search.cv_results_["mean_test_score"])) == 2
     assert set(search.predict(X)) <= set(NAMES)
+
+
+def test_parameters_of_a_method_given_by_name(method):
+    for name, value in METHODS[method]().get_params(deep=False).items():
+        clf = make(method).set_params(**{f"method__{name}": value})
+        assert isinstance(clf.method, METHODS[method])
+        assert repr(getattr(clf.method, name)) == repr(value)
+
+
+def test_calibrated(method):
+    clf = make(method).fit(X, Y)
+    for calibrated in (
+        CalibratedCLIPClassifier(clf, cv="prefit").fit(X, Y),
+        CalibratedCLIPClassifier(make(method), cv=2).fit(X, Y),
+    ):
+        assert calibrated.predict_proba(X).shape == (30, 3)
+        other = calibrated.with_classes(["owl", "cow", "fox", "emu"])
+        assert other.predict_proba(X).shape == (30, 4)
+
+
+def test_images_equal_their_embeddings(method):
+    images = RNG.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    labels = NAMES * 4
+    embeddings = CLIPImageEncoder(TOY).transform(images)
+    by_images = make(method).fit(images, labels)
+    by_embeddings = make(method).fit(embeddings, labels)
+    expected = by_embeddings.predict_proba(embeddings)
+    np.testing.assert_allclose(by_images.predict_proba(images), expected, atol=ROUNDING)
+    np.testing.assert_allclose(by_images.predict_proba(embeddings), expected, atol=ROUNDING)
+    views = make(method, n_views=2).fit(images, labels).predict_proba(images)
+    assert np.abs(views - expected).max() > 0
+
+
+def test_two_classes(method):
+    labels = np.array(["no", "yes"])[np.arange(30) % 2]
+    clf = make(method).fit(X, labels)
+    margins = clf.decision_function(X)
+    assert margins.shape == (30,)
+    np.testing.assert_allclose(1 / (1 + np.exp(-margins)), clf.predict_proba(X)[:, 1], atol=1e-6)
+
+
+def test_weights_of_classes_and_samples(method):
+    weights = np.where(Y == "dog", 5.0, 1.0)
+    plain, weighted = make(method).fit(X, Y), make(method).fit(X, Y, sample_weight=weights)
+    assert np.abs(weighted.predict_proba(X) - plain.predict_proba(X)).max() > 3 * ROUNDING
+    by_class = make(method, class_weight={"dog": 5.0}).fit(X, Y)
+    np.testing.assert_allclose(by_class.predict_proba(X), weighted.predict_proba(X), atol=ROUNDING)
+    scaled = make(method).fit(X, Y, sample_weight=1000 * weights)
+    np.testing.assert_allclose(scaled.predict_proba(X), weighted.predict_proba(X), atol=ROUNDING)
+
+
+def test_zero_weights_equal_missing_samples(method):
+    kept = np.arange(30) % 4 > 0
+    weighted = make(method).fit(X, Y, sample_weight=kept)
+    np.testing.assert_array_equal(
+        weighted.predict_proba(X), make(method).fit(X[kept], Y[kept]).predict_proba(X)
+    )
+
+
+def test_warm_start_continues(method):
+    clf = make(method, warm_start=True).fit(X, Y)
+    proba = clf.predict_proba(X)
+    np.testing.assert_allclose(clf.set_params(max_epochs=0).fit(X, Y).predict_proba(X), proba, atol=1e-6)
+
+
+def test_early_stopping(method):
+    stopping = EarlyStopping(X, Y, scoring=lambda *data: 0.0, patience=1)
+    clf = make(method, max_epochs=5).set_callbacks(stopping).fit(X, Y)
+    assert len(clf.history_) == 2
+    np.testing.assert_array_equal(
+        stopping.best_estimator_.with_classes(NAMES).predict_proba(X),
+        stopping.best_estimator_.predict_proba(X),
+    )
