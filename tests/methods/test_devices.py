@@ -1,0 +1,58 @@
+"""Losses of every method on other devices and in bfloat16 equal those in float32 on the CPU."""
+
+import open_clip
+import pytest
+import torch
+from tiny_clip import make_tiny_model
+from tuning_problem import problem_of
+
+from clipcal import DynamicOutlierRegularizer
+from clipcal.backbones import OpenClipBackbone
+from clipcal.classifiers._components import find_method
+from clipcal.methods import METHODS
+from clipcal.training import EmbeddedData, seeded, torch_generator
+
+NAMES = ["dog", "golden retriever puppy", "crane (bird)", "Boeing 737-800", "x"]
+NOUNS = ["denim", "violin", "twilight", "rhapsody in blue", "lantern", "fire engine", "salt"]
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="requires a CUDA device")
+
+
+def losses_on(device, precision, name):
+    """Return the losses of the first training step, with DOR unless it has no effect on the method."""
+    backbone = OpenClipBackbone(
+        make_tiny_model(), open_clip.SimpleTokenizer(), device=device, precision=precision
+    )
+    raw = torch.randn((10, 1, backbone.embedding_dim), generator=torch_generator(1))
+    targets = (torch.arange(10) % 5).to(backbone.device)
+    data = EmbeddedData.from_raw(raw, targets, torch.ones(10, device=backbone.device))
+    problem = problem_of(backbone, NAMES, method=name, data=data)
+    with seeded(problem.generator):
+        learner = find_method(name).learner(problem).to(backbone.device)
+    prompts, term, n_classes = learner.prompts(NAMES), None, len(NAMES)
+    try:
+        term = DynamicOutlierRegularizer(lexicon=NOUNS, batch_size=3, pool_size=6).prepare(problem, learner)
+        prompts = prompts.joined(term.draw(torch_generator(2)))
+    except ValueError as error:
+        assert "no effect" in str(error)
+    learner.train()
+    batch = next(data.in_order())
+    out, others = learner(batch, prompts, n_classes)
+    losses = learner.losses(out, batch)
+    if term is not None:
+        losses["dor"] = term(out, batch, others)
+    return {key: float(loss) for key, loss in losses.items()}
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.needs_pixels])
+@pytest.mark.parametrize(
+    ("device", "precision", "tolerance"),
+    [
+        ("cpu", "bf16", 1e-2),
+        pytest.param("cuda", "fp32", 1e-4, marks=GPU),
+        pytest.param("cuda", "bf16", 1e-2, marks=GPU),
+    ],
+)
+def test_equals_float32_on_the_cpu(device, precision, tolerance, name):
+    expected = losses_on("cpu", "fp32", name)
+    found = losses_on(device, precision, name)
+    assert found == pytest.approx(expected, rel=tolerance, abs=tolerance)
