@@ -51,6 +51,7 @@ ESTIMATORS = [
             ("lp++", 1e-6),
         )
     ),
+    *(PromptTunedCLIPClassifier(TOY, method=m, random_state=0) for m in ("tip-adapter", "tip-adapter-f")),
     # A context far from the template, because logits at an end of the zero-shot range may leave it.
     *(
         PromptTunedCLIPClassifier(
@@ -70,7 +71,14 @@ ESTIMATORS = [
 pytestmark = pytest.mark.filterwarnings("ignore:The labels are not strings")
 
 
-@parametrize_with_checks(ESTIMATORS)
+def expected_failures(estimator):
+    if not str(getattr(estimator, "method", "")).startswith("tip-adapter"):
+        return {}
+    reason = "copies of an image count repeatedly in the cache, but only ratios of weights matter"
+    return {"check_sample_weight_equivalence_on_dense_data": reason}
+
+
+@parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_failures)
 def test_estimator_checks_of_scikit_learn(estimator, check):
     check(estimator)
 

@@ -59,6 +59,8 @@ def _check_component(found: TuningMethod | Regularizer) -> None:
 def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe:
     """Return the recipe of a method, with settings replaced by those of the user.
 
+    A method without training has no epochs, whatever the settings.
+
     Parameters
     ----------
     method : TuningMethod
@@ -82,6 +84,8 @@ def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe
     recipe = method.recipes[name]
     values = {setting: getattr(given, setting, None) for setting in recipe.names()}
     recipe = recipe.with_values(**values)
+    if method.training_free:
+        recipe = recipe.with_values(max_epochs=0)
     if values["momentum"] is not None and not recipe.uses_momentum:
         raise ValueError(
             f"momentum={values['momentum']} is only supported by optimizer='sgd', but the optimizer is "
@@ -115,7 +119,7 @@ def find_regularizers(
     Raises
     ------
     ValueError
-        If a name is unknown or occurs more than once.
+        If a name is unknown or occurs more than once, or the method is not trained.
     TypeError
         If an entry is not a regularizer.
     """
@@ -124,4 +128,9 @@ def find_regularizers(
     names = [regularizer.name for regularizer in wanted]
     if len(set(names)) < len(names):
         raise ValueError(f"regularizer has several entries of the same kind: {names}; pass each kind once.")
+    if wanted and method.training_free:
+        raise ValueError(
+            f"regularizer={names[0]!r} has no effect on method={method.name!r}, which is not trained; use "
+            "regularizer=None, or a method that is trained, such as 'tip-adapter-f'."
+        )
     return [own for own in method.regularizers() if own.name not in names] + wanted

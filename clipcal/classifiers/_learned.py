@@ -144,6 +144,7 @@ class LearnedCLIPClassifier(CLIPClassifier):
             terms,
             linear=self.method_.linear,
             text_depends_on_image=self.method_.text_depends_on_image,
+            training_free=self.method_.training_free,
         )
 
     def _fitted_learner(self, backbone: Backbone) -> Learner:

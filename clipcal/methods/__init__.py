@@ -9,11 +9,24 @@ from clipcal.methods._lp_plus_plus import LPPlusPlus
 from clipcal.methods._proda import ProDA
 from clipcal.methods._prograd import ProGrad
 from clipcal.methods._taskres import TaskRes
+from clipcal.methods._tip_adapter import TipAdapter, TipAdapterF
 from clipcal.methods._zero_shot import zero_shot_features
 
 METHODS: dict[str, type[TuningMethod]] = {
     method.name: method
-    for method in (CoOp, KgCoOp, CoCoOp, ProGrad, ProDA, CLIPAdapter, TaskRes, LinearProbe, LPPlusPlus)
+    for method in (
+        CoOp,
+        KgCoOp,
+        CoCoOp,
+        ProGrad,
+        ProDA,
+        CLIPAdapter,
+        TipAdapter,
+        TipAdapterF,
+        TaskRes,
+        LinearProbe,
+        LPPlusPlus,
+    )
 }
 
 __all__ = [
@@ -27,6 +40,8 @@ __all__ = [
     "ProDA",
     "ProGrad",
     "TaskRes",
+    "TipAdapter",
+    "TipAdapterF",
     "TuningMethod",
     "zero_shot_features",
 ]

@@ -32,6 +32,9 @@ class TuningMethod(BaseEstimator):
         Whether logits are scaled dot products of normalized embeddings and fixed text features, so that
         prediction needs only the text features. Must be False for methods whose learner changes image
         features or logits.
+    training_free : bool
+        Whether the learner has no parameters, so that everything is computed from the data before the first
+        step. Training settings are then ignored, and regularizers are refused.
     """
 
     name: ClassVar[str]
@@ -40,6 +43,7 @@ class TuningMethod(BaseEstimator):
     needs_pixels: ClassVar[bool] = False
     text_depends_on_image: ClassVar[bool] = False
     linear: ClassVar[bool] = True
+    training_free: ClassVar[bool] = False
 
     def learner(self, problem: TuningProblem) -> Learner:
         """Return a learner with initial parameters for a tuning problem.

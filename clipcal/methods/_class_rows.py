@@ -48,12 +48,14 @@ class ClassRowLearner(FrozenTextLearner):
     def prompts(self, names: Sequence[str]) -> Prompts:
         """Return the tokenized names with their zero-shot features and rows, -1 for other names."""
         prompts = super().prompts(names)
-        if list(names) == self.names:
-            rows = list(range(len(names)))
-        else:
-            rows = [self.row_of.get(name_key(name), -1) for name in names]
-        row = torch.tensor(rows, device=prompts.tokens.device)
+        row = torch.tensor(self.rows_of(names), device=prompts.tokens.device)
         return replace(prompts, extra={**prompts.extra, "row": row})
+
+    def rows_of(self, names: Sequence[str]) -> list[int]:
+        """Return the row of each name, -1 for names that are no training classes."""
+        if list(names) == self.names:
+            return list(range(len(names)))
+        return [self.row_of.get(name_key(name), -1) for name in names]
 
     def with_rows(self, prompts: Prompts, parameters: Tensor, others: Tensor) -> Tensor:
         """Return the row of each prompt, or the corresponding row of `others` if the name has none."""

@@ -74,7 +74,7 @@ def _list_of(check: Check, *lengths: str | int) -> Check:
 
 def _learned(value: Any, sizes: Sizes) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(key, str) and isinstance(item, np.ndarray) and item.dtype.kind == "f"
+        isinstance(key, str) and isinstance(item, np.ndarray) and item.dtype.kind in "fi"
         for key, item in value.items()
     )
 

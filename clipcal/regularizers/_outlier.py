@@ -171,6 +171,7 @@ class DynamicOutlierRegularizer(Regularizer):
             candidate remains, or no candidate fits the context.
         """
         validate_parameters(self)
+        check_tuned_texts(self.name, problem, learner)
         if not learner.tunes_other_names:
             raise ValueError(
                 f"regularizer='dor' has no effect on method={problem.method!r}, which trains text features "
@@ -182,7 +183,6 @@ class DynamicOutlierRegularizer(Regularizer):
                 "separate ones for each class (CoOp: class_specific=True); use a shared context, or "
                 "regularizer='kg'."
             )
-        check_tuned_texts(self.name, problem, learner)
         nouns, targets = self._pool(problem, learner)
         batch_size = self.batch_size or len(problem.names)
         weight, resample = self._weight(problem), bool(self.resample)

@@ -24,6 +24,7 @@ def check_learner(
     *,
     linear: bool,
     text_depends_on_image: bool,
+    training_free: bool,
 ) -> None:
     """Raise an error if a learner contradicts the flags of its method, or returns wrong shapes.
 
@@ -36,7 +37,7 @@ def check_learner(
     data : TrainingData
     terms : sequence of LossTerm
         The names of the terms are checked, too.
-    linear, text_depends_on_image : bool
+    linear, text_depends_on_image, training_free : bool
         Flags of the method.
 
     Raises
@@ -58,6 +59,9 @@ def check_learner(
             f"{reason}, so predictions are not cosine similarities with fixed text features; set "
             "linear = False on the method."
         )
+    if training_free == any(parameter.requires_grad for parameter in learner.parameters()):
+        has = "has parameters" if training_free else "has no parameters to train"
+        raise TypeError(f"{kind} {has}; set training_free = {not training_free} on the method.")
     learner.eval()
     with torch.no_grad():
         batch = next(data.in_order(2))

@@ -122,10 +122,10 @@ class TrainingData:
             rows = order[start : start + size]
             yield self._batch(rows, views[rows])
 
-    def in_order(self, batch_size: int = 64) -> Iterator[Batch]:
-        """Yield all samples in their order, with their first view."""
+    def in_order(self, batch_size: int = 64, *, view: int = 0) -> Iterator[Batch]:
+        """Yield all samples in their order, with the given view; the first one by default."""
         for rows in torch.arange(len(self), device=self.targets.device).split(batch_size):
-            yield self._batch(rows, torch.zeros_like(rows))
+            yield self._batch(rows, torch.full_like(rows, view))
 
     @property
     def n_views(self) -> int:

@@ -29,6 +29,8 @@ GRIDS = {
     "cocoop": ({"method": "cocoop", "batch_size": 6}, {"method__context_init": [None, "a photo of a"]}),
     "prograd": ({"method": "prograd"}, {"method__n_context": [4, 8]}),
     "proda": ({"method": "proda"}, {"method__n_active": [4, 8]}),
+    "tip-adapter": ({"method": "tip-adapter"}, {"method__alpha": [0.5, "search"]}),
+    "tip-adapter-f": ({"method": "tip-adapter-f"}, {"method__beta": [0.5, "search"]}),
     "method in the classifier": ({}, {"method__context_init": [None, "a photo of a"]}),
 }
 
@@ -131,6 +133,8 @@ class TestCalibrators:
             ["kg"],
             "'kg' has no effect on method='clip-adapter', .*use a regularizer of the logits",
         ),
+        ("tip-adapter", ["entropy"], "'entropy' has no effect on method='tip-adapter', .*'tip-adapter-f'"),
+        ("tip-adapter-f", "dor", "'dor' has no effect on method='tip-adapter-f', .*the logits"),
         ("linear-probe", "dor", "'dor' has no effect on method='linear-probe', .*classes only"),
         ("lp++", "dor", r"'dor' has no effect on method='lp\+\+', .*classes only"),
         ("taskres", "dor", "'dor' has no effect on method='taskres', .*classes only; use regularizer='kg'"),

@@ -26,7 +26,7 @@ from toy_backbone import AnyWidthBackbone
 import clipcal
 from clipcal import CalibratedCLIPClassifier, LeaveClassesOut, PromptTunedCLIPClassifier, make_shapes
 from clipcal.calibration import CALIBRATORS, BinMeanShift, DistanceAwareCalibration, TemperatureScaling
-from clipcal.methods import METHODS, CoOp, ProDA
+from clipcal.methods import METHODS, CoOp, ProDA, TipAdapter
 from clipcal.regularizers import REGULARIZERS, DynamicOutlierRegularizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The data do not determine", "ignore:.*rows")
@@ -105,6 +105,8 @@ CLASSIFIERS = {
     "cocoop": lambda: tuned(method="cocoop", batch_size=20),
     "prograd": lambda: tuned(method="prograd"),
     "proda": lambda: tuned(method=ProDA(8, n_context=4)),
+    "tip-adapter": lambda: tuned(method=TipAdapter("search", "search")),
+    "tip-adapter-f": lambda: tuned(method="tip-adapter-f"),
     "dor": lambda: tuned(regularizer=["kg", DynamicOutlierRegularizer(0.1, lexicon=["river", "denim"])]),
     "temperature": calibrated,
     "vector": lambda: calibrated("vector"),
@@ -137,7 +139,20 @@ def test_classifiers_round_trip(name, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["zero-shot", "tuned", "cocoop", "prograd", "proda", "dor", "temperature", "dac", "classes", "prefit"],
+    [
+        "zero-shot",
+        "tuned",
+        "cocoop",
+        "prograd",
+        "proda",
+        "tip-adapter",
+        "tip-adapter-f",
+        "dor",
+        "temperature",
+        "dac",
+        "classes",
+        "prefit",
+    ],
 )
 def test_with_classes_of_loaded_classifiers(name, tmp_path):
     fitted = CLASSIFIERS[name]()
