@@ -82,6 +82,9 @@ def test_learners(name):
 def test_recipes(name):
     recipe = METHODS[name].recipes["original"]
     text = TABLE[name]["original recipe (SGD unless stated)"]
+    if METHODS[name].training_free:
+        assert (text, recipe.max_epochs) == ("no training", 0)
+        return
     assert f"{recipe.max_epochs} epochs" in text or f"{recipe.max_epochs} steps" in text
     assert f"batches of {recipe.batch_size}" in text or "all samples" in text
     words = {"sgd": [], "adam": ["Adam,"], "adamw": ["AdamW"]}[recipe.optimizer]
