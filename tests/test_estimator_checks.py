@@ -2,7 +2,7 @@
 
 import pytest
 from sklearn.utils.estimator_checks import check_param_validation, parametrize_with_checks
-from toy_backbone import AnyWidthBackbone
+from toy_backbone import AnyWidthBackbone, LayeredBackbone
 
 from clipcal import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
 from clipcal.methods import CoOp, LinearProbe, ProDA, ProGrad
@@ -25,7 +25,7 @@ ESTIMATORS = [
     ),
     *(
         PromptTunedCLIPClassifier(
-            backbone=TOY,
+            backbone=backbone,
             method=method,
             max_epochs=3,
             learning_rate=learning_rate,
@@ -34,10 +34,11 @@ ESTIMATORS = [
             regularizer=["kg", DynamicOutlierRegularizer(lexicon=NOUNS)],
         )
         # With the words of the zero-shot template, the first direction of ProGrad would be rounding noise.
-        for method, learning_rate in (
-            ("cocoop", 1e-4),
-            (ProGrad("one of the"), 1e-5),
-            (ProDA(8, n_context=4), 1e-5),
+        for backbone, method, learning_rate in (
+            (TOY, "cocoop", 1e-4),
+            (TOY, ProGrad("one of the"), 1e-5),
+            (TOY, ProDA(8, n_context=4), 1e-5),
+            (LayeredBackbone(), "tcp", 1e-4),
         )
     ),
     *(

@@ -110,3 +110,54 @@ class AnyWidthBackbone:
 
     def __repr__(self) -> str:
         return f"AnyWidthBackbone({self.embedding_dim})"
+
+
+class LayeredBackbone(AnyWidthBackbone):
+    """A toy backbone with a causal text tower, which shares prefixes and supports deep prompts.
+
+    Each of its blocks adds a projection of the mean of a token and those before it.
+    """
+
+    shares_prefix = True
+    n_text_blocks = 3
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of the width."""
+        return hashlib.sha256(f"layered toy {self.embedding_dim}".encode()).hexdigest()
+
+    def for_width(self, n_features: int) -> LayeredBackbone:
+        """Return the backbone with another width."""
+        return LayeredBackbone(n_features)
+
+    def encode_text(self, token_embeddings: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Run the blocks and project the end marker."""
+        return self._run(token_embeddings, self.text_lengths(tokens) - 1, {})
+
+    def encode_suffixes(self, prefix, suffixes, packing, deep=None):  # type: ignore[no-untyped-def]
+        """Run the blocks on padded prompts, one for each prefix and name."""
+        prefixes = prefix if prefix.ndim == 3 else prefix[None]
+        n_prefix, length = packing.n_prefix, int(packing.lengths.max())
+        shape = (len(prefixes), len(packing))
+        padded = torch.zeros(*shape, length, self.token_dim)
+        padded[:, packing.names, packing.positions - n_prefix] = suffixes.expand(len(prefixes), -1, -1)
+        x = torch.cat([prefixes[:, None].expand(*shape, -1, -1), padded], dim=2)
+        deep = {k: v if v.ndim != 3 else v[:, None] for k, v in (deep or {}).items()}
+        deep = {k: (v.expand(*shape, -1, -1), n_prefix) for k, v in deep.items()}
+        features = self._run(x, n_prefix + packing.lengths - 1, deep)
+        return features if prefix.ndim == 3 else features[0]
+
+    def _run(self, x, ends, deep):  # type: ignore[no-untyped-def]
+        counts = torch.arange(1, x.shape[-2] + 1)[:, None]
+        for number in range(self.n_text_blocks):
+            if number in deep:
+                prompt, stop = deep[number]
+                x = torch.cat([x[..., : stop - prompt.shape[-2], :], prompt, x[..., stop:, :]], dim=-2)
+            mean = x.cumsum(dim=-2) / counts
+            x = x + torch.tanh(mean @ _normal(10 + number, self.token_dim, self.token_dim))
+        return x[..., torch.arange(len(ends)), ends, :] @ _normal(3, self.token_dim, self.embedding_dim)
+
+
+def toy_backbone_for(method: str, embedding_dim: int = 32) -> AnyWidthBackbone:
+    """Return a toy backbone that supports a method, given by name."""
+    return (LayeredBackbone if method == "tcp" else AnyWidthBackbone)(embedding_dim)

@@ -68,7 +68,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         form one batch.
     optimizer : {"sgd", "adam", "adamw"}, callable or None, default=None
         Optimizer. A callable, such as a class of ``torch.optim``, is called with the parameters, ``lr`` and
-        ``weight_decay``. In the original recipes it is ``"sgd"``.
+        ``weight_decay``. In the original recipe of CoOp it is ``"sgd"``.
     momentum : float or None, default=None
         Momentum of SGD. In the original recipes it is 0.9.
     weight_decay : float or None, default=None
@@ -129,7 +129,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
     tuned_names_ : list of str
         Names of the training classes. ``with_classes`` does not change them.
     recipe_ : dict
-        Training settings used, by parameter, and the name of the recipe.
+        Training settings used, by parameter, the name of the recipe, and other arguments of the optimizer if
+        the recipe contains any.
     logit_scale_ : float
         Factor by which cosine similarities are multiplied; for ProDA and LP++, dot products.
     history_ : list of dict

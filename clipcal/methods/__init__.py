@@ -9,6 +9,7 @@ from clipcal.methods._lp_plus_plus import LPPlusPlus
 from clipcal.methods._proda import ProDA
 from clipcal.methods._prograd import ProGrad
 from clipcal.methods._taskres import TaskRes
+from clipcal.methods._tcp import TCP
 from clipcal.methods._tip_adapter import TipAdapter, TipAdapterF
 from clipcal.methods._zero_shot import zero_shot_features
 
@@ -20,6 +21,7 @@ METHODS: dict[str, type[TuningMethod]] = {
         CoCoOp,
         ProGrad,
         ProDA,
+        TCP,
         CLIPAdapter,
         TipAdapter,
         TipAdapterF,
@@ -31,6 +33,7 @@ METHODS: dict[str, type[TuningMethod]] = {
 
 __all__ = [
     "METHODS",
+    "TCP",
     "CLIPAdapter",
     "CoCoOp",
     "CoOp",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from toy_backbone import AnyWidthBackbone
+from toy_backbone import AnyWidthBackbone, LayeredBackbone
 
 from clipcal import CalibratedCLIPClassifier, CoOp, PromptTunedCLIPClassifier, ece_scorer
 from clipcal.calibration import CALIBRATORS
@@ -16,7 +16,8 @@ Y = np.array(["ant", "bee", "cow"] * 8)
 
 
 def make(**params):
-    return PromptTunedCLIPClassifier(AnyWidthBackbone(16), max_epochs=2, random_state=0, **params)
+    params = {"backbone": AnyWidthBackbone(16), "max_epochs": 2, "random_state": 0, **params}
+    return PromptTunedCLIPClassifier(**params)
 
 
 GRIDS = {
@@ -29,6 +30,7 @@ GRIDS = {
     "cocoop": ({"method": "cocoop", "batch_size": 6}, {"method__context_init": [None, "a photo of a"]}),
     "prograd": ({"method": "prograd"}, {"method__n_context": [4, 8]}),
     "proda": ({"method": "proda"}, {"method__n_active": [4, 8]}),
+    "tcp": ({"method": "tcp", "backbone": LayeredBackbone(16)}, {"method__block": [1, 2]}),
     "tip-adapter": ({"method": "tip-adapter"}, {"method__alpha": [0.5, "search"]}),
     "tip-adapter-f": ({"method": "tip-adapter-f"}, {"method__beta": [0.5, "search"]}),
     "method in the classifier": ({}, {"method__context_init": [None, "a photo of a"]}),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.base import clone
-from toy_backbone import AnyWidthBackbone
+from toy_backbone import AnyWidthBackbone, toy_backbone_for
 
 import clipcal
 from clipcal import CoOp, PromptTunedCLIPClassifier
@@ -26,10 +26,10 @@ def make(**params):
     return PromptTunedCLIPClassifier(**params)
 
 
-@pytest.mark.parametrize("method", ["coop", "cocoop", "taskres", "clip-adapter", "linear-probe"])
+@pytest.mark.parametrize("method", ["coop", "cocoop", "tcp", "taskres", "clip-adapter", "linear-probe"])
 def test_two_fits_equal_one_of_twice_the_epochs(method):
-    params = {**PLAIN, "method": method}
-    if method == "taskres":
+    params = {**PLAIN, "method": method, "backbone": toy_backbone_for(method, 16)}
+    if method in ("tcp", "taskres"):
         params |= {"optimizer": "sgd"}
     clf = make(**params).fit(X, Y)
     once = clf.predict_proba(X)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
-from toy_backbone import AnyWidthBackbone
+from toy_backbone import AnyWidthBackbone, toy_backbone_for
 
 from clipcal import CalibratedCLIPClassifier, CLIPImageEncoder, PromptTunedCLIPClassifier, ece_scorer
 from clipcal.classifiers import EarlyStopping
@@ -33,7 +33,7 @@ RATES = {"linear-probe": 1e-4}
 def make(method, **params):
     rate = RATES.get(method, 0.01)
     params = {"max_epochs": 3, "batch_size": 8, "learning_rate": rate, "random_state": 0, **params}
-    return PromptTunedCLIPClassifier(TOY, method=method, **params)
+    return PromptTunedCLIPClassifier(toy_backbone_for(method, 16), method=method, **params)
 
 
 def test_training_reduces_the_loss(method):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from toy_backbone import AnyWidthBackbone
+from toy_backbone import toy_backbone_for
 from tuning_problem import problem_of
 
 from clipcal import DynamicOutlierRegularizer, PromptTunedCLIPClassifier
@@ -15,7 +15,6 @@ from clipcal.regularizers import REGULARIZERS
 from clipcal.training import EmbeddedData, seeded, torch_generator
 
 NAMES = ["cat", "dog", "old hammer"]
-TOY = AnyWidthBackbone(16)
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(12, 16)), np.array(NAMES * 4)
 NOUNS = ["denim", "violin", "twilight", "granite", "lantern", "walnut", "harbor", "cactus", "orchid"]
@@ -41,7 +40,11 @@ def regularizer_of(name):
 @pytest.mark.parametrize("name", REGULARIZERS)
 def test_has_a_gradient_or_is_refused(method, name):
     fit = PromptTunedCLIPClassifier(
-        TOY, method=method, regularizer=regularizer_of(name), max_epochs=1, random_state=0
+        toy_backbone_for(method, 16),
+        method=method,
+        regularizer=regularizer_of(name),
+        max_epochs=1,
+        random_state=0,
     ).fit
     if (method, name) in REFUSED:
         with pytest.raises(ValueError, match=REFUSAL.format(name, re.escape(method))):
@@ -56,7 +59,7 @@ def gradients_of(method, name):
     """Return the gradients of a loss term at parameters near the initial ones, where some terms are zero."""
     targets = torch.arange(len(X)) % 3
     data = EmbeddedData.from_raw(torch.from_numpy(X)[:, None], targets, torch.ones(len(X)))
-    problem = problem_of(TOY, NAMES, method=method, regularizers=[name], data=data)
+    problem = problem_of(toy_backbone_for(method, 16), NAMES, method=method, regularizers=[name], data=data)
     with seeded(problem.generator):
         learner = find_method(method).learner(problem)
     term = regularizer_of(name).prepare(problem, learner)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_backbone import AnyWidthBackbone
+from toy_backbone import toy_backbone_for
 from tuning_problem import problem_of
 
 from clipcal.classifiers._components import find_method
@@ -45,7 +45,7 @@ TABLE = {row[0].strip('`"'): dict(zip(HEAD, row, strict=True)) for row in ROWS}
 def learner_of(method):
     raw = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 1, 16)))
     data = EmbeddedData.from_raw(raw, torch.arange(6) % 3, torch.ones(6))
-    problem = problem_of(AnyWidthBackbone(16), NAMES, method=method.name, data=data)
+    problem = problem_of(toy_backbone_for(method.name, 16), NAMES, method=method.name, data=data)
     with seeded(problem.generator):
         return method.learner(problem)
 
