@@ -40,7 +40,7 @@ def losses_on(device, precision, name):
     losses = learner.losses(out, batch)
     if term is not None:
         losses["dor"] = term(out, batch, others)
-    return {key: float(loss) for key, loss in losses.items()}
+    return {key: loss.item() for key, loss in losses.items()}
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.needs_pixels])
