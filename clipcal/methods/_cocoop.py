@@ -47,11 +47,10 @@ class ConditionalContextLearner(ContextLearner):
         )
         self.register_buffer("mean_image", mean_image)
 
-    def encode_texts(self, prompts: Prompts, images: Tensor | None) -> Tensor:
-        """Encode prompts for each image, or for the mean training image; features have unit length."""
+    def raw_texts(self, prompts: Prompts, images: Tensor | None) -> Tensor:
+        """Encode prompts for each image, or for the mean training image, without normalization."""
         shifts = self.meta_net(self.mean_image[None] if images is None else images)
         features = self.encoder(prompts, self.context + shifts[:, None, None, :])
-        features = nn.functional.normalize(features, dim=-1)
         return features[0] if images is None else features
 
     def work(self, prompts: Prompts, batch_size: int) -> float:

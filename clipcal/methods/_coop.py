@@ -95,9 +95,13 @@ class ContextLearner(Learner):
         )
         return replace(prompts, order=order)
 
+    def raw_texts(self, prompts: Prompts, images: Tensor | None) -> Tensor:
+        """Encode prompts with the current context, without normalization of the features."""
+        return self.encoder(prompts, self.context)
+
     def encode_texts(self, prompts: Prompts, images: Tensor | None) -> Tensor:
         """Encode prompts with the current context and normalize the features to unit length."""
-        return nn.functional.normalize(self.encoder(prompts, self.context), dim=-1)
+        return nn.functional.normalize(self.raw_texts(prompts, images), dim=-1)
 
     def for_names(self, names: Sequence[str]) -> Self:
         """Return the learner itself; raises ValueError if its contexts are class-specific."""

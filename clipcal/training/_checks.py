@@ -79,7 +79,14 @@ def check_learner(
             f"classes; expected {leading} and the width, as text_depends_on_image is {text_depends_on_image}."
         )
     with torch.no_grad():
-        check_terms(terms, list(learner.losses(out, batch)))
+        losses = list(learner.losses(out, batch))
+    unknown = [name for name in learner.loss_factors if name not in losses]
+    if unknown:
+        raise ValueError(
+            f"{kind} has a factor for the loss {unknown[0]!r}, which does not exist; its losses are "
+            f"{', '.join(map(repr, losses))}."
+        )
+    check_terms(terms, losses)
 
 
 def check_terms(terms: Sequence[LossTerm], losses: Sequence[str]) -> None:

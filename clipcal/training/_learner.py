@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,10 +44,14 @@ class Learner(nn.Module):
         Whether the learned parameters can be used for classes that were not in the training data.
     tunes_other_names : bool
         Whether training changes the text features of names that are not training classes.
+    loss_factors : mapping of str to float
+        Factors of the losses of the learner by name, 1 for losses that are not listed. A loss term that
+        replaces a loss is multiplied by the factor of that loss.
     """
 
     supports_new_classes: bool = True
     tunes_other_names: bool = True
+    loss_factors: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, logit_scale: float) -> None:
         super().__init__()
@@ -107,7 +112,10 @@ class Learner(nn.Module):
         return Forward(images, texts, self.logits(images, texts)), others
 
     def losses(self, out: Forward, batch: Batch) -> dict[str, Tensor]:
-        """Return the parts of the method's own loss, which are summed; cross-entropy by default."""
+        """Return the parts of the method's own loss; cross-entropy by default.
+
+        They are multiplied by ``loss_factors`` and summed.
+        """
         cross_entropy = F.cross_entropy(out.logits, batch.targets, reduction="none")
         return {"cross_entropy": batch.mean(cross_entropy)}
 
@@ -128,7 +136,7 @@ class Learner(nn.Module):
     def finish(self) -> None:
         """Run after the last epoch, also after an early stop, for instance to set averaged parameters."""
 
-    def for_names(self, names: Sequence[str]) -> Self:
+    def for_names(self, names: Sequence[str]) -> Learner:
         """Return a learner for other classes; the learner itself by default.
 
         Raises
@@ -197,6 +205,8 @@ class LossTerm:
 
     def __call__(self, out: Forward, batch: Batch, drawn: Tensor | None) -> Tensor:
         """Return the weighted loss, a scalar.
+
+        A term that replaces a loss need not apply the factor of that loss.
 
         Parameters
         ----------

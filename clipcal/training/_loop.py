@@ -121,16 +121,22 @@ def _losses(
     terms: Sequence[LossTerm],
     drawn: Sequence[Tensor | None],
 ) -> dict[str, Tensor]:
-    """Return the learner's losses, except those replaced by a loss term, and the loss terms."""
+    """Return the learner's losses, except those replaced by a loss term, and the loss terms.
+
+    All of them include the factors of the learner.
+    """
     replaced = {term.replaces for term in terms}
     losses = {name: loss for name, loss in learner.losses(out, batch).items() if name not in replaced}
-    losses |= {term.name: term(out, batch, part) for term, part in zip(terms, drawn, strict=True)}
+    factors = {name: learner.loss_factors.get(name, 1.0) for name in losses}
+    for term, part in zip(terms, drawn, strict=True):
+        losses[term.name] = term(out, batch, part)
+        factors[term.name] = 1.0 if term.replaces is None else learner.loss_factors.get(term.replaces, 1.0)
     for name, loss in losses.items():
         if loss.ndim:
             raise ValueError(
                 f"The loss {name!r} has shape {tuple(loss.shape)}; average it, as batch.mean does."
             )
-    return losses
+    return {name: loss if factors[name] == 1 else factors[name] * loss for name, loss in losses.items()}
 
 
 def _measured(losses: Mapping[str, Tensor], out: Forward, batch: Batch) -> dict[str, Tensor]:

@@ -414,6 +414,10 @@ def test_classes_of_one_name_get_equal_probabilities(method):
     np.testing.assert_array_equal(proba[:, 0], proba[:, 2])
 
 
+class Unknown(AdaptedLearner):
+    loss_factors: ClassVar[dict[str, float]] = {"head": 0.7}
+
+
 class Flat(AdaptedLearner):
     def logits(self, images, texts):
         return (images @ texts.T).flatten()
@@ -433,6 +437,11 @@ class Flat(AdaptedLearner):
             method_of(ConditionedLearner, linear=False),
             ValueError,
             r"text features of shape \(2, 3, 64\) for 2 images and 3 classes; expected \(3,\)",
+        ),
+        (
+            method_of(Unknown, linear=False),
+            ValueError,
+            "factor for the loss 'head', which does not exist; its losses are 'cross_entropy'",
         ),
         (method_of(Flat, linear=False), ValueError, r"logits of shape \(6,\).*expected \(2, 3\)"),
         (

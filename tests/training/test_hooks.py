@@ -1,5 +1,7 @@
 """Hooks of the training loop and settings of a recipe."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,41 @@ def test_loss_term_can_replace_a_loss():
     expected = F.cross_entropy(logits, batch.targets, label_smoothing=0.3).item()
     assert history[0]["loss"] == pytest.approx(expected, rel=1e-5)
     assert history[0]["smoothed"] == pytest.approx(expected, rel=1e-5)
+
+
+class Mixed(Linear):
+    loss_factors: ClassVar[dict[str, float]] = {"cross_entropy": 0.3, "length": 2.0}
+
+    def losses(self, out, batch):
+        return {**super().losses(out, batch), "length": out.texts.square().sum(), "count": out.texts.sum()}
+
+
+class Plain(LossTerm):
+    name = "plain"
+
+    def __call__(self, out, batch, drawn):
+        return out.texts[0].sum()
+
+
+@pytest.mark.parametrize("terms", [[], [Smoothing()], [Plain(), Smoothing()]])
+def test_factor_of_a_loss_applies_to_the_term_that_replaces_it(terms):
+    learner = Mixed()
+    settings = {"momentum": 0.0, "weight_decay": 0.0, "learning_rate": 1.0}
+    (record,) = run(learner, terms, max_epochs=1, **settings)
+    (batch,) = data().batches(6, torch_generator(1))
+    rows = torch.eye(N_CLASSES, WIDTH).requires_grad_()
+    smoothing = 0.3 if terms else 0.0
+    entropy = F.cross_entropy(10 * batch.embeddings @ rows.T, batch.targets, label_smoothing=smoothing)
+    expected = {"smoothed" if terms else "cross_entropy": 0.3 * entropy}
+    expected |= {"length": 2 * rows.square().sum(), "count": rows.sum()}
+    if len(terms) == 2:
+        expected["plain"] = rows[0].sum()
+    total = sum(expected.values())
+    assert record.keys() - {"epoch", "learning_rate", "loss", "accuracy"} == expected.keys()
+    for name, loss in {**expected, "loss": total}.items():
+        assert record[name] == pytest.approx(loss.item(), rel=1e-5)
+    (gradient,) = torch.autograd.grad(total, rows)
+    torch.testing.assert_close(torch.eye(N_CLASSES, WIDTH) - learner.rows, gradient, atol=1e-5, rtol=1e-5)
 
 
 def test_drawn_images_are_encoded_by_the_learner():
