@@ -24,10 +24,15 @@ def plain_rows(backbone, context, name, position):
 
 
 def plain_features(backbone, rows):
+    """Run the modules of the text tower on all 77 positions, and normalize the feature."""
+    return normalize(plain_raw_features(backbone, rows), dim=0)
+
+
+def plain_raw_features(backbone, rows):
     """Run the modules of the text tower on all 77 positions."""
     model = backbone.model
     padded = torch.zeros(77, model.token_embedding.embedding_dim)
     padded[len(rows) :] = model.token_embedding.weight[0]
     x = torch.cat([rows, padded[len(rows) :]]) + model.positional_embedding
     x = model.transformer(x[None], attn_mask=model.attn_mask)
-    return normalize(model.ln_final(x)[0, len(rows) - 1] @ model.text_projection, dim=0)
+    return model.ln_final(x)[0, len(rows) - 1] @ model.text_projection

@@ -5,7 +5,7 @@ from sklearn.utils.estimator_checks import check_param_validation, parametrize_w
 from toy_backbone import AnyWidthBackbone, LayeredBackbone
 
 from clipcal import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
-from clipcal.methods import CoOp, LinearProbe, ProDA, ProGrad
+from clipcal.methods import CoOp, DePT, LinearProbe, ProDA, ProGrad
 from clipcal.regularizers import DynamicOutlierRegularizer
 
 TOY = AnyWidthBackbone()
@@ -38,6 +38,8 @@ ESTIMATORS = [
             (TOY, "cocoop", 1e-4),
             (TOY, ProGrad("one of the"), 1e-5),
             (TOY, ProDA(8, n_context=4), 1e-5),
+            (TOY, "dept", 1e-5),
+            (TOY, DePT("cocoop"), 1e-5),
             (LayeredBackbone(), "tcp", 1e-4),
         )
     ),

@@ -43,7 +43,7 @@ def cross_entropy_of(batch, logits):
     return weighted_mean(batch, each)
 
 
-def assert_steps_agree(learner, names, data, reference, *, term=None, learning_rate=0.02):
+def assert_steps_agree(learner, names, data, reference, *, term=None, learning_rate=0.02, rate_factors=()):
     """Compare logits, losses and gradients of three steps with those of a reference.
 
     Parameters
@@ -57,10 +57,16 @@ def assert_steps_agree(learner, names, data, reference, *, term=None, learning_r
         gradients, or None for those of the sum of the losses.
     term : LossTerm, default=None
         The loss term of dynamic outlier regularization.
+    rate_factors : mapping of str to float, default=()
+        Factors of the learning rate of parameters; 1 for all others.
     """
     parameters = {name: value.detach().clone().requires_grad_() for name, value in learner.named_parameters()}
     rule = {"momentum": 0.9, "weight_decay": 5e-4}
-    optimizer = torch.optim.SGD(parameters.values(), lr=learning_rate, **rule)
+    factors = dict(rate_factors)
+    groups = [
+        {"params": [value], "lr": learning_rate * factors.get(name, 1)} for name, value in parameters.items()
+    ]
+    optimizer = torch.optim.SGD(groups, lr=learning_rate, **rule)
     for step in _steps(learner, names, data, term, learning_rate):
         logits, losses, gradients = reference(parameters, step.batch, step.nouns)
         torch.testing.assert_close(step.logits, logits, atol=1e-5, rtol=1e-5)

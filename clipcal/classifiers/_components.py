@@ -54,6 +54,10 @@ def _check_component(found: TuningMethod | Regularizer) -> None:
     for parameter in ("template", "zero_shot_template"):
         if (template := getattr(found, parameter, None)) is not None:
             find_templates(template)
+    # The method that another one extends.
+    base: Any = getattr(found, "base", None)
+    if hasattr(base, "learner") and not isinstance(base, type):
+        _check_component(base)
 
 
 def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe:

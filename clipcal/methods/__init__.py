@@ -4,6 +4,7 @@ from clipcal.methods._base import TuningMethod
 from clipcal.methods._clip_adapter import CLIPAdapter
 from clipcal.methods._cocoop import CoCoOp
 from clipcal.methods._coop import CoOp, KgCoOp
+from clipcal.methods._dept import DePT
 from clipcal.methods._linear_probe import LinearProbe
 from clipcal.methods._lp_plus_plus import LPPlusPlus
 from clipcal.methods._proda import ProDA
@@ -22,6 +23,7 @@ METHODS: dict[str, type[TuningMethod]] = {
         ProGrad,
         ProDA,
         TCP,
+        DePT,
         CLIPAdapter,
         TipAdapter,
         TipAdapterF,
@@ -37,6 +39,7 @@ __all__ = [
     "CLIPAdapter",
     "CoCoOp",
     "CoOp",
+    "DePT",
     "KgCoOp",
     "LPPlusPlus",
     "LinearProbe",

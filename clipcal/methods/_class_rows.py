@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
@@ -13,7 +14,7 @@ from clipcal.methods._frozen_text import FrozenTextLearner
 from clipcal.text import name_key
 from clipcal.training import Prompts, TuningProblem
 
-__all__ = ["ClassRowLearner"]
+__all__ = ["ClassRowLearner", "check_distinct"]
 
 
 class ClassRowLearner(FrozenTextLearner):
@@ -64,10 +65,16 @@ class ClassRowLearner(FrozenTextLearner):
 
     def for_names(self, names: Sequence[str]) -> Self:
         """Return the learner itself; raises ValueError if training classes share a name."""
-        if not self.supports_new_classes:
-            shared = next(name for row, name in enumerate(self.names) if self.row_of[name_key(name)] != row)
-            raise ValueError(
-                f"Several training classes have the name {shared!r}, so it is ambiguous which of their "
-                "parameters belong to it; fit with different names to use with_classes."
-            )
+        check_distinct(self.names)
         return self
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Raise a ValueError if training classes share a name, by which their parameters are found."""
+    shared = [name for name, count in Counter(map(name_key, names)).items() if count > 1]
+    if shared:
+        name = next(name for name in names if name_key(name) == shared[0])
+        raise ValueError(
+            f"Several training classes have the name {name!r}, so it is ambiguous which of their parameters "
+            "belong to it; fit with different names to use with_classes."
+        )

@@ -29,6 +29,8 @@ GRIDS = {
     "method in the grid": ({}, {"method": ["coop", "kgcoop"], "method__n_context": [None, 4]}),
     "cocoop": ({"method": "cocoop", "batch_size": 6}, {"method__context_init": [None, "a photo of a"]}),
     "prograd": ({"method": "prograd"}, {"method__n_context": [4, 8]}),
+    "dept": ({"method": "dept"}, {"method__base__n_context": [4, 8]}),
+    "base of dept": ({"method": "dept", "batch_size": 6}, {"method__base": ["kgcoop", "cocoop"]}),
     "proda": ({"method": "proda"}, {"method__n_active": [4, 8]}),
     "tcp": ({"method": "tcp", "backbone": LayeredBackbone(16)}, {"method__block": [1, 2]}),
     "tip-adapter": ({"method": "tip-adapter"}, {"method__alpha": [0.5, "search"]}),

@@ -16,7 +16,7 @@ from toy_backbone import AnyWidthBackbone
 from tuning_problem import problem_of
 
 from clipcal import PromptTunedCLIPClassifier
-from clipcal.methods import CoCoOp, CoOp, ProDA, ProGrad, TuningMethod
+from clipcal.methods import CoCoOp, CoOp, DePT, ProDA, ProGrad, TuningMethod
 from clipcal.regularizers import (
     AnchorRegularizer,
     DynamicOutlierRegularizer,
@@ -148,6 +148,7 @@ METHODS = [
     CoCoOp(),
     ProGrad(),
     ProDA(8, n_context=4),
+    DePT(),
 ]
 
 

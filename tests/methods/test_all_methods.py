@@ -115,7 +115,7 @@ def test_calibrated(method):
 def test_images_equal_their_embeddings(method):
     images = RNG.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
     labels = NAMES * 4
-    embeddings = CLIPImageEncoder(TOY).transform(images)
+    embeddings = CLIPImageEncoder(TOY, normalize=False).transform(images)
     by_images = make(method).fit(images, labels)
     by_embeddings = make(method).fit(embeddings, labels)
     expected = by_embeddings.predict_proba(embeddings)

@@ -80,7 +80,7 @@ def test_learners(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_recipes(name):
-    recipe = METHODS[name].recipes["original"]
+    recipe = find_method(name).recipes["original"]
     text = TABLE[name]["original recipe (SGD unless stated)"]
     if METHODS[name].training_free:
         assert (text, recipe.max_epochs) == ("no training", 0)

@@ -26,7 +26,7 @@ from toy_backbone import AnyWidthBackbone
 import clipcal
 from clipcal import CalibratedCLIPClassifier, LeaveClassesOut, PromptTunedCLIPClassifier, make_shapes
 from clipcal.calibration import CALIBRATORS, BinMeanShift, DistanceAwareCalibration, TemperatureScaling
-from clipcal.methods import METHODS, CoOp, ProDA, TipAdapter
+from clipcal.methods import METHODS, CoCoOp, CoOp, DePT, ProDA, TipAdapter
 from clipcal.regularizers import REGULARIZERS, DynamicOutlierRegularizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The data do not determine", "ignore:.*rows")
@@ -107,6 +107,8 @@ CLASSIFIERS = {
     "proda": lambda: tuned(method=ProDA(8, n_context=4)),
     "tip-adapter": lambda: tuned(method=TipAdapter("search", "search")),
     "tip-adapter-f": lambda: tuned(method="tip-adapter-f"),
+    "dept": lambda: tuned(method="dept"),
+    "dept-cocoop": lambda: tuned(method=DePT(CoCoOp(None, n_context=4)), batch_size=20),
     "dor": lambda: tuned(regularizer=["kg", DynamicOutlierRegularizer(0.1, lexicon=["river", "denim"])]),
     "temperature": calibrated,
     "vector": lambda: calibrated("vector"),
@@ -147,6 +149,8 @@ def test_classifiers_round_trip(name, tmp_path):
         "proda",
         "tip-adapter",
         "tip-adapter-f",
+        "dept",
+        "dept-cocoop",
         "dor",
         "temperature",
         "dac",
@@ -181,7 +185,7 @@ def test_methods_and_regularizers_round_trip(method, regularizer, tmp_path):
         regularizer.set_params(lexicon=["river", "denim", "hammer"])
     X, y = make_shapes("textures", n_per_class=2, random_state=0, return_X_y=True)
     if not method.needs_pixels:
-        X = clipcal.CLIPImageEncoder("mini", device="cpu").transform(X)
+        X = clipcal.CLIPImageEncoder("mini", device="cpu", normalize=False).transform(X)
     clf = PromptTunedCLIPClassifier(
         "mini", method=method, regularizer=regularizer, max_epochs=1, random_state=0, device="cpu"
     )
