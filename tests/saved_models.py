@@ -26,6 +26,7 @@ SIDE = {
         "text_features": np.random.default_rng(1).normal(size=(k, 8)),
         "zero_shot_features": np.random.default_rng(2).normal(size=(k, 8)),
     },
+    "zero_shot_logits": lambda n, k: {},  # not needed in fit
 }
 
 
@@ -67,7 +68,8 @@ def answers(estimator):
     if hasattr(estimator, "predict_proba"):
         return [estimator.decision_function(NEW), estimator.predict_proba(NEW), estimator.predict(NEW)]
     logits = rows(n=50, n_classes=len(estimator.classes_), seed=9)[0]
-    side = {"proximity": np.linspace(0, 1.5, 50)} if "proximity" in estimator.side_inputs else {}
+    of_rows = {"proximity": np.linspace(0, 1.5, 50), "zero_shot_logits": np.cos(logits)}
+    side = {name: of_rows[name] for name in estimator.side_inputs if name in of_rows}
     return [estimator.calibrate(logits, **side), estimator.transform(logits, **side)]
 
 

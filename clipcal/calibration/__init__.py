@@ -10,6 +10,7 @@ from clipcal.calibration._distance_aware import DistanceAwareCalibration
 from clipcal.calibration._histogram import HistogramBinning, HistogramMap
 from clipcal.calibration._isotonic import IsotonicCalibration, IsotonicMap
 from clipcal.calibration._matrix import MatrixScaling
+from clipcal.calibration._sample_adaptive import SampleAdaptiveLogitScaling
 from clipcal.calibration._temperature_fit import fit_temperature
 from clipcal.calibration._temperature_scaling import TemperatureScaling
 from clipcal.calibration._vector import VectorScaling
@@ -29,6 +30,7 @@ __all__ = [
     "IsotonicCalibration",
     "IsotonicMap",
     "MatrixScaling",
+    "SampleAdaptiveLogitScaling",
     "TemperatureScaling",
     "VectorScaling",
     "VennAbersCalibration",

@@ -48,7 +48,8 @@ class Calibrator(TransformerMixin, BaseEstimator):
         Whether the fitted calibrator can be used for classes other than those of ``fit``.
 
     side_inputs : tuple of str
-        Additional inputs of ``fit``: ``"proximity"``, ``"text_features"`` or nothing.
+        Additional inputs: ``"proximity"`` and ``"text_features"`` of ``fit``, ``"zero_shot_logits"`` of
+        ``calibrate`` and ``transform``, or nothing.
 
     samples_needed : str
         Rule of thumb for the number of rows needed in ``fit``.
@@ -241,26 +242,26 @@ class Calibrator(TransformerMixin, BaseEstimator):
         weight = weight / min(1.0, float(weight.mean()))
         return CalibrationRows(z, true_column, weight, kept)
 
-    def _read_logits(self, logits: ArrayLike) -> Floats:
+    def _read_logits(self, logits: ArrayLike, what: str = "logits") -> Floats:
         check_is_fitted(self, "classes_")
         name, n_classes, log_odds = type(self).__name__, len(self.classes_), holds_log_odds(logits)
         if log_odds and n_classes != 2:
             raise ValueError(
                 f"A 1-D array holds log-odds of two classes, but this {name} has {n_classes} classes. "
-                "Reshape your data: pass logits.reshape(1, -1) if they belong to a single sample."
+                f"Reshape your data: pass {what}.reshape(1, -1) if they belong to a single sample."
             )
         # A class-agnostic calibrator may get columns of other classes, with other names.
         for labels in (self.classes_, getattr(self, "feature_names_in_", self.classes_)):
             told = f"this {name} expects them in the order"
-            check_names(logits, labels, "logits", told, option=None, partly=not self.class_agnostic)
+            check_names(logits, labels, what, told, option=None, partly=not self.class_agnostic)
         values = two_columns(logits)
         if self.class_agnostic:
-            z = check_array(values, dtype=np.float64, ensure_all_finite=False, input_name="logits")
+            z = check_array(values, dtype=np.float64, ensure_all_finite=False, input_name=what)
         else:
             z = validate_data(self, values, dtype=np.float64, ensure_all_finite=False, reset=False)
-        _check_values(z)
+        _check_values(z, what)
         if not log_odds:  # a few log-odds may lie in [0, 1] by chance
-            advise_of_probabilities(z, "logits", name, _cure(log_odds))
+            advise_of_probabilities(z, what, name, _cure(log_odds))
         return z
 
 
@@ -283,13 +284,13 @@ def put_first(values: Floats, column: NDArray[np.intp]) -> None:
     values[rows, column] = np.where(chosen > rival, chosen, np.nextafter(rival, np.inf))
 
 
-def _check_values(logits: Floats) -> None:
+def _check_values(logits: Floats, what: str = "logits") -> None:
     # The row maximum is NaN, plus infinity or minus infinity for the three kinds of invalid rows.
     largest = logits.max(axis=1)
     if np.isnan(largest).any() or np.isposinf(largest).any():
-        raise ValueError("Input logits contains NaN or infinity. Only finite values and -inf are allowed.")
+        raise ValueError(f"Input {what} contains NaN or infinity. Only finite values and -inf are allowed.")
     if np.isneginf(largest).any():
-        raise ValueError("Some rows of logits are all -inf; at least one logit per row must be finite.")
+        raise ValueError(f"Some rows of {what} are all -inf; at least one logit per row must be finite.")
 
 
 def _cure(log_odds: bool) -> str:

@@ -37,12 +37,12 @@ from clipcal.calibration._held_out import (
 from clipcal.calibration._logits import class_logits, fill_zeros, warn_of_probability_outputs, zero_logit
 from clipcal.calibration._side_inputs import (
     check_side_inputs,
+    class_side_inputs,
     encoded_once,
-    image_features,
+    row_side_inputs,
     side_inputs,
-    text_side_inputs,
+    zero_shot_classifier,
 )
-from clipcal.metrics import proximity
 
 __all__ = ["CalibratedCLIPClassifier"]
 
@@ -108,6 +108,9 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
 
     reference_features_ : ndarray of shape (n_held_out, n_features) or None
         Features of the rows on which the calibrator was fitted, if it needs the proximity to them.
+
+    zero_shot_ : ZeroShotCLIPClassifier or None
+        Zero-shot classifier for `classes_`, if the calibrator needs its logits.
 
     n_features_in_ : int
         Number of features in ``fit``, if the wrapped classifier exposes it.
@@ -206,6 +209,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
 
         warn_of_probability_outputs(fitted, seen.logits)
         reference, side = side_inputs(calibrator, fitted, X, seen.rows)
+        zero_shot = zero_shot_classifier(calibrator, fitted)
         log_of_zero = zero_logit(seen.logits)
 
         def fit_calibrator(held_out: HeldOut) -> Calibrator:
@@ -218,7 +222,7 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         # Attributes are set at the end, so that a failed fit changes none of them.
         self.calibrator_, self.unseen_calibrator_ = calibrators
         self.estimator_, self.classes_, self.seen_classes_ = fitted, classes, classes
-        self.reference_features_, self.zero_logit_ = reference, log_of_zero
+        self.reference_features_, self.zero_shot_, self.zero_logit_ = reference, zero_shot, log_of_zero
         for name in ("n_features_in_", "feature_names_in_"):
             self.__dict__.pop(name, None)  # remove attributes of an earlier fit
             if hasattr(self.estimator_, name):
@@ -263,11 +267,8 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
     def _apply(self, X: Any, form: str) -> Floats:
         X = encoded_once(self.calibrator_, self.estimator_, X)
         logits = self._logits(X)
-        if self.reference_features_ is not None:
-            nearness = proximity(image_features(self.estimator_, X), self.reference_features_)
-            return getattr(self.calibrator_, form)(logits, proximity=nearness)
         if self.unseen_calibrator_ is None:
-            return getattr(self.calibrator_, form)(logits)
+            return getattr(self.calibrator_, form)(logits, **row_side_inputs(self, X))
         seen = np.isin(self.classes_, self.seen_classes_)[logits.argmax(axis=1)]
         out = np.empty_like(logits)
         for rows, calibrator in ((seen, self.calibrator_), (~seen, self.unseen_calibrator_)):
@@ -365,9 +366,9 @@ class CalibratedCLIPClassifier(ScoredClassifier, MetaEstimatorMixin, NamedCompon
         other = copy.copy(self)
         other.estimator_ = self.estimator_.with_classes(plain_labels(labels))
         other.classes_ = np.unique(plain_labels(other.estimator_.classes_))
-        about_texts = "text_features" in self.calibrator_.side_inputs
-        side = text_side_inputs(self.calibrator_, other.estimator_) if about_texts else {}
+        side = class_side_inputs(self.calibrator_, other.estimator_)
         other.calibrator_ = self.calibrator_.for_classes(other.classes_, **side)
+        other.zero_shot_ = zero_shot_classifier(self.calibrator_, other.estimator_)
         if self.unseen_calibrator_ is not None:
             other.unseen_calibrator_ = self.unseen_calibrator_.for_classes(other.classes_)
         return other

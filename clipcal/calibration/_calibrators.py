@@ -18,6 +18,7 @@ from clipcal.calibration._distance_aware import DistanceAwareCalibration
 from clipcal.calibration._histogram import HistogramBinning
 from clipcal.calibration._isotonic import IsotonicCalibration
 from clipcal.calibration._matrix import MatrixScaling
+from clipcal.calibration._sample_adaptive import SampleAdaptiveLogitScaling
 from clipcal.calibration._temperature_scaling import TemperatureScaling
 from clipcal.calibration._vector import VectorScaling
 from clipcal.calibration._venn_abers import VennAbersCalibration
@@ -37,6 +38,7 @@ CALIBRATORS: Mapping[str, Calibrator] = MappingProxyType(
         "density-ratio": DensityRatioCalibration(),
         "bin-mean-shift": BinMeanShift(),
         "dac": DistanceAwareCalibration(),
+        "sals": SampleAdaptiveLogitScaling(),
     }
 )
 

@@ -1,4 +1,4 @@
-"""Additional inputs of calibrators: features of the images, or of the class texts."""
+"""Additional inputs of calibrators: features of the images or of the class texts, or zero-shot logits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,21 @@ from clipcal._arrays import plain_labels, to_numpy
 from clipcal._columns import column_names, column_order
 from clipcal._compat import _safe_indexing
 from clipcal.calibration._base import Calibrator
+from clipcal.calibration._logits import class_logits
 from clipcal.metrics import proximity
 from clipcal.text import find_templates
 
-__all__ = ["check_side_inputs", "encoded_once", "image_features", "side_inputs", "text_side_inputs"]
+__all__ = [
+    "check_side_inputs",
+    "class_side_inputs",
+    "encoded_once",
+    "row_side_inputs",
+    "side_inputs",
+    "zero_shot_classifier",
+]
+
+_OF_ROWS = {"proximity", "zero_shot_logits"}
+_OF_ZERO_SHOT = {"text_features", "zero_shot_logits"}
 
 
 def image_features(estimator: Any, X: Any) -> NDArray[np.floating]:
@@ -61,13 +72,16 @@ def image_features(estimator: Any, X: Any) -> NDArray[np.floating]:
 
 
 def encoded_once(calibrator: Calibrator, estimator: Any, X: Any) -> Any:
-    """Return features in place of images if they are needed for proximities, to avoid encoding twice."""
-    wanted = "proximity" in calibrator.side_inputs and hasattr(estimator, "image_features")
-    return estimator.image_features(X) if wanted else X
+    """Return features in place of images if they are needed more than once, to avoid encoding twice."""
+    wanted = _OF_ROWS & set(calibrator.side_inputs) and hasattr(estimator, "image_features")
+    # Such a classifier cannot predict from features.
+    if not wanted or getattr(getattr(estimator, "method_", None), "needs_pixels", False):
+        return X
+    return estimator.image_features(X)
 
 
 def check_side_inputs(calibrator: Calibrator, estimator: Any) -> None:
-    """Check, before any fit, that the classifier has the text features that the calibrator needs.
+    """Check, before any fit, that zero-shot CLIP is available if the calibrator needs it.
 
     Raises
     ------
@@ -76,11 +90,11 @@ def check_side_inputs(calibrator: Calibrator, estimator: Any) -> None:
     ClassNameError
         If the calibrator's template is invalid.
     """
-    if "text_features" not in calibrator.side_inputs:
+    if not _OF_ZERO_SHOT & set(calibrator.side_inputs):
         return
     if not hasattr(estimator, "zero_shot"):
         raise TypeError(
-            f"{type(calibrator).__name__} compares text features before and after tuning, but "
+            f"{type(calibrator).__name__} needs the zero-shot features of a tuned classifier, but "
             f"{type(estimator).__name__} has none. Use it with a CLIP classifier, such as "
             "PromptTunedCLIPClassifier."
         )
@@ -88,8 +102,19 @@ def check_side_inputs(calibrator: Calibrator, estimator: Any) -> None:
         find_templates(template)
 
 
-def text_side_inputs(calibrator: Calibrator, estimator: Any) -> dict[str, NDArray[np.floating]]:
-    """Return the text features of the classes after and before tuning.
+def _zero_shot(calibrator: Calibrator, estimator: Any) -> Any:
+    """Return the zero-shot classifier with the calibrator's template, if it has one."""
+    template = getattr(calibrator, "template", None)
+    return estimator.zero_shot() if template is None else estimator.zero_shot(template=template)
+
+
+def zero_shot_classifier(calibrator: Calibrator, estimator: Any) -> Any:
+    """Return the zero-shot classifier for the classes of `estimator`, or None if it is not needed."""
+    return _zero_shot(calibrator, estimator) if "zero_shot_logits" in calibrator.side_inputs else None
+
+
+def class_side_inputs(calibrator: Calibrator, estimator: Any) -> dict[str, NDArray[np.floating]]:
+    """Return the text features of the classes after and before tuning, if the calibrator needs them.
 
     Parameters
     ----------
@@ -102,24 +127,43 @@ def text_side_inputs(calibrator: Calibrator, estimator: Any) -> dict[str, NDArra
     -------
     side : dict
         ``text_features`` and ``zero_shot_features``, both of shape (n_classes, n_features), in the order of
-        the sorted labels.
+        the sorted labels. Empty if they are not needed.
     """
-    template = getattr(calibrator, "template", None)
-    zero_shot = estimator.zero_shot() if template is None else estimator.zero_shot(template=template)
+    if "text_features" not in calibrator.side_inputs:
+        return {}
+    sources = {"text_features": estimator, "zero_shot_features": _zero_shot(calibrator, estimator)}
     return {
         name: np.asarray(to_numpy(source.text_features_))[np.argsort(plain_labels(source.classes_))]
-        for name, source in (("text_features", estimator), ("zero_shot_features", zero_shot))
+        for name, source in sources.items()
     }
+
+
+def row_side_inputs(calibrated: Any, X: Any) -> dict[str, NDArray[np.floating]]:
+    """Return the additional inputs of ``calibrate`` and ``transform`` by name.
+
+    Parameters
+    ----------
+    calibrated : fitted CalibratedCLIPClassifier
+        Its ``estimator_`` computes features, and its ``zero_shot_`` logits.
+    X : object
+        Input of the classifier.
+    """
+    side: dict[str, NDArray[np.floating]] = {}
+    if calibrated.reference_features_ is not None:
+        features = image_features(calibrated.estimator_, X)
+        side["proximity"] = proximity(features, calibrated.reference_features_)
+    # Files of early versions have no zero_shot_.
+    if (zero_shot := vars(calibrated).get("zero_shot_")) is not None:
+        side["zero_shot_logits"] = class_logits(zero_shot, X, calibrated.classes_)
+    return side
 
 
 def side_inputs(
     calibrator: Calibrator, estimator: Any, X: Any, rows: NDArray[np.intp]
 ) -> tuple[NDArray[np.floating] | None, dict[str, Any]]:
     """Return the reference features for later proximities, and the additional inputs of ``fit`` by name."""
-    if "text_features" in calibrator.side_inputs:
-        return None, text_side_inputs(calibrator, estimator)
     if "proximity" not in calibrator.side_inputs:
-        return None, {}
+        return None, class_side_inputs(calibrator, estimator)
     # Rows held out in several splits would be their own nearest neighbors.
     distinct, place = np.unique(rows, return_inverse=True)
     features = image_features(estimator, _safe_indexing(X, distinct))

@@ -125,6 +125,7 @@ _ATTRIBUTES: dict[str, Check] = {
     "unseen_calibrator_": _or_none(_calibrator),
     "zero_logit_": _number(),
     "reference_features_": _or_none(_array("f", ("rows", "d"))),
+    "zero_shot_": _or_none(_is(*CLIP_CLASSIFIERS)),
     # calibrators
     "temperature_": _number(0.0),
     "identified_": _is(bool, np.bool_),
@@ -247,6 +248,18 @@ def _check_calibrated(calibrated: Any) -> None:
         raise ValueError("CalibratedCLIPClassifier.reference_features_ are inconsistent with its calibrator")
     if reference is not None and (not len(reference) or reference.shape[1] != inner.n_features_in_):
         raise ValueError("CalibratedCLIPClassifier.reference_features_ do not have n_features_in_ features")
+    _check_zero_shot(calibrated, inner.n_features_in_)
+
+
+def _check_zero_shot(calibrated: Any, width: int) -> None:
+    zero_shot = vars(calibrated).get("zero_shot_")
+    if ("zero_shot_logits" in calibrated.calibrator_.side_inputs) != (zero_shot is not None):
+        raise ValueError("CalibratedCLIPClassifier.zero_shot_ is inconsistent with its calibrator")
+    if zero_shot is None:
+        return
+    fitted = vars(zero_shot)
+    if not _same(calibrated.classes_, fitted.get("classes_")) or fitted.get("n_features_in_") != width:
+        raise ValueError("CalibratedCLIPClassifier.zero_shot_ has other classes or features")
 
 
 def _sorted(classes: NDArray[Any]) -> bool:
@@ -261,7 +274,8 @@ def _try(calibrator: Any) -> None:
     """Calibrate two rows, which also checks attributes that are not in ``_ATTRIBUTES``."""
     n_classes = len(calibrator.classes_)
     logits = np.stack([np.zeros(n_classes), np.linspace(1.0, -1.0, n_classes)])
-    side = {"proximity": np.array([0.5, 0.9])} if "proximity" in calibrator.side_inputs else {}
+    every = {"proximity": np.array([0.5, 0.9]), "zero_shot_logits": logits}
+    side = {name: every[name] for name in calibrator.side_inputs if name in every}
     with np.errstate(all="ignore"), warnings.catch_warnings(), without_advice():
         warnings.simplefilter("ignore")
         prob = calibrator.calibrate(logits, **side)

@@ -10,14 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipcal._compat import Interval, validate_parameters
+from clipcal._logit_range import match_range
 from clipcal.regularizers._base import Regularizer
 from clipcal.text import DEFAULT_TEMPLATE
 from clipcal.training import Batch, Forward, Learner, LossTerm, TuningProblem
 
 __all__ = ["LogitRangeRegularizer", "ZeroShotNormRegularizer"]
-
-# The width of a range of logits is at least this, because logits that are all equal are divided by it.
-_SMALLEST = 1e-6
 
 
 class _ZeroShotRangeTerm(LossTerm):
@@ -29,8 +27,12 @@ class _ZeroShotRangeTerm(LossTerm):
 
     def zero_shot_range(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the smallest and the highest zero-shot logit of each sample, both of shape (n, 1)."""
-        logits = batch.embeddings @ self.texts.T
-        return logits.amin(dim=1, keepdim=True), logits.amax(dim=1, keepdim=True)
+        return _ends(batch.embeddings @ self.texts.T)
+
+
+def _ends(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the highest logit of each sample, both of shape (n, 1)."""
+    return logits.amin(dim=1, keepdim=True), logits.amax(dim=1, keepdim=True)
 
 
 class _ZeroShotNormTerm(_ZeroShotRangeTerm):
@@ -38,11 +40,7 @@ class _ZeroShotNormTerm(_ZeroShotRangeTerm):
     replaces = "cross_entropy"
 
     def __call__(self, out: Forward, batch: Batch, drawn: Tensor | None) -> Tensor:
-        low, high = self.zero_shot_range(batch)
-        smallest = out.logits.amin(dim=1, keepdim=True)
-        width = (out.logits.amax(dim=1, keepdim=True) - smallest).clamp(min=_SMALLEST)
-        # The lower end of the range is added to all logits of a sample, which does not change the softmax.
-        scaled = (out.logits - smallest) / width * (high - low)
+        scaled = match_range(out.logits, _ends(out.logits), self.zero_shot_range(batch))
         return self.weight * batch.mean(F.cross_entropy(scaled, batch.targets, reduction="none"))
 
 
@@ -74,10 +72,10 @@ class ZeroShotNormRegularizer(Regularizer):
 
     Notes
     -----
-    As in the published trainer for CoOp, the logits are scaled in training only: predictions use the logits
-    of the method. Their range is thus not limited by the loss, which does not depend on it. Whether the
-    published results also scale the logits in predictions is not verified. The gradient includes those of
-    ``min z_i`` and ``max z_i``, as in the published code.
+    As in the published code, the logits are scaled in training only: predictions use the logits of the
+    method. Their range is thus not limited by the loss, which does not depend on it. The calibrator
+    :class:`~clipcal.calibration.SampleAdaptiveLogitScaling` (``"sals"``) scales the logits in predictions.
+    The gradient includes those of ``min z_i`` and ``max z_i``, as in the published code.
 
     References
     ----------

@@ -36,7 +36,8 @@ def problem(n=120, n_classes=3, seed=0):
     y[:n_classes] = np.arange(n_classes)
     near = rng.uniform(0.2, 1, n)
     texts = {name: rng.normal(size=(n_classes, 8)) for name in ("text_features", "zero_shot_features")}
-    return logits, y, {"proximity": {"proximity": near}, "text_features": texts}
+    # Zero-shot logits are not needed in fit.
+    return logits, y, {"proximity": {"proximity": near}, "text_features": texts, "zero_shot_logits": {}}
 
 
 def fitted(calibrator, logits, y, side, sample_weight=None, **options):
@@ -46,8 +47,11 @@ def fitted(calibrator, logits, y, side, sample_weight=None, **options):
 
 
 def applied(calibrator, form, logits, side):
-    near = side["proximity"] if "proximity" in calibrator.side_inputs else {}
-    return getattr(calibrator, form)(logits, **near)
+    of_rows = side["proximity"] if "proximity" in calibrator.side_inputs else {}
+    if "zero_shot_logits" in calibrator.side_inputs:
+        shape = len(logits), len(calibrator.classes_)
+        of_rows = {"zero_shot_logits": np.random.default_rng(7).normal(size=shape)}
+    return getattr(calibrator, form)(logits, **of_rows)
 
 
 # --- column names -----------------------------------------------------------------------------------

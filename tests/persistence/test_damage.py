@@ -20,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The data do not determine")
 MODELS = {
     "bin-mean-shift": lambda: calibrated("bin-mean-shift"),
     "dac": lambda: calibrated("dac"),
+    "zero-shot": lambda: calibrated("sals"),
     "classes": lambda: calibrated(cv="classes"),
     "tuned": tuned,
     **{name: lambda name=name: fitted_calibrator(CALIBRATORS[name]) for name in CALIBRATORS},
@@ -169,6 +170,18 @@ def test_edited_arrays_with_valid_checksum_raise_or_load(name, path):
         write(path, document, {k: v for k, v in tensors.items() if k != key})
         assert not loads_as(path)
     assert refused > 10
+
+
+def test_zero_shot_classifier_must_match_the_calibrator(path):
+    right = calibrated("sals")
+    for zero_shot, words in (
+        (None, "zero_shot_ is inconsistent"),
+        (right.zero_shot_.with_classes(["ant", "bee"]), "zero_shot_ has other classes"),
+    ):
+        wrong = copy.copy(right)
+        wrong.zero_shot_ = zero_shot
+        with pytest.raises(ValueError, match=words):
+            clipcal.save(wrong, path)
 
 
 def entries_of(whole):

@@ -58,7 +58,8 @@ def same(first, second):
             {key: value for key, value in vars(each).items() if key not in ("device", "memory", "backbone")}
             for each in (first, second)
         ]
-        held[1].pop("_backbone_fingerprint_", None)
+        for attributes in held:
+            attributes.pop("_backbone_fingerprint_", None)
         same(dict(sorted(held[0].items())), dict(sorted(held[1].items())))
     elif isinstance(first, float) and np.isnan(first):
         assert np.isnan(second)
@@ -113,6 +114,7 @@ CLASSIFIERS = {
     "temperature": calibrated,
     "vector": lambda: calibrated("vector"),
     "dac": lambda: calibrated("dac"),
+    "sals": lambda: calibrated("sals"),
     "bin-mean-shift": lambda: calibrated("bin-mean-shift"),
     "classes": lambda: calibrated(cv="classes"),
     "leave": lambda: calibrated(cv=LeaveClassesOut(n_splits=2, seen_size=0.2, random_state=0)),
@@ -154,6 +156,7 @@ def test_classifiers_round_trip(name, tmp_path):
         "dor",
         "temperature",
         "dac",
+        "sals",
         "classes",
         "prefit",
     ],
