@@ -22,7 +22,13 @@ NOUNS = ["denim", "violin", "twilight", "granite", "lantern", "walnut", "harbor"
 # Combinations without effect: these methods do not train the text features of classes or of other nouns.
 REFUSED = {
     *((method, term) for method in ("taskres", "linear-probe", "lp++") for term in ("dor",)),
-    *(("clip-adapter", term) for term in ("dor", "kg", "moment-matching", "tcpt")),
+    *(
+        (method, term)
+        for method in ("clip-adapter", "tip-adapter-f")
+        for term in ("dor", "kg", "moment-matching", "tcpt")
+    ),
+    # This method is not trained at all.
+    *(("tip-adapter", term) for term in REGULARIZERS),
 }
 REFUSAL = "regularizer='{}' has no effect on method='{}'.*use "
 METHOD_NAMES = [name for name, method in METHODS.items() if not method.needs_pixels]
