@@ -68,7 +68,7 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "scenes": set(),
     "datasets": {"scenes"},
     "methods": {"backbones", "regularizers", "text", "training"},
-    "regularizers": {"backbones", "text", "training"},
+    "regularizers": {"backbones", "datasets", "text", "training"},
     "training": {"backbones"},
     "classifiers": {"images", "metrics", "text"},
     "persistence": {"_whole_file", "calibration", "classifiers", "model_selection"},

@@ -1,15 +1,17 @@
 """Estimator checks of scikit-learn, with embeddings as input."""
 
+import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import check_param_validation, parametrize_with_checks
 from toy_backbone import AnyWidthBackbone, LayeredBackbone
 
 from clipcal import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
 from clipcal.methods import CoOp, DePT, LinearProbe, ProDA, ProGrad
-from clipcal.regularizers import DynamicOutlierRegularizer
+from clipcal.regularizers import DynamicOutlierRegularizer, VisualOutlierRegularizer
 
 TOY = AnyWidthBackbone()
 NOUNS = ["dog", "river", "denim", "twilight", "hammer", "violin"]
+OTHER_IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
 # Runs that differ in the order of float32 sums diverge with each step. The low learning rate keeps the
 # difference below the tolerance of the checks that compare weighted and repeated samples.
 ESTIMATORS = [
@@ -53,6 +55,15 @@ ESTIMATORS = [
             (LinearProbe("clap"), 1e-6),
             ("lp++", 1e-6),
         )
+    ),
+    PromptTunedCLIPClassifier(
+        TOY,
+        method="clip-adapter",
+        max_epochs=3,
+        learning_rate=1e-4,
+        batch_size=512,
+        random_state=0,
+        regularizer=VisualOutlierRegularizer(images=OTHER_IMAGES),
     ),
     *(PromptTunedCLIPClassifier(TOY, method=m, random_state=0) for m in ("tip-adapter", "tip-adapter-f")),
     # A context far from the template, because logits at an end of the zero-shot range may leave it.

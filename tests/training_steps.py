@@ -14,7 +14,7 @@ class Step:
     """Inputs and results of one step."""
 
     batch: Batch
-    nouns: list[str]
+    nouns: list[str] | list[int]
     logits: torch.Tensor
     losses: dict[str, float] = field(default_factory=dict)
     gradients: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -54,9 +54,9 @@ def assert_steps_agree(learner, names, data, reference, *, term=None, learning_r
         All samples form one batch.
     reference : callable
         ``reference(parameters, batch, nouns)`` returns logits, a dictionary of losses, and a dictionary of
-        gradients, or None for those of the sum of the losses.
+        gradients, or None for those of the sum of the losses. If the outliers are images, `nouns` are rows.
     term : LossTerm, default=None
-        The loss term of dynamic outlier regularization.
+        The loss term of dynamic outlier regularization, of text or image features.
     rate_factors : mapping of str to float, default=()
         Factors of the learning rate of parameters; 1 for all others.
     """
@@ -86,7 +86,8 @@ def _steps(learner, names, data, term, learning_rate):
     steps = []
 
     def seen(module, args, result):
-        nouns = [] if term is None else [term.nouns[i] for i in term.drawn]
+        drawn = [] if term is None else term.drawn.tolist()
+        nouns = [term.nouns[i] for i in drawn] if hasattr(term, "nouns") else drawn
         steps.append(Step(args[0], nouns, result[0].logits.detach().clone()))
 
     def end_of_step(record):

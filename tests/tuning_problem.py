@@ -5,12 +5,20 @@ from functools import partial
 import torch
 from torch.nn.functional import normalize
 
+from clipcal.images import encode_images, input_kind
 from clipcal.methods import zero_shot_features
-from clipcal.training import Batch, Forward, TuningProblem, torch_generator
+from clipcal.training import Batch, EmbeddedData, Forward, TuningProblem, torch_generator
 
 
 def problem_of(backbone, names, *, method="coop", regularizers=(), seed=0, data=None):
     encode = partial(zero_shot_features, backbone)
+
+    def other_images(images):
+        if input_kind(images) != "embeddings":
+            images = encode_images(images, backbone)
+        raw = torch.as_tensor(images)[:, None]
+        return EmbeddedData.from_raw(raw, torch.zeros(len(raw), dtype=torch.long), torch.ones(len(raw)))
+
     return TuningProblem(
         backbone,
         list(names),
@@ -20,6 +28,7 @@ def problem_of(backbone, names, *, method="coop", regularizers=(), seed=0, data=
         data=data,
         method=method,
         regularizers=regularizers,
+        other_images=other_images,
     )
 
 

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from clipcal._arrays import to_numpy
 from clipcal._compat import _num_samples
 from clipcal.classifiers._base import CLIPClassifier
 from clipcal.classifiers._prediction import GivenLogits, Logits
 from clipcal.classifiers._training_data import training_data
 from clipcal.classifiers._zero_shot import ZeroShotCLIPClassifier
+from clipcal.images import input_kind
 from clipcal.text import DEFAULT_TEMPLATE
 
 if TYPE_CHECKING:
@@ -61,6 +64,31 @@ class LearnedCLIPClassifier(CLIPClassifier):
             data=data,
             method=self.method_.name,
             regularizers=[regularizer.name for regularizer in regularizers],
+            other_images=partial(self._other_images, backbone),
+        )
+
+    def _other_images(self, backbone: Backbone, images: Any, name: str = "images") -> TrainingData:
+        """Return images or embeddings without labels as data with a single view."""
+        if input_kind(images) == "embeddings" and not self.method_.needs_pixels:
+            images = check_array(to_numpy(images), dtype=np.float64, input_name=name)
+            if images.shape[1] != backbone.embedding_dim:
+                raise ValueError(
+                    f"{name} contains embeddings with {images.shape[1]} features, but those of the backbone "
+                    f"have {backbone.embedding_dim}; embed the images with the same backbone."
+                )
+        n_samples = _num_samples(images)
+        return training_data(
+            images,
+            np.zeros(n_samples, dtype=np.intp),
+            np.ones(n_samples),
+            backbone,
+            n_views=1,
+            needs_pixels=self.method_.needs_pixels,
+            images_at_once=self._images_at_once,
+            random_state=np.random.RandomState(0),
+            memory=self.memory,
+            verbose=self.verbose,
+            name=name,
         )
 
     def _learned_state(self, learner: Learner, prompts: Prompts, backbone: Backbone) -> dict[str, Any]:
@@ -184,19 +212,7 @@ class LearnedCLIPClassifier(CLIPClassifier):
         """Return embeddings, or images for a method that encodes them itself."""
         if not self.method_.needs_pixels:
             return self._predict_embeddings(X)
-        n_samples = _num_samples(X)
-        return training_data(
-            X,
-            np.zeros(n_samples, dtype=np.intp),
-            np.ones(n_samples),
-            self._open_backbone(),
-            n_views=1,
-            needs_pixels=True,
-            images_at_once=self._images_at_once,
-            random_state=np.random.RandomState(0),
-            memory=None,
-            verbose=self.verbose,
-        )
+        return self._other_images(self._open_backbone(), X, name="X")
 
     def zero_shot(self, template: str | Sequence[str] = DEFAULT_TEMPLATE) -> ZeroShotCLIPClassifier:
         """Return a fitted zero-shot classifier for the same classes.

@@ -29,6 +29,7 @@ def training_data(
     random_state: np.random.RandomState,
     memory: MemoryLike | None,
     verbose: int,
+    name: str = "X",
 ) -> TrainingData:
     """Return training data: embeddings, or images that are read in each step.
 
@@ -54,6 +55,8 @@ def training_data(
         Cache of embeddings.
     verbose : int
         If at least 1, a progress bar is shown.
+    name : str, default="X"
+        Name of the parameter X in error messages.
 
     Raises
     ------
@@ -74,7 +77,7 @@ def training_data(
     if input_kind(X) == "embeddings":
         if fresh or needs_pixels:
             reason = "n_views='fresh'" if fresh else "The method"
-            raise ValueError(f"{reason} needs images, but X contains embeddings; pass images.")
+            raise ValueError(f"{reason} needs images, but {name} contains embeddings; pass images.")
     elif needs_pixels and n_views not in (1, "fresh"):
         raise ValueError(
             f"The method reads images in each step, so n_views={n_views!r} cannot be encoded before; use 1 "

@@ -9,12 +9,14 @@ from clipcal.regularizers._margin_moment import MarginMomentRegularizer
 from clipcal.regularizers._margin_smoothing import MarginSmoothingRegularizer
 from clipcal.regularizers._moment_matching import MomentMatchingRegularizer
 from clipcal.regularizers._outlier import DynamicOutlierRegularizer, rank_outliers
+from clipcal.regularizers._visual_outlier import VisualOutlierRegularizer
 from clipcal.regularizers._zero_shot_range import LogitRangeRegularizer, ZeroShotNormRegularizer
 
 REGULARIZERS: dict[str, type[Regularizer]] = {
     regularizer.name: regularizer
     for regularizer in (
         DynamicOutlierRegularizer,
+        VisualOutlierRegularizer,
         AnchorRegularizer,
         LabelSmoothingRegularizer,
         MarginSmoothingRegularizer,
@@ -39,6 +41,7 @@ __all__ = [
     "MarginSmoothingRegularizer",
     "MomentMatchingRegularizer",
     "Regularizer",
+    "VisualOutlierRegularizer",
     "ZeroShotNormRegularizer",
     "rank_outliers",
 ]

@@ -47,7 +47,8 @@ def check_tuned_texts(name: str, problem: TuningProblem, learner: Learner) -> No
     if not texts.requires_grad:
         raise ValueError(
             f"regularizer={name!r} has no effect on method={problem.method!r}, which does not train the text "
-            "features; use a regularizer of the logits, such as 'label-smoothing' or 'mbls'."
+            "features; use a regularizer of the logits, such as 'label-smoothing' or 'mbls', or 'dor-visual' "
+            "if the method trains image features."
         )
 
 

@@ -63,10 +63,6 @@ def tune(
     FloatingPointError
         If the loss is not finite.
     """
-    if recipe.max_epochs == 0:
-        # A method without parameters has no epochs, and torch has no optimizers without parameters.
-        learner.finish()
-        return []
     optimizer = recipe.make_optimizer(learner.parameter_groups())
     rates = [recipe.rates(group.get("rate_factor", 1.0)) for group in optimizer.param_groups]
     history: list[Record] = []

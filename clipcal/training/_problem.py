@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -227,6 +228,10 @@ class TuningProblem:
         Name of the method.
     regularizers : sequence of str, default=()
         Names of all regularizers of the fit.
+    other_images : callable or None, default=None
+        ``other_images(images)`` returns images or embeddings that are not in the training data as
+        :class:`TrainingData` without labels, with the features of the frozen CLIP. It is a
+        :class:`PixelData` if the method reads pixels in each step. None if a fitted learner is rebuilt.
     """
 
     backbone: Backbone
@@ -237,3 +242,4 @@ class TuningProblem:
     data: TrainingData | None = None
     method: str = ""
     regularizers: Sequence[str] = ()
+    other_images: Callable[[Any], TrainingData] | None = None

@@ -9,7 +9,7 @@ from toy_backbone import AnyWidthBackbone, LayeredBackbone
 from clipcal import CalibratedCLIPClassifier, CoOp, PromptTunedCLIPClassifier, ece_scorer
 from clipcal.calibration import CALIBRATORS
 from clipcal.methods import KgCoOp
-from clipcal.regularizers import AnchorRegularizer, DynamicOutlierRegularizer
+from clipcal.regularizers import AnchorRegularizer, DynamicOutlierRegularizer, VisualOutlierRegularizer
 
 X = np.random.default_rng(0).standard_normal((24, 16))
 Y = np.array(["ant", "bee", "cow"] * 8)
@@ -25,6 +25,10 @@ GRIDS = {
     "name in the classifier": ({"regularizer": "kg"}, {"regularizer__weight": [2.0, 8.0]}),
     "object": ({"regularizer": AnchorRegularizer()}, {"regularizer__weight": [2.0, 8.0]}),
     "two names": ({}, {"regularizer": ["kg", AnchorRegularizer()], "regularizer__weight": [2.0, 8.0]}),
+    "image features": (
+        {"method": "clip-adapter", "regularizer": VisualOutlierRegularizer(images=X[:5])},
+        {"regularizer__weight": [0.1, 50.0]},
+    ),
     "several names": ({}, {"regularizer": ["mbls", "tcpt", "zs-norm"], "regularizer__weight": [0.1, 1.0]}),
     "method in the grid": ({}, {"method": ["coop", "kgcoop"], "method__n_context": [None, 4]}),
     "cocoop": ({"method": "cocoop", "batch_size": 6}, {"method__context_init": [None, "a photo of a"]}),
@@ -82,7 +86,11 @@ def test_set_params_on_a_clone_does_not_change_the_original():
             r"\['kg'\] has no parameter 'weight'",
         ),
         ({"regularizer": "kg"}, {"regularizer__depth": 2}, "Invalid parameter 'depth' for estimator Anchor"),
-        ({"regularizer": "l2"}, {"regularizer__weight": 2.0}, "'l2' is not known; choose among 'dor', 'kg'"),
+        (
+            {"regularizer": "l2"},
+            {"regularizer__weight": 2.0},
+            "'l2' is not known; choose among 'dor', 'dor",
+        ),
         ({"method": "clip"}, {"method__n_context": 2}, "'clip' is not known; choose among 'coop', 'kgcoop'"),
         ({}, {"no_such__width": 2}, "Invalid parameter 'no_such'"),
     ],
@@ -139,6 +147,18 @@ class TestCalibrators:
         ),
         ("tip-adapter", ["entropy"], "'entropy' has no effect on method='tip-adapter', .*'tip-adapter-f'"),
         ("tip-adapter-f", "dor", "'dor' has no effect on method='tip-adapter-f', .*the logits"),
+        (
+            "coop",
+            "dor-visual",
+            "'dor-visual' has no effect on method='coop', .*the image features; use a",
+        ),
+        (
+            "tip-adapter-f",
+            "dor-visual",
+            "'dor-visual' has no effect on method='tip-adapter-f', .*the image",
+        ),
+        ("cocoop", "dor-visual", "'dor-visual' has no effect on method='cocoop', .*regularizer='dor'"),
+        ("tip-adapter", "dor-visual", "'dor-visual' has no effect on method='tip-adapter', .*not trained"),
         ("linear-probe", "dor", "'dor' has no effect on method='linear-probe', .*classes only"),
         ("lp++", "dor", r"'dor' has no effect on method='lp\+\+', .*classes only"),
         ("taskres", "dor", "'dor' has no effect on method='taskres', .*classes only; use regularizer='kg'"),

@@ -298,7 +298,7 @@ BAD_TUNING = {
     "regularizer name": (
         {"regularizer": "l2"},
         ValueError,
-        "regularizer='l2' is not known; choose among 'dor', 'kg'",
+        "regularizer='l2' is not known; choose among 'dor', 'dor-visual'",
     ),
     "regularizer name in a list": (
         {"regularizer": ["kg", "l2"]},

@@ -25,6 +25,7 @@ from clipcal.regularizers import (
     MarginMomentRegularizer,
     MarginRegularizer,
     MomentMatchingRegularizer,
+    VisualOutlierRegularizer,
 )
 from clipcal.training import Forward, Learner, PromptEncoder, tokenize_prompts
 
@@ -505,6 +506,20 @@ class TestPromptedImages:
         expected = clf.logit_scale_ * features @ clf.text_features_.T
         np.testing.assert_allclose(clf.decision_function(self.IMAGES), expected, atol=1e-4)
         assert clf.with_classes(["dog", "bee"]).predict(self.IMAGES[:3]).shape == (3,)
+
+    def test_visual_outliers_are_encoded_with_the_tokens(self, tiny_backbone):
+        others = np.random.default_rng(1).integers(0, 256, (70, 32, 32, 3), dtype=np.uint8)
+        dor = VisualOutlierRegularizer(3.0, images=others, n_outliers=100)
+        start = self.fitted(tiny_backbone, max_epochs=0)
+        clf = self.fitted(tiny_backbone, regularizer=dor, max_epochs=1, batch_size=12)
+        pixels = torch.stack([tiny_backbone.preprocess(Image.fromarray(image)) for image in others])
+        tokens = torch.from_numpy(start.learned_["tokens"])
+        with torch.no_grad():
+            tuned = tiny_backbone.encode_pixels(pixels, {0: tokens})
+            cosines = F.cosine_similarity(tuned, tiny_backbone.encode_images(pixels), dim=1)
+        assert clf.history_[0]["dor-visual"] == pytest.approx(3 * (1 - float(cosines.mean())), rel=1e-4)
+        with pytest.raises(ValueError, match="The method needs images, but images contains embeddings"):
+            self.fitted(tiny_backbone, regularizer=VisualOutlierRegularizer(images=X))
 
     def test_random_crops_and_refusals(self, tiny_backbone):
         center, fresh = self.fitted(tiny_backbone), self.fitted(tiny_backbone, n_views="fresh")

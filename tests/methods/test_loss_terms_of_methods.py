@@ -27,6 +27,8 @@ REFUSED = {
         for method in ("clip-adapter", "tip-adapter-f")
         for term in ("dor", "kg", "moment-matching", "tcpt")
     ),
+    # Only this method trains image features.
+    *((method, "dor-visual") for method in METHODS if method != "clip-adapter"),
     # This method is not trained at all.
     *(("tip-adapter", term) for term in REGULARIZERS),
 }

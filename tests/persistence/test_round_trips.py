@@ -179,7 +179,10 @@ def test_prefit_classifier_is_still_one_object(tmp_path):
 
 @pytest.mark.parametrize(
     ("method", "regularizer"),
-    [*((name, None) for name in METHODS), *(("coop", name) for name in REGULARIZERS)],
+    [
+        *((name, None) for name in METHODS),
+        *(("clip-adapter" if name == "dor-visual" else "coop", name) for name in REGULARIZERS),
+    ],
 )
 def test_methods_and_regularizers_round_trip(method, regularizer, tmp_path):
     method = METHODS[method]()
