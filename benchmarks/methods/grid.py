@@ -12,7 +12,7 @@ since a step takes long. Other methods have their complete recipe. The results c
 measured for methods that train prompts, and its variant for images (DOR-V) for CLIP-Adapter, with images of
 another task; as in the demo, temperature scaling and distance-aware calibration
 (DAC) are fitted on four further images of each base class. With --cells, finished fits are kept in a folder,
-and an interrupted run is continued there. Nothing is chosen on test images.
+and an interrupted run is continued there. No fit uses test images.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ For each seed, 16 images of each class are drawn for training, and all others ar
 shots use the first of the 16, so that all fits of a seed have the same test images. Calibrators of zero-shot
 predictions are fitted on the training images; those of trained classifiers, and the C of logistic regression,
 by cross-validation on the training images. All methods have their default parameters and original recipes.
-Nothing is chosen on test images. With --shots below 16, as many images are drawn as the largest needs.
+No fit uses test images. With --shots below 16, as many images are drawn as the largest needs.
 
 In the second protocol, the first half of the classes is trained and tested among its own names (base), and
 the classifier is then given the names of the other half and tested on its images (new).
