@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from clipcal._arrays import plain_labels, to_numpy
+from clipcal._caller import warn_caller
 from clipcal._compat import _num_samples
 from clipcal._score import ScoredClassifier
 from clipcal._weights import check_weight, rows_that_count, take_rows
@@ -119,6 +120,7 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
             X, y, sample_weight = take_rows(rows, X, y, np.asarray(sample_weight))
         if input_kind(X) == "embeddings":
             X = validate_data(self, _without_tensors(X), dtype=np.float64)
+            _warn_of_zero_rows(X)
         else:
             X = as_images(X)
             self.__dict__.pop("feature_names_in_", None)  # set by an earlier fit on a data frame
@@ -185,9 +187,11 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         """Return the embeddings of X, shape (n_samples, n_features)."""
         if input_kind(X) == "embeddings":
             # The precision is kept to save memory; each block is converted to float64 later.
-            return validate_data(
+            X = validate_data(
                 self, _without_tensors(X), dtype=[np.float64, np.float32, np.float16], reset=False
             )
+            _warn_of_zero_rows(X)
+            return X
         return encode_images(
             X,
             self._open_backbone(),
@@ -355,6 +359,15 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         """
         check_is_fitted(self, "text_features_")
         return feature_divergence(self.text_features_, n_neighbors=n_neighbors, metric=metric)
+
+
+def _warn_of_zero_rows(embeddings: NDArray[np.floating]) -> None:
+    rows = np.flatnonzero(~embeddings.any(axis=1))
+    if len(rows):
+        warn_caller(
+            f"{len(rows)} of {len(embeddings)} embeddings are zero, the first in row {rows[0]}. They have no "
+            "direction, so their predictions are meaningless; drop them, or encode the images again."
+        )
 
 
 def _without_tensors(values: Any) -> Any:

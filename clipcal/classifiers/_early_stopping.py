@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -50,9 +51,9 @@ class EarlyStopping:
     ----------
     scores_ : list of float
         Score after each epoch of the last ``fit``.
-    best_epoch_ : int
-        Epoch with the best score, counted from 0.
-    best_estimator_ : estimator
+    best_epoch_ : int or None
+        Epoch with the best score, counted from 0. None if there was no epoch.
+    best_estimator_ : estimator or None
         Fitted copy of the estimator after that epoch.
 
     Raises
@@ -128,7 +129,9 @@ class EarlyStopping:
             run.X = _encoded(fitted_estimator, run.X)
         run.scores.append(float(run.scorer(fitted_estimator, run.X, self.y)))
         epoch = len(run.scores) - 1
-        if epoch == 0 or run.scores[epoch] > run.scores[run.best_epoch] + self.min_delta:
+        best = run.scores[run.best_epoch]
+        # A score that is not a number is worse than any number.
+        if epoch == 0 or run.scores[epoch] > (-math.inf if math.isnan(best) else best + self.min_delta):
             run.best_epoch = epoch
             run.best_estimator = fitted_estimator.set_callbacks()
         return epoch - run.best_epoch >= self.patience
@@ -138,7 +141,8 @@ class EarlyStopping:
         run = self._runs.pop(estimator, None)
         if run is not None:  # None if setup failed
             self.scores_ = run.scores
-            self.best_epoch_, self.best_estimator_ = run.best_epoch, run.best_estimator
+            self.best_epoch_ = run.best_epoch if run.scores else None
+            self.best_estimator_ = run.best_estimator
 
 
 def _encoded(estimator: Any, X: Any) -> Any:

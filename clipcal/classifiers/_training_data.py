@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipcal._caller import warn_caller
 from clipcal.caching import MemoryLike
 from clipcal.images import PixelLoader, encode_images, input_kind
 
@@ -73,20 +74,12 @@ def training_data(
         "targets": torch.as_tensor(targets, device=device),
         "weights": torch.as_tensor(weights, dtype=torch.float32, device=device),
     }
+    _check_views(X, n_views, needs_pixels, name)
     fresh = n_views == "fresh"
-    if input_kind(X) == "embeddings":
-        if fresh or needs_pixels:
-            reason = "n_views='fresh'" if fresh else "The method"
-            raise ValueError(f"{reason} needs images, but {name} contains embeddings; pass images.")
-    elif needs_pixels and n_views not in (1, "fresh"):
-        raise ValueError(
-            f"The method reads images in each step, so n_views={n_views!r} cannot be encoded before; use 1 "
-            "for center crops or 'fresh' for random crops."
-        )
-    elif fresh or needs_pixels:
+    if fresh or needs_pixels:
         loader = PixelLoader(X, backbone, augment=fresh)
         return PixelData(**on_device, load=loader.load, encode=backbone.encode_images)
-    else:
+    if input_kind(X) != "embeddings":
         X = encode_images(
             X,
             backbone,
@@ -99,3 +92,19 @@ def training_data(
     # Copied, because torch warns about read-only arrays, which joblib passes to its workers.
     views = torch.from_numpy(np.array(X, dtype=np.float64)).reshape(len(X), -1, backbone.embedding_dim)
     return EmbeddedData.from_raw(views, **on_device)
+
+
+def _check_views(X: Any, n_views: int | str, needs_pixels: bool, name: str) -> None:
+    """Raise an error, or warn, if the views do not fit the kind of X or the method."""
+    before = n_views not in (1, "fresh")
+    if input_kind(X) == "embeddings":
+        if needs_pixels or n_views == "fresh":
+            reason = "The method" if n_views != "fresh" else "n_views='fresh'"
+            raise ValueError(f"{reason} needs images, but {name} contains embeddings; pass images.")
+        if before:
+            warn_caller(f"n_views={n_views} has no effect on embeddings, which have one view; pass images.")
+    elif needs_pixels and before:
+        raise ValueError(
+            f"The method reads images in each step, so n_views={n_views!r} cannot be encoded before; use 1 "
+            "for center crops or 'fresh' for random crops."
+        )

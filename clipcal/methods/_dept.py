@@ -74,10 +74,19 @@ class DecoupledLearner(Learner):
         Linear classifier of features.
     head_weight : float
         Weight of the classifier in the loss and in predictions.
+    mean_norm : Tensor, shape ()
+        Mean norm of the training images, which tells whether they were normalized.
     """
 
+    mean_norm: Tensor
+
     def __init__(
-        self, base: ContextLearner, names: Sequence[str], head: nn.Linear, head_weight: float
+        self,
+        base: ContextLearner,
+        names: Sequence[str],
+        head: nn.Linear,
+        head_weight: float,
+        mean_norm: Tensor,
     ) -> None:
         super().__init__(base.logit_scale)
         self.base = base
@@ -89,6 +98,7 @@ class DecoupledLearner(Learner):
         self.image_scale, self.text_scale = (nn.Parameter(torch.ones(width)) for _ in range(2))
         self.image_shift, self.text_shift = (nn.Parameter(torch.zeros(width)) for _ in range(2))
         self.loss_factors = {"cross_entropy": 1 - head_weight, "head": head_weight}
+        self.register_buffer("mean_norm", mean_norm)
 
     @property
     def supports_new_classes(self) -> bool:  # type: ignore[override]
@@ -100,7 +110,19 @@ class DecoupledLearner(Learner):
         return self.base.prompts(names)
 
     def encode_images(self, batch: Batch) -> Tensor:
-        """Return the image features of the frozen CLIP without normalization, which the head reads."""
+        """Return the image features of the frozen CLIP without normalization, which the head reads.
+
+        Raises ValueError if images are normalized, but those of the training were not, or the reverse.
+        """
+        if not self.training and len(batch.norms) and _are_unit(batch.norms) != _are_unit(self.mean_norm):
+            given, trained = (
+                "have unit length" if _are_unit(norms) else f"have a mean length of {float(norms.mean()):.3g}"
+                for norms in (batch.norms, self.mean_norm)
+            )
+            raise ValueError(
+                f"The embeddings {given}, but those in fit {trained}; method='dept' needs the same scale. "
+                "Encode both with CLIPImageEncoder(normalize=False), or pass images."
+            )
         return batch.raw_embeddings
 
     def encode_texts(self, prompts: Prompts, images: Tensor | None) -> Tensor:
@@ -161,7 +183,8 @@ class DecoupledLearner(Learner):
         state |= {name: state[name][rows] for name in ("head.weight", "head.bias")}
         # Initial weights would be drawn from the global generator.
         head = skip_init(nn.Linear, self.head.in_features, len(rows))
-        chosen = DecoupledLearner(self.base, names, head, self.head_weight).to(self.head.weight.device)
+        chosen = DecoupledLearner(self.base, names, head, self.head_weight, self.mean_norm)
+        chosen.to(self.head.weight.device)
         chosen.load_state_dict(state)
         return chosen.train(self.training)
 
@@ -210,7 +233,8 @@ class DePT(NamedComponents, TuningMethod):
     -----
     The head reads features without normalization. Pass images, or embeddings in their original scale, which
     are those of ``CLIPImageEncoder(normalize=False)``, for training and prediction. Training on embeddings of
-    unit length issues a warning.
+    unit length issues a warning, and predicting from them after training on others, or the reverse, raises a
+    ValueError.
 
     ``history_`` contains both parts of the loss with their weights, ``"cross_entropy"`` and ``"head"``. Loss
     terms read the features and logits ``z`` of the base method, and are added without the weights. The
@@ -319,15 +343,24 @@ class DePT(NamedComponents, TuningMethod):
                 f"DePT needs a base method that learns a context with the cross-entropy as its only loss, "
                 f"such as {', '.join(map(repr, _BASES))}; got {type(method).__name__}."
             )
-        _check_scale(problem.data)
         head = nn.Linear(problem.backbone.embedding_dim, len(problem.names))
-        return DecoupledLearner(base, problem.names, head, float(self.head_weight))
+        mean_norm = _mean_norm(problem.data).to(problem.backbone.device)
+        return DecoupledLearner(base, problem.names, head, float(self.head_weight), mean_norm)
 
 
-def _check_scale(data: TrainingData | None) -> None:
-    """Warn if the embeddings have been normalized, so that their scale is not that of the text features."""
-    if isinstance(data, EmbeddedData) and bool(((data.norms - 1).abs() < _UNIT).all()):
+def _mean_norm(data: TrainingData | None) -> Tensor:
+    """Return the mean norm of training images, and warn if they have been normalized."""
+    if data is None:
+        return torch.zeros(())  # a fitted learner is rebuilt, and the norm is then loaded
+    if not isinstance(data, EmbeddedData):
+        return next(data.in_order()).norms.mean()
+    if _are_unit(data.norms):
         warn_caller(
             "The embeddings have unit length, but method='dept' trains a linear classifier of features "
             "without normalization; use CLIPImageEncoder(normalize=False), or pass images."
         )
+    return data.norms.mean()
+
+
+def _are_unit(norms: Tensor) -> bool:
+    return bool(((norms - 1).abs() < _UNIT).all())

@@ -163,7 +163,8 @@ class LPPlusPlus(TuningMethod):
     which almost all images are assigned to training classes.
 
     **Settings.** The original recipe is 300 steps with all samples (one per epoch), a constant learning rate
-    of 1, which multiplies both step sizes, momentum 0.9 and no weight decay. Step sizes and initial values
+    of 1, which multiplies both step sizes (they belong to all samples: with a smaller ``batch_size`` the
+    training is unstable), momentum 0.9 and no weight decay. Step sizes and initial values
     are computed from the first view of each image; the authors encode one random crop of each image.
 
     **Comparison with the published code** [2]_, from which the initial values, the step sizes and the

@@ -74,7 +74,8 @@ class TaskRes(TuningMethod):
 
     The original recipe is that of the authors' script for 16 shots with ResNet-50: 200 epochs of Adam with a
     learning rate of 0.002 (0.0002 on ImageNet) and batches of 256. ``recipe="dor"``, for ViT-B/16, has a
-    learning rate of 0.0002 and ``scale=1.0``, as far as the published code of the authors of DOR shows.
+    learning rate of 0.0002 and, if the method is given by name, ``scale=1.0``, as far as the published code
+    of the authors of DOR shows.
 
     References
     ----------

@@ -105,6 +105,9 @@ class DynamicOutlierRegularizer(Regularizer):
 
     Notes
     -----
+    The weight "auto" depends on whether there are other regularizers, even if their weight is 0. Give a
+    number to compare such models, for example in a search over the weight of another regularizer.
+
     Candidates with the name of a base class are dropped. Names are compared in lower case and with
     underscores replaced by spaces (:func:`clipcal.text.name_key`). The paper states neither how overlapping
     names are detected, nor the template of the scores, nor how batches are drawn. Here they are drawn

@@ -105,7 +105,8 @@ def check_terms(terms: Sequence[LossTerm], losses: Sequence[str]) -> None:
     ValueError
         If a name is taken, or a replaced loss does not exist or is replaced twice.
     """
-    taken, replaced = {*_RESERVED, *losses}, set()
+    taken = {*_RESERVED, *losses}
+    replaced: dict[str, str] = {}
     for term in terms:
         if not isinstance(term, LossTerm) or not isinstance(getattr(term, "name", None), str):
             raise TypeError(f"prepare must return a LossTerm with a name; got {term!r}.")
@@ -117,10 +118,14 @@ def check_terms(terms: Sequence[LossTerm], losses: Sequence[str]) -> None:
         taken.add(term.name)
         if term.replaces is None:
             continue
-        if term.replaces not in losses or term.replaces in replaced:
-            problem = "is replaced by another term" if term.replaces in replaced else "does not exist"
+        if term.replaces in replaced:
             raise ValueError(
-                f"The loss term {term.name!r} replaces the loss {term.replaces!r}, which {problem}; the "
+                f"The loss terms {replaced[term.replaces]!r} and {term.name!r} both replace the loss "
+                f"{term.replaces!r}; pass one of them."
+            )
+        if term.replaces not in losses:
+            raise ValueError(
+                f"The loss term {term.name!r} replaces the loss {term.replaces!r}, which does not exist; the "
                 f"losses of the method are {', '.join(map(repr, losses))}."
             )
-        replaced.add(term.replaces)
+        replaced[term.replaces] = term.name

@@ -50,6 +50,12 @@ def test_stops_after_epochs_without_improvement():
     assert stopped(0.0, -1.0, patience=1).best_epoch_ == 0
 
 
+def test_a_score_that_is_not_a_number_is_worse_than_any_number():
+    stopping = stopped(np.nan, -2.0, np.nan, -1.0, -1.5, -1.5, patience=2)
+    assert stopping.best_epoch_ == 3
+    assert stopped(np.nan, np.nan, np.nan, patience=2).best_epoch_ == 0
+
+
 def test_small_improvements_do_not_count():
     stopping = stopped(0.0, 0.1, 0.2, 0.19, min_delta=0.2, patience=3)
     assert stopping.scores_ == [0, 0.1, 0.2, 0.19]
@@ -88,7 +94,7 @@ def test_the_state_of_a_fit_does_not_affect_the_next():
         clf.fit(X * np.nan, Y)
     make(max_epochs=0).set_callbacks(stopping).fit(X, Y)
     assert stopping.scores_ == []
-    assert stopping.best_estimator_ is None
+    assert (stopping.best_epoch_, stopping.best_estimator_) == (None, None)
 
 
 def test_clones_share_the_callback():

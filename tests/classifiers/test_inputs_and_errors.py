@@ -490,3 +490,20 @@ def test_labels_of_other_array_types(cls):
     with pytest.raises((TypeError, ValueError), match="mixture of NoneType, str"):
         missing = np.dtypes.StringDType(na_object=None)
         make(cls).fit(EMBEDDINGS, np.array([None, *LABELS[1:]], dtype=missing))
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_embeddings_of_zeros_issue_a_warning(cls):
+    zeros = EMBEDDINGS.copy()
+    zeros[[2, 5]] = 0
+    words = "2 of 8 embeddings are zero, the first in row 2"
+    with pytest.warns(UserWarning, match=words) as found:
+        clf = make(cls).fit(zeros, LABELS)
+    assert found[0].filename == __file__
+    with pytest.warns(UserWarning, match=words):
+        clf.predict_proba(zeros)
+
+
+def test_views_of_embeddings_issue_a_warning():
+    with pytest.warns(UserWarning, match="n_views=2 has no effect on embeddings"):
+        make(n_views=2).fit(EMBEDDINGS, LABELS)

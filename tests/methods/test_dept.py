@@ -11,6 +11,7 @@ from training_steps import assert_steps_agree, cross_entropy_of, weighted_data, 
 from tuning_problem import encode as features_of
 from tuning_problem import problem_of
 
+import clipcal
 from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier
 from clipcal.classifiers._components import find_method, find_recipe
 from clipcal.exceptions import ClassNameError
@@ -313,3 +314,22 @@ def test_embeddings_of_unit_length_issue_a_warning(recwarn):
         clf = fitted(AnyWidthBackbone(64), X=unit)
     assert found[0].filename == __file__
     clf.predict(unit)
+
+
+@pytest.mark.parametrize("base", ["coop", "cocoop"])
+def test_predictions_from_another_scale_than_in_fit_are_an_error(base, tmp_path):
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    clf = fitted(AnyWidthBackbone(64), base)
+    words = r"embeddings have unit length, but those in fit have a mean length of .*normalize=False"
+    for model in (clf, clf.with_classes(NAMES[:2])):
+        with pytest.raises(ValueError, match=words):
+            model.predict_proba(unit)
+    clipcal.save(clf, tmp_path / "clf.clipcal")
+    with pytest.raises(ValueError, match=words):
+        clipcal.load(tmp_path / "clf.clipcal", backbone=AnyWidthBackbone(64)).predict_proba(unit[:1])
+    # The head is not used for new classes.
+    clf.with_classes(["bee", "violin"]).predict_proba(unit)
+    with pytest.warns(UserWarning, match="unit length"):
+        of_unit = fitted(AnyWidthBackbone(64), base, X=unit)
+    with pytest.raises(ValueError, match=r"have a mean length of .*, but those in fit have unit length"):
+        of_unit.predict_proba(X)

@@ -306,7 +306,11 @@ def named(name, replaces=None):
             ValueError,
             "'cross-entropy', which does not exist; .*'cross_entropy'",
         ),
-        ([named("a", "cross_entropy"), named("b", "cross_entropy")], ValueError, "replaced by another term"),
+        (
+            [named("a", "cross_entropy"), named("b", "cross_entropy")],
+            ValueError,
+            "'a' and 'b' both replace the loss 'cross_entropy'",
+        ),
     ],
 )
 def test_names_of_terms_are_checked(terms, error, words):
