@@ -25,6 +25,8 @@ TITLES = {
 N_BINS = 15
 LEVEL = 0.95
 MISSING = "\u2013"
+# With no-break spaces, so that numbers in narrow columns stay on one line.
+PLUS_MINUS = "\u00a0\u00b1\u00a0"
 
 
 def measure(y_true: np.ndarray, y_prob: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -78,7 +80,7 @@ def write_json(path: Path, parts: Mapping[str, Any]) -> None:
 def shown(mean: float, half: float, *, sign: bool = False) -> str:
     """Return ``0.712 ± 0.004``."""
     number = f"{mean:+.3f}" if sign else f"{mean:.3f}"
-    return number if half is None or np.isnan(half) else f"{number} ± {half:.3f}"
+    return number if half is None or np.isnan(half) else f"{number}{PLUS_MINUS}{half:.3f}"
 
 
 def simple_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
