@@ -45,7 +45,12 @@ html_theme_options = {
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {page: [] for page in ("index", "method", "calibration", "performance", "architecture")}
+# Only the API reference has pages below it, which a sidebar can list.
+html_sidebars = {
+    path.stem: []
+    for path in Path(__file__).parent.iterdir()
+    if path.suffix in (".rst", ".md") and path.stem != "api"
+}
 html_show_sourcelink = False
 
 
