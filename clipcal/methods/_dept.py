@@ -74,11 +74,11 @@ class DecoupledLearner(Learner):
         Linear classifier of features.
     head_weight : float
         Weight of the classifier in the loss and in predictions.
-    mean_norm : Tensor, shape ()
-        Mean norm of the training images, which tells whether they were normalized.
+    norm_range : Tensor, shape (2,)
+        Lowest and highest norm of the training images, which tell whether they were normalized.
     """
 
-    mean_norm: Tensor
+    norm_range: Tensor
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class DecoupledLearner(Learner):
         names: Sequence[str],
         head: nn.Linear,
         head_weight: float,
-        mean_norm: Tensor,
+        norm_range: Tensor,
     ) -> None:
         super().__init__(base.logit_scale)
         self.base = base
@@ -98,7 +98,7 @@ class DecoupledLearner(Learner):
         self.image_scale, self.text_scale = (nn.Parameter(torch.ones(width)) for _ in range(2))
         self.image_shift, self.text_shift = (nn.Parameter(torch.zeros(width)) for _ in range(2))
         self.loss_factors = {"cross_entropy": 1 - head_weight, "head": head_weight}
-        self.register_buffer("mean_norm", mean_norm)
+        self.register_buffer("norm_range", norm_range)
 
     @property
     def supports_new_classes(self) -> bool:  # type: ignore[override]
@@ -114,15 +114,8 @@ class DecoupledLearner(Learner):
 
         Raises ValueError if images are normalized, but those of the training were not, or the reverse.
         """
-        if not self.training and len(batch.norms) and _are_unit(batch.norms) != _are_unit(self.mean_norm):
-            given, trained = (
-                "have unit length" if _are_unit(norms) else f"have a mean length of {float(norms.mean()):.3g}"
-                for norms in (batch.norms, self.mean_norm)
-            )
-            raise ValueError(
-                f"The embeddings {given}, but those in fit {trained}; method='dept' needs the same scale. "
-                "Encode both with CLIPImageEncoder(normalize=False), or pass images."
-            )
+        if not self.training and len(batch.norms):
+            _check_scale(batch.norms, self.norm_range)
         return batch.raw_embeddings
 
     def encode_texts(self, prompts: Prompts, images: Tensor | None) -> Tensor:
@@ -183,7 +176,7 @@ class DecoupledLearner(Learner):
         state |= {name: state[name][rows] for name in ("head.weight", "head.bias")}
         # Initial weights would be drawn from the global generator.
         head = skip_init(nn.Linear, self.head.in_features, len(rows))
-        chosen = DecoupledLearner(self.base, names, head, self.head_weight, self.mean_norm)
+        chosen = DecoupledLearner(self.base, names, head, self.head_weight, self.norm_range)
         chosen.to(self.head.weight.device)
         chosen.load_state_dict(state)
         return chosen.train(self.training)
@@ -344,22 +337,40 @@ class DePT(NamedComponents, TuningMethod):
                 f"such as {', '.join(map(repr, _BASES))}; got {type(method).__name__}."
             )
         head = nn.Linear(problem.backbone.embedding_dim, len(problem.names))
-        mean_norm = _mean_norm(problem.data).to(problem.backbone.device)
-        return DecoupledLearner(base, problem.names, head, float(self.head_weight), mean_norm)
+        norms = _norm_range(problem.data).to(problem.backbone.device)
+        return DecoupledLearner(base, problem.names, head, float(self.head_weight), norms)
 
 
-def _mean_norm(data: TrainingData | None) -> Tensor:
-    """Return the mean norm of training images, and warn if they have been normalized."""
+def _norm_range(data: TrainingData | None) -> Tensor:
+    """Return the lowest and highest norm of training images, and warn if they have been normalized."""
     if data is None:
-        return torch.zeros(())  # a fitted learner is rebuilt, and the norm is then loaded
+        return torch.zeros(2)  # a fitted learner is rebuilt, and the range is then loaded
     if not isinstance(data, EmbeddedData):
-        return next(data.in_order()).norms.mean()
+        return torch.stack(next(data.in_order()).norms.aminmax())
     if _are_unit(data.norms):
         warn_caller(
             "The embeddings have unit length, but method='dept' trains a linear classifier of features "
             "without normalization; use CLIPImageEncoder(normalize=False), or pass images."
         )
-    return data.norms.mean()
+    return torch.stack(data.norms.aminmax())
+
+
+def _check_scale(norms: Tensor, trained: Tensor) -> None:
+    """Raise a ValueError if images are normalized, but those of the training were not, or the reverse.
+
+    A single image may have unit length by chance, so images are only refused if no training image was as
+    short.
+    """
+    if _are_unit(norms) == _are_unit(trained) or (_are_unit(norms) and trained[0] <= 1 <= trained[1]):
+        return
+    given, expected = (
+        "have unit length" if _are_unit(each) else f"have lengths from {each.min():.3g} to {each.max():.3g}"
+        for each in (norms, trained)
+    )
+    raise ValueError(
+        f"The embeddings {given}, but those in fit {expected}; method='dept' needs the same scale. Encode "
+        "both with CLIPImageEncoder(normalize=False), or pass images."
+    )
 
 
 def _are_unit(norms: Tensor) -> bool:

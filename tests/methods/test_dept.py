@@ -320,7 +320,7 @@ def test_embeddings_of_unit_length_issue_a_warning(recwarn):
 def test_predictions_from_another_scale_than_in_fit_are_an_error(base, tmp_path):
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
     clf = fitted(AnyWidthBackbone(64), base)
-    words = r"embeddings have unit length, but those in fit have a mean length of .*normalize=False"
+    words = r"embeddings have unit length, but those in fit have lengths from .*normalize=False"
     for model in (clf, clf.with_classes(NAMES[:2])):
         with pytest.raises(ValueError, match=words):
             model.predict_proba(unit)
@@ -331,5 +331,5 @@ def test_predictions_from_another_scale_than_in_fit_are_an_error(base, tmp_path)
     clf.with_classes(["bee", "violin"]).predict_proba(unit)
     with pytest.warns(UserWarning, match="unit length"):
         of_unit = fitted(AnyWidthBackbone(64), base, X=unit)
-    with pytest.raises(ValueError, match=r"have a mean length of .*, but those in fit have unit length"):
+    with pytest.raises(ValueError, match=r"have lengths from .*, but those in fit have unit length"):
         of_unit.predict_proba(X)
