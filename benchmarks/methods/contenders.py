@@ -26,7 +26,12 @@ ZERO_SHOT = "zero-shot"
 LOSS_TERMS = ("label-smoothing", "mbls", "zs-norm", "tcpt")
 # These start from unnormalized text features, whose norm decides how much a step changes their direction.
 NORM_MATTERS = ("taskres", "linear-probe", "linear-probe, clap")
-WITH_TEMPERATURE = ("taskres", "linear-probe")
+# Calibrators of trained classifiers. Those after the first compare them with zero-shot predictions.
+CALIBRATED = {
+    "clip-adapter": ("temperature", "sals"),
+    "taskres": ("temperature",),
+    "linear-probe": ("temperature", "dac", "sals"),
+}
 # Other parameters of methods that are measured besides the defaults.
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "linear-probe": {"clap": {"constraint": "clap"}},
@@ -96,8 +101,11 @@ def contenders(
         found[name] = tuned(method).fit
         if name in NORM_MATTERS:
             found[f"{name}, unit texts"] = tuned(method, of_units).fit
-        if name in WITH_TEMPERATURE and n_shots > 1:
-            found[f"{name} + temperature"] = CalibratedCLIPClassifier(tuned(method), cv=N_FOLDS).fit
+        for kind in CALIBRATED.get(name, ()) if n_shots > 1 else ():
+            calibrator = with_template(clone(CALIBRATORS[kind]), options.template)
+            found[f"{name} + {kind}"] = CalibratedCLIPClassifier(
+                tuned(method), method=calibrator, cv=N_FOLDS
+            ).fit
     for name in LOSS_TERMS:
         term = with_template(REGULARIZERS[name](), options.template)
         method = LinearProbe(template=options.template)
