@@ -72,12 +72,9 @@ def image_features(estimator: Any, X: Any) -> NDArray[np.floating]:
 
 
 def encoded_once(calibrator: Calibrator, estimator: Any, X: Any) -> Any:
-    """Return features in place of images if they are needed more than once, to avoid encoding twice."""
-    wanted = _OF_ROWS & set(calibrator.side_inputs) and hasattr(estimator, "image_features")
-    # Such a classifier cannot predict from features.
-    if not wanted or getattr(getattr(estimator, "method_", None), "needs_pixels", False):
-        return X
-    return estimator.image_features(X)
+    """Return embeddings in place of images if they are needed more than once, to avoid encoding twice."""
+    wanted = _OF_ROWS & set(calibrator.side_inputs) and hasattr(estimator, "encode")
+    return estimator.encode(X) if wanted else X
 
 
 def check_side_inputs(calibrator: Calibrator, estimator: Any) -> None:

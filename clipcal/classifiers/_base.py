@@ -80,6 +80,11 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         return tags
 
     @property
+    def _predicts_from_images(self) -> bool:
+        """Whether predictions need images and not only their embeddings."""
+        return False
+
+    @property
     def _images_at_once(self) -> int:
         """Number of images encoded at once."""
         return self.batch_size or 64
@@ -204,6 +209,22 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
         """Return the logits of X."""
         check_is_fitted(self, "text_features_")
         return CosineLogits(self._predict_embeddings(X), self.text_features_, self.logit_scale_)
+
+    def encode(self, X: Any) -> Any:
+        """Return embeddings of images, from which all other methods give the same results.
+
+        Parameters
+        ----------
+        X : images or embeddings
+            See ``fit``.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n_samples, n_features)
+            Embeddings without normalization, or `X` itself if predictions need the images.
+        """
+        check_is_fitted(self, "text_features_")
+        return X if self._predicts_from_images else self._predict_embeddings(X)
 
     def image_features(self, X: Any) -> NDArray[np.float64]:
         """Return image features of unit length.

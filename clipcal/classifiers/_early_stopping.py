@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import check_scoring
 
 from clipcal._compat import Interval, validate_params
-from clipcal.images import input_kind
 from clipcal.metrics import nll_scorer
 
 __all__ = ["EarlyStopping"]
@@ -126,7 +125,7 @@ class EarlyStopping:
             return False
         run = self._runs[estimator]
         if not run.scores:
-            run.X = _encoded(fitted_estimator, run.X)
+            run.X = fitted_estimator.encode(run.X)
         run.scores.append(float(run.scorer(fitted_estimator, run.X, self.y)))
         epoch = len(run.scores) - 1
         best = run.scores[run.best_epoch]
@@ -143,11 +142,3 @@ class EarlyStopping:
             self.scores_ = run.scores
             self.best_epoch_ = run.best_epoch if run.scores else None
             self.best_estimator_ = run.best_estimator
-
-
-def _encoded(estimator: Any, X: Any) -> Any:
-    """Return embeddings of images if the estimator can predict from them, so that they are encoded once."""
-    method = getattr(estimator, "method_", None)
-    if method is None or method.needs_pixels or input_kind(X) == "embeddings":
-        return X
-    return estimator._predict_embeddings(X)

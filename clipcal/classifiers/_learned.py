@@ -208,9 +208,13 @@ class LearnedCLIPClassifier(CLIPClassifier):
         shared = learner.supports_new_classes
         return GivenLogits(self._with_equal_rows(logits.T, backbone).T if shared else logits)
 
+    @property
+    def _predicts_from_images(self) -> bool:
+        return self.method_.needs_pixels
+
     def _prediction_data(self, X: Any) -> NDArray[np.floating] | TrainingData:
         """Return embeddings, or images for a method that encodes them itself."""
-        if not self.method_.needs_pixels:
+        if not self._predicts_from_images:
             return self._predict_embeddings(X)
         return self._other_images(self._open_backbone(), X, name="X")
 

@@ -12,7 +12,7 @@ from tuning_problem import encode as features_of
 from tuning_problem import problem_of
 
 import clipcal
-from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier
+from clipcal import CalibratedCLIPClassifier, CLIPImageEncoder, PromptTunedCLIPClassifier, make_shapes
 from clipcal.classifiers._components import find_method, find_recipe
 from clipcal.exceptions import ClassNameError
 from clipcal.methods import CLIPAdapter, CoCoOp, CoOp, DePT, KgCoOp, ProDA, ProGrad, TaskRes
@@ -333,3 +333,13 @@ def test_predictions_from_another_scale_than_in_fit_are_an_error(base, tmp_path)
         of_unit = fitted(AnyWidthBackbone(64), base, X=unit)
     with pytest.raises(ValueError, match=r"have lengths from .*, but those in fit have unit length"):
         of_unit.predict_proba(X)
+
+
+@pytest.mark.parametrize("method", ["temperature", "sals", "dac", "density-ratio", "bin-mean-shift"])
+def test_calibrators_encode_images_in_the_scale_of_fit(method):
+    images, labels = make_shapes("textures", n_per_class=2, random_state=0, return_X_y=True)
+    clf = PromptTunedCLIPClassifier("mini", method="dept", max_epochs=1, random_state=0).fit(images, labels)
+    raw = CLIPImageEncoder("mini", normalize=False).transform(images)
+    of_images = CalibratedCLIPClassifier(clf, method=method, cv="prefit").fit(images, labels)
+    of_raw = CalibratedCLIPClassifier(clf, method=method, cv="prefit").fit(raw, labels)
+    np.testing.assert_allclose(of_images.predict_proba(images), of_raw.predict_proba(raw), atol=1e-4)
