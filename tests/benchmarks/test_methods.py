@@ -1,10 +1,8 @@
 """The scripts that compare methods: statistics, stored features, short runs, and the page of results."""
 
-import importlib
 import inspect
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +19,6 @@ SCRIPTS = ROOT / "benchmarks" / "methods"
 PAGE = ROOT / "docs" / "methods_measured.rst"
 # Source distributions have no benchmarks.
 pytestmark = pytest.mark.skipif(not SCRIPTS.exists(), reason="there are no benchmarks here")
-
-
-@pytest.fixture(scope="module")
-def scripts():
-    """Return a function that imports a script by name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPTS)
-        yield importlib.import_module
-    for path in SCRIPTS.glob("*.py"):
-        sys.modules.pop(path.stem, None)
 
 
 @pytest.fixture(scope="module")
@@ -310,13 +298,7 @@ def test_training_and_test_images_are_apart(scripts):
     assert not np.array_equal(split(target, 2, 1)[0], pool)
 
 
-def run_script(module, *arguments):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["script", *map(str, arguments)])
-        module.main()
-
-
-def test_short_run_on_stored_features(scripts, features, feature_file, tmp_path, capsys):
+def test_short_run_on_stored_features(scripts, run_script, features, feature_file, tmp_path, capsys):
     module, out, cells = scripts("real_features"), tmp_path / "results.json", tmp_path / "cells"
     options = ["--template", features.templates[0], "--shots", 1, 2, "--seeds", 2, "--epochs", 1]
     scale = open_backbone("mini").logit_scale
@@ -350,7 +332,7 @@ def test_short_run_on_stored_features(scripts, features, feature_file, tmp_path,
 
 
 @pytest.mark.slow
-def test_short_run_of_the_grid(scripts, tmp_path):
+def test_short_run_of_the_grid(scripts, run_script, tmp_path):
     module, out = scripts("grid"), tmp_path / "grid.json"
     run_script(module, "--quick", "--methods", "zero-shot", "coop", "taskres", "--out", out)
     results = json.loads(out.read_text(encoding="utf-8"))

@@ -1,0 +1,121 @@
+"""Figures of the results of ablations.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ablation_claims import titled
+from ablation_plan import ANCHOR, COOP, DOR, HALVES, KGCOOP, ZERO_SHOT, Measured, Variant
+from runs import mean_and_half
+from spread import SPREADS, expected_confidence
+
+# The colours of Okabe and Ito, and markers that differ without colours.
+BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.45"
+QUANTITIES = ("accuracy", "ece", "log_loss")
+
+
+def draw(results: dict[str, Any], folder: Path) -> None:
+    """Write all figures as SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "clipcal"
+    measured = Measured(results)
+    for name, figure in [
+        ("lengths", of_lengths(measured)),
+        ("weights", of_weights(measured)),
+        ("spread", of_spread(measured)),
+    ]:
+        figure.savefig(folder / f"outliers_{name}.svg", metadata={"Date": None}, dpi=150)
+
+
+def subplots(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(*args, layout="constrained", **kwargs)
+    for ax in np.ravel(axes):
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def curve(ax: Any, x: Any, values: list[Any], color: str, marker: str, label: str) -> None:
+    """Draw means over runs as a line, and their intervals as a band."""
+    mean, half = np.transpose([mean_and_half(list(runs)) for runs in values])
+    ax.plot(x, mean, color=color, marker=marker, markersize=4, label=label)
+    ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
+
+
+def of_lengths(measured: Measured) -> Any:
+    lengths = measured.plan.lengths
+    figure, axes = subplots(2, 3, figsize=(8.5, 5), sharex=True)
+    for row, half in zip(axes, HALVES, strict=True):
+        for ax, name in zip(row, QUANTITIES, strict=True):
+            quantity = f"{half} {name}"
+            for term, color, marker in (("", VERMILLION, "o"), (DOR, BLUE, "s")):
+                values = [measured.of(Variant(COOP, n, term), quantity) for n in lengths]
+                curve(ax, lengths, values, color, marker, "CoOp" + term)
+            level = measured.of(Variant(ZERO_SHOT), quantity).mean()
+            ax.axhline(level, color=GREY, linestyle=":", label="zero-shot")
+            ax.set_title(titled(quantity), fontsize="medium")
+            ax.set_xscale("log")
+            ax.set_xticks(lengths, map(str, lengths))
+            ax.minorticks_off()
+    for ax in axes[1]:
+        ax.set_xlabel("epochs")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def of_weights(measured: Measured) -> Any:
+    plan = measured.plan
+    # Weights differ by constant factors, so they are evenly spaced; the first is 0.
+    weights = (0.0, *plan.weights)
+    figure, axes = subplots(1, 3, figsize=(8.5, 3.1))
+    for ax, quantity in zip(axes, ("base accuracy", "base ece", "new ece"), strict=True):
+        for label, method, term, color, marker in [
+            ("CoOp + DOR", COOP, DOR, BLUE, "s"),
+            ("CoOp + anchor", COOP, ANCHOR, VERMILLION, "o"),
+            ("KgCoOp", KGCOOP, ANCHOR, GREEN, "^"),
+        ]:
+            values = [measured.of(plan.weighted(method, term, weight), quantity) for weight in weights]
+            curve(ax, range(len(weights)), values, color, marker, label)
+        ax.set_title(titled(quantity), fontsize="medium")
+        ax.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
+        ax.set_xlabel("weight")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def of_spread(measured: Measured) -> Any:
+    """Draw confidence against the spread of logits, with normal logits, and against the divergence."""
+    figure, axes = subplots(1, 2, figsize=(8.5, 3.6), sharey=True)
+    for half, color, marker in (("base", BLUE, "s"), ("new", VERMILLION, "o")):
+        for ax, name in zip(axes, ("spread", "divergence"), strict=True):
+            points = [
+                (measured.of_name(variant, f"{half} {name}"), measured.of_name(variant, f"{half} confidence"))
+                for variant in measured.trained()
+            ]
+            x, y = np.concatenate(points, axis=1)
+            # Thousands of markers are smaller as pixels.
+            ax.plot(
+                x,
+                y,
+                marker,
+                color=color,
+                markersize=2.5,
+                alpha=0.5,
+                linestyle="none",
+                label=f"{half} classes",
+            )
+    ends = axes[0].get_xlim()
+    grid = np.linspace(min(ends[0], min(SPREADS)), ends[1], 40)
+    n_classes = measured.results["setup"]["n_classes"]
+    expected = [expected_confidence(spread, n_classes)[0] for spread in grid]
+    axes[0].plot(grid, expected, color=GREY, label=f"normal logits of {n_classes} classes")
+    axes[0].set_xlabel("spread of the logits")
+    axes[1].set_xlabel("feature divergence")
+    axes[0].set_ylabel("confidence")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
