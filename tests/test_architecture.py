@@ -70,7 +70,7 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "methods": {"backbones", "regularizers", "text", "training"},
     "regularizers": {"backbones", "datasets", "text", "training"},
     "training": {"backbones"},
-    "classifiers": {"images", "metrics", "text"},
+    "classifiers": {"images", "metrics", "model_selection", "text"},
     "persistence": {"_whole_file", "calibration", "classifiers", "model_selection"},
     "demo": {
         "calibration",

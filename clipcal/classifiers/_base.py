@@ -54,7 +54,6 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
     backbone: str | Backbone
     class_names: Mapping[Any, str] | None
     allow_duplicate_names: bool
-    batch_size: int | None
     device: str | torch.device
     precision: str
     memory: MemoryLike | None
@@ -87,7 +86,7 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
     @property
     def _images_at_once(self) -> int:
         """Number of images encoded at once."""
-        return self.batch_size or 64
+        raise NotImplementedError
 
     def _open_backbone(self, n_features: int | None = None) -> Backbone:
         from clipcal.backbones import open_backbone

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from clipcal._compat import validate_parameters
+from clipcal._compat import Interval, StrOptions, validate_parameters
 from clipcal._components import named_component
 from clipcal.text import find_templates
 
@@ -14,7 +15,23 @@ if TYPE_CHECKING:
     from clipcal.regularizers import Regularizer
     from clipcal.training import Recipe
 
-__all__ = ["find_method", "find_recipe", "find_regularizer", "find_regularizers"]
+__all__ = ["SETTINGS", "find_method", "find_recipe", "find_regularizer", "find_regularizers"]
+
+
+# Constraints of the parameters of classifiers that replace settings of a recipe.
+SETTINGS: dict[str, list[Any]] = {
+    "max_epochs": [Interval(Integral, 0, None, closed="left"), None],
+    "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
+    "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"all"}), None],
+    "optimizer": [StrOptions({"sgd", "adam", "adamw"}), callable, None],
+    "momentum": [Interval(Real, 0, 1, closed="left"), None],
+    "weight_decay": [Interval(Real, 0, None, closed="left"), None],
+    "schedule": [StrOptions({"cosine", "constant"}), None],
+    "warmup_epochs": [Interval(Integral, 0, None, closed="left"), None],
+    "warmup_rate": [Interval(Real, 0, None, closed="left"), None],
+    "drop_last": ["boolean", None],
+    "early_stopping": ["boolean", None],
+}
 
 
 def find_method(method: str | TuningMethod, recipe: str = "original") -> TuningMethod:
@@ -63,7 +80,8 @@ def _check_component(found: TuningMethod | Regularizer) -> None:
 def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe:
     """Return the recipe of a method, with settings replaced by those of the user.
 
-    A method without training has no epochs, whatever the settings.
+    A method without training has no epochs, whatever the settings. A given number of epochs is used as it is,
+    unless early stopping is given, too.
 
     Parameters
     ----------
@@ -87,6 +105,8 @@ def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe
         )
     recipe = method.recipes[name]
     values = {setting: getattr(given, setting, None) for setting in recipe.names()}
+    if values["max_epochs"] is not None and values["early_stopping"] is None:
+        values["early_stopping"] = False
     recipe = recipe.with_values(**values)
     if method.training_free:
         recipe = recipe.with_values(max_epochs=0)

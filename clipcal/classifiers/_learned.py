@@ -14,6 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from clipcal._arrays import to_numpy
 from clipcal._compat import _num_samples
 from clipcal.classifiers._base import CLIPClassifier
+from clipcal.classifiers._class_weights import weigh_classes
+from clipcal.classifiers._epoch_choice import TrainingRun
 from clipcal.classifiers._prediction import GivenLogits, Logits
 from clipcal.classifiers._training_data import training_data
 from clipcal.classifiers._zero_shot import ZeroShotCLIPClassifier
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from clipcal.backbones import Backbone
     from clipcal.methods import TuningMethod
     from clipcal.regularizers import Regularizer
-    from clipcal.training import Learner, LossTerm, Prompts, TrainingData, TuningProblem
+    from clipcal.training import Learner, Prompts, TrainingData, TuningProblem
 
 __all__ = ["LearnedCLIPClassifier"]
 
@@ -37,6 +39,10 @@ class LearnedCLIPClassifier(CLIPClassifier):
     ``fit`` of a subclass sets ``method_``, ``tuned_names_``, ``recipe_`` and the attributes returned by
     :meth:`_learned_state`.
     """
+
+    class_weight: Mapping[Any, float] | str | None
+    n_views: int | str
+    random_state: int | np.random.RandomState | None
 
     method_: TuningMethod
     tuned_names_: list[str]
@@ -49,15 +55,16 @@ class LearnedCLIPClassifier(CLIPClassifier):
         generator: torch.Generator,
         data: TrainingData | None = None,
         regularizers: Sequence[Regularizer] = (),
+        names: Sequence[str] | None = None,
     ) -> TuningProblem:
-        """Return the tuning problem, the input of methods and regularizers."""
+        """Return the tuning problem, the input of methods and regularizers, for all classes by default."""
         from clipcal.methods import zero_shot_features
         from clipcal.training import TuningProblem
 
         encode = partial(zero_shot_features, backbone, memory=self.memory)
         return TuningProblem(
             backbone,
-            self.tuned_names_,
+            self.tuned_names_ if names is None else names,
             zero_shot=encode,
             zero_shot_table=partial(encode, skip_long=True, verbose=self.verbose),
             generator=generator,
@@ -65,6 +72,29 @@ class LearnedCLIPClassifier(CLIPClassifier):
             method=self.method_.name,
             regularizers=[regularizer.name for regularizer in regularizers],
             other_images=partial(self._other_images, backbone),
+        )
+
+    def _training_data(
+        self,
+        X: Any,
+        targets: NDArray[np.intp],
+        weights: NDArray[np.float64],
+        backbone: Backbone,
+        random_state: np.random.RandomState,
+    ) -> TrainingData:
+        # Random crops without a seed are never drawn again, so caching them is useless.
+        seeded = self.n_views == 1 or self.random_state is not None
+        return training_data(
+            X,
+            targets,
+            weigh_classes(self.class_weight, self.classes_, targets, weights),
+            backbone,
+            n_views=self.n_views,
+            needs_pixels=self.method_.needs_pixels,
+            images_at_once=self._images_at_once,
+            random_state=random_state,
+            memory=self.memory if seeded else None,
+            verbose=self.verbose,
         )
 
     def _other_images(self, backbone: Backbone, images: Any, name: str = "images") -> TrainingData:
@@ -89,6 +119,26 @@ class LearnedCLIPClassifier(CLIPClassifier):
             memory=self.memory,
             verbose=self.verbose,
             name=name,
+        )
+
+    def _start(
+        self,
+        backbone: Backbone,
+        regularizers: Sequence[Regularizer],
+        names: Sequence[str],
+        data: TrainingData,
+        generator: torch.Generator,
+        *,
+        before: tuple[list[str], dict[str, NDArray[np.float32]]] | None = None,
+    ) -> TrainingRun:
+        """Return a new learner for some classes, with its prompts and loss terms."""
+        problem = self._problem(backbone, generator, data, regularizers, names)
+        learner = self._new_learner(problem)
+        if before is not None:
+            self._continue_from(before, learner)
+        prompts = learner.prompts(problem.names)
+        return TrainingRun(
+            learner, prompts, [regularizer.prepare(problem, learner) for regularizer in regularizers]
         )
 
     def _learned_state(self, learner: Learner, prompts: Prompts, backbone: Backbone) -> dict[str, Any]:
@@ -134,6 +184,11 @@ class LearnedCLIPClassifier(CLIPClassifier):
             )
         return learner.to(problem.backbone.device).eval()
 
+    @property
+    def _images_at_once(self) -> int:
+        # Independent of batch_size, because training batches may be too small to use a GPU efficiently.
+        return 64
+
     def _learned_before(self) -> tuple[list[str], dict[str, NDArray[np.float32]]] | None:
         """Return the class names and the learned parameters of the previous fit, if any."""
         return (self.tuned_names_, self.learned_) if hasattr(self, "learned_") else None
@@ -160,16 +215,14 @@ class LearnedCLIPClassifier(CLIPClassifier):
             )
         learner.load_arrays({**learner.arrays(), **initial})
 
-    def _check_method(
-        self, learner: Learner, prompts: Prompts, data: TrainingData, terms: Sequence[LossTerm]
-    ) -> None:
+    def _check_method(self, run: TrainingRun, data: TrainingData) -> None:
         from clipcal.training import check_learner
 
         check_learner(
-            learner,
-            prompts,
+            run.learner,
+            run.prompts,
             data,
-            terms,
+            run.terms,
             linear=self.method_.linear,
             text_depends_on_image=self.method_.text_depends_on_image,
             training_free=self.method_.training_free,

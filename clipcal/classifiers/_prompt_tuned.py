@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -19,10 +19,15 @@ from clipcal._components import NamedComponents
 from clipcal._fitting import all_or_nothing
 from clipcal.caching import FeatureCache, MemoryLike
 from clipcal.classifiers._callbacks import FitReport
-from clipcal.classifiers._class_weights import weigh_classes
-from clipcal.classifiers._components import find_method, find_recipe, find_regularizer, find_regularizers
+from clipcal.classifiers._components import (
+    SETTINGS,
+    find_method,
+    find_recipe,
+    find_regularizer,
+    find_regularizers,
+)
+from clipcal.classifiers._epoch_choice import StartRun, TrainingRun, choose_n_epochs
 from clipcal.classifiers._learned import LearnedCLIPClassifier
-from clipcal.classifiers._training_data import training_data
 
 if TYPE_CHECKING:
     import torch
@@ -55,17 +60,18 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         ``"label-smoothing"`` smooths the labels; :ref:`loss-terms` lists all names and classes. Parameters of
         a regularizer can be set by name, for example ``regularizer__weight`` in a search.
     recipe : str, default="original"
-        Published training settings, used for each parameter from ``max_epochs`` to ``drop_last`` that is
-        None. ``"original"`` are those of the authors of the method, ``"dor"`` those of the authors of DOR as
-        far as their published code shows. A method given by name also gets the method parameters of the
-        recipe, such as 16 random context vectors for CoOp with ``"dor"``.
+        Training settings, used for each parameter from ``max_epochs`` to ``early_stopping`` that is None.
+        ``"original"`` are those of the authors of the method, ``"dor"`` those of the authors of DOR as far as
+        their published code shows, and ``"fast"`` takes few steps, each with all images, and chooses their
+        number on held-out training data; see :ref:`recipes`. A method given by name also gets the method
+        parameters of the recipe, such as 16 random context vectors for CoOp with ``"dor"``.
     max_epochs : int or None, default=None
         Number of passes through the data. In the original recipe of CoOp it is 200.
     learning_rate : float or None, default=None
         Highest learning rate. In the original recipes it is 0.002.
-    batch_size : int or None, default=None
-        Number of samples per step. In the original recipe of CoOp it is 32. If there are fewer samples, they
-        form one batch.
+    batch_size : int, "all" or None, default=None
+        Number of samples per step. ``"all"`` uses all training data in each step. In the original recipe of
+        CoOp it is 32. If there are fewer samples, they form one batch.
     optimizer : {"sgd", "adam", "adamw"}, callable or None, default=None
         Optimizer. A callable, such as a class of ``torch.optim``, is called with the parameters, ``lr`` and
         ``weight_decay``. In the original recipe of CoOp it is ``"sgd"``.
@@ -81,6 +87,10 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         Learning rate of the warm-up epochs. In the original recipes it is 0.00001.
     drop_last : bool or None, default=None
         Whether an incomplete last batch is dropped. In the original recipes it is True.
+    early_stopping : bool or None, default=None
+        Whether the number of epochs, at most `max_epochs`, is chosen on held-out training data. Then
+        training starts anew on all data, with this number; see the notes. None is True for
+        ``recipe="fast"`` without `max_epochs`, and False otherwise.
     class_names : mapping of label to str, default=None
         Name of each label to be used in prompts. By default, labels are used as names.
     allow_duplicate_names : bool, default=False
@@ -137,6 +147,10 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         One record per epoch: ``epoch``, ``learning_rate``, ``loss``, ``cross_entropy``, ``accuracy`` on
         the training batches, and the weighted loss term of each regularizer by its name. A loss that a
         regularizer replaces is missing.
+    validation_history_ : list of dict
+        Held-out log losses with early stopping, one record for each number of epochs: ``n_epochs``,
+        ``log_loss`` on held-out images of training classes, ``new_log_loss`` on held-out classes, and their
+        mean ``mean_log_loss``. Defined only with early stopping.
     device_ : str
         Device used for training.
     n_features_in_ : int
@@ -151,6 +165,14 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
 
     Notes
     -----
+    With early stopping, the number of epochs is chosen by cross-validation. In each split, half of the
+    classes and a quarter of the images of the other classes are held out. After each epoch, the log loss on
+    both held-out parts is averaged over parts and splits. The number of epochs with the lowest value is
+    chosen, which may be 0; the search ends after five epochs without a lower value. There are two splits, or
+    four for fewer than 1,000 images. With fewer than four classes, or a method that learns separate
+    parameters for each class, no classes are held out. If there is only one image per class, too, the number
+    of epochs is 5.
+
     Callbacks of scikit-learn show progress and scores during ``fit``, for example
     ``clf.set_callbacks(ProgressBar(), ScoringMonitor(scoring=ece_scorer))``.
 
@@ -180,16 +202,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         "method": [str, HasMethods(["learner"])],
         "regularizer": [str, HasMethods(["prepare"]), list, tuple, None],
         "recipe": [str],
-        "max_epochs": [Interval(Integral, 0, None, closed="left"), None],
-        "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
-        "optimizer": [StrOptions({"sgd", "adam", "adamw"}), callable, None],
-        "momentum": [Interval(Real, 0, 1, closed="left"), None],
-        "weight_decay": [Interval(Real, 0, None, closed="left"), None],
-        "schedule": [StrOptions({"cosine", "constant"}), None],
-        "warmup_epochs": [Interval(Integral, 0, None, closed="left"), None],
-        "warmup_rate": [Interval(Real, 0, None, closed="left"), None],
-        "drop_last": ["boolean", None],
+        **SETTINGS,
         "class_names": [Mapping, None],
         "allow_duplicate_names": ["boolean"],
         "class_weight": [Mapping, StrOptions({"balanced"}), None],
@@ -211,7 +224,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         recipe: str = "original",
         max_epochs: int | None = None,
         learning_rate: float | None = None,
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
         optimizer: str | Callable[..., torch.optim.Optimizer] | None = None,
         momentum: float | None = None,
         weight_decay: float | None = None,
@@ -219,6 +232,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         warmup_epochs: int | None = None,
         warmup_rate: float | None = None,
         drop_last: bool | None = None,
+        early_stopping: bool | None = None,
         class_names: Mapping[Any, str] | None = None,
         allow_duplicate_names: bool = False,
         class_weight: Mapping[Any, float] | str | None = None,
@@ -244,6 +258,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         self.warmup_epochs = warmup_epochs
         self.warmup_rate = warmup_rate
         self.drop_last = drop_last
+        self.early_stopping = early_stopping
         self.class_names = class_names
         self.allow_duplicate_names = allow_duplicate_names
         self.class_weight = class_weight
@@ -296,7 +311,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         from clipcal.backbones import threads_for
         from clipcal.training import torch_generator, tune
 
-        start = self._learned_before() if self.warm_start else None
+        before = self._learned_before() if self.warm_start else None
         X, targets, weights = self._check_training_data(X, y, sample_weight)
         self.method_ = clone(find_method(self.method, self.recipe))
         regularizers = find_regularizers(self.regularizer, self.method_)
@@ -307,37 +322,66 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         generator = torch_generator(random_state)
         data = self._training_data(X, targets, weights, backbone, random_state)
         self.tuned_names_ = list(self.class_names_.values())
-        problem = self._problem(backbone, generator, data, regularizers)
-        learner = self._new_learner(problem)
-        if start is not None:
-            self._continue_from(start, learner)
-        class_prompts = learner.prompts(problem.names)
-        terms = [regularizer.prepare(problem, learner) for regularizer in regularizers]
-        self._check_method(learner, class_prompts, data, terms)
-        state = partial(self._learned_state, learner, class_prompts, backbone)
-        report = self._report(X, targets, None if sample_weight is None else weights, recipe, state)
-        with report, threads_for(learner.work(class_prompts, min(recipe.batch_size, len(data)))):
-            self.history_ = tune(
-                learner,
-                class_prompts,
-                data,
-                terms,
-                recipe=recipe,
-                data_generator=torch_generator(random_state, backbone.device),
-                term_generator=generator,
-                on_epoch_end=report.epoch,
-            )
+        start = partial(self._start, backbone, regularizers)
+        run = start(self.tuned_names_, data, generator, before=before)
+        self._check_method(run, data)
+        with threads_for(run.learner.work(run.prompts, recipe.batch_size_for(len(data)))):
+            n_epochs = self._choose_n_epochs(start, run, targets, data, recipe, random_state)
+            state = partial(self._learned_state, run.learner, run.prompts, backbone)
+            report = self._report(X, targets, None if sample_weight is None else weights, n_epochs, state)
+            with report:
+                self.history_ = tune(
+                    run.learner,
+                    run.prompts,
+                    data,
+                    run.terms,
+                    recipe=recipe,
+                    data_generator=torch_generator(random_state, backbone.device),
+                    term_generator=generator,
+                    n_epochs=n_epochs,
+                    on_epoch_end=report.epoch,
+                )
         self.__dict__.update(state())
         self._check_text_features()
         report.end()
         return self
+
+    def _choose_n_epochs(
+        self,
+        start: StartRun,
+        run: TrainingRun,
+        targets: NDArray[np.intp],
+        data: TrainingData,
+        recipe: Recipe,
+        random_state: np.random.RandomState,
+    ) -> int:
+        """Return the number of epochs, chosen on held-out training data if the recipe asks for it."""
+        self.__dict__.pop("validation_history_", None)
+        if not recipe.early_stopping:
+            return recipe.max_epochs
+        if self.warm_start:
+            raise ValueError(
+                "early_stopping cannot be used with warm_start=True, because the previous fit has seen the "
+                "held-out data; set max_epochs and early_stopping=False."
+            )
+        n_epochs, self.validation_history_ = choose_n_epochs(
+            start,
+            self.tuned_names_,
+            targets,
+            data,
+            recipe,
+            new_classes=run.learner.supports_new_classes,
+            text_depends_on_image=self.method_.text_depends_on_image,
+            random_state=random_state,
+        )
+        return n_epochs
 
     def _report(
         self,
         X: Any,
         targets: NDArray[np.intp],
         weights: NDArray[np.float64] | None,
-        recipe: Recipe,
+        n_epochs: int,
         state: Callable[[], dict[str, Any]],
     ) -> FitReport:
         return FitReport(
@@ -345,40 +389,12 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
             X,
             self.classes_[targets],
             weights,
-            max_epochs=recipe.max_epochs,
+            max_epochs=n_epochs,
             state=state,
             description=f"Tuning {type(self.method_).__name__}" if self.verbose else None,
-        )
-
-    def _training_data(
-        self,
-        X: Any,
-        targets: NDArray[np.intp],
-        weights: NDArray[np.float64],
-        backbone: Backbone,
-        random_state: np.random.RandomState,
-    ) -> TrainingData:
-        # Random crops without a seed are never drawn again, so caching them is useless.
-        seeded = self.n_views == 1 or self.random_state is not None
-        return training_data(
-            X,
-            targets,
-            weigh_classes(self.class_weight, self.classes_, targets, weights),
-            backbone,
-            n_views=self.n_views,
-            needs_pixels=self.method_.needs_pixels,
-            images_at_once=self._images_at_once,
-            random_state=random_state,
-            memory=self.memory if seeded else None,
-            verbose=self.verbose,
         )
 
     def _named_component(self, parameter: str, name: str, params: Mapping[str, Any]) -> Any:
         if parameter == "regularizer":
             return find_regularizer(name)
         return find_method(name, params.get("recipe", self.recipe))
-
-    @property
-    def _images_at_once(self) -> int:
-        # Independent of batch_size, because training batches may be too small to use a GPU efficiently.
-        return 64

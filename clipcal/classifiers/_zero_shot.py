@@ -123,6 +123,10 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         self.memory = memory
         self.verbose = verbose
 
+    @property
+    def _images_at_once(self) -> int:
+        return self.batch_size
+
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:

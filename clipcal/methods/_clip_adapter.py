@@ -12,6 +12,7 @@ from torch.nn.functional import normalize, relu
 
 from clipcal._compat import Interval, validate_parameters
 from clipcal.methods._base import TuningMethod
+from clipcal.methods._fast import FAST
 from clipcal.methods._frozen_text import FrozenTextLearner
 from clipcal.text import DEFAULT_TEMPLATE
 from clipcal.training import Batch, Prompts, Recipe, TuningProblem
@@ -107,7 +108,9 @@ class CLIPAdapter(TuningMethod):
     """
 
     name: ClassVar[str] = "clip-adapter"
-    recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType({"original": Recipe(), "dor": Recipe()})
+    recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
+        {"original": Recipe(), "dor": Recipe(), "fast": FAST.with_values(learning_rate=0.003)}
+    )
     linear: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "residual_ratio": [Interval(Real, 0, 1, closed="both")],

@@ -15,6 +15,7 @@ from clipcal._compat import Interval, StrOptions, validate_parameters
 from clipcal.backbones import Backbone
 from clipcal.exceptions import ClassNameError
 from clipcal.methods._base import TuningMethod
+from clipcal.methods._fast import FAST
 from clipcal.methods._name_position import moved_forward, name_lengths
 from clipcal.regularizers import AnchorRegularizer, Regularizer
 from clipcal.text import fill
@@ -170,6 +171,7 @@ class CoOp(TuningMethod):
         {
             "original": Recipe(),
             "dor": Recipe(method_params=MappingProxyType({"context_init": None, "n_context": 16})),
+            "fast": FAST,
         }
     )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -318,7 +320,7 @@ class KgCoOp(CoOp):
 
     name: ClassVar[str] = "kgcoop"
     recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
-        {"original": Recipe(max_epochs=100, batch_size=128), "dor": Recipe()}
+        {"original": Recipe(max_epochs=100, batch_size=128), "dor": Recipe(), "fast": FAST}
     )
 
     def regularizers(self) -> list[Regularizer]:

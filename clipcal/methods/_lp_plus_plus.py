@@ -20,8 +20,6 @@ __all__ = ["BlendingLearner", "LPPlusPlus"]
 # The factor of the initial blend, and the steps of the prototypes for each step of the blends, as published.
 _BLEND_FACTOR = 250.0
 _STEPS_PER_BLEND = 10
-# More than any number of samples, so that all samples form one batch.
-_ALL_SAMPLES = 2**31 - 1
 
 
 class BlendingLearner(ClassRowLearner):
@@ -198,7 +196,7 @@ class LPPlusPlus(TuningMethod):
             "original": Recipe(
                 max_epochs=300,
                 learning_rate=1.0,
-                batch_size=_ALL_SAMPLES,
+                batch_size="all",
                 weight_decay=0.0,
                 schedule="constant",
                 warmup_epochs=0,

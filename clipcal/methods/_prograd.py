@@ -14,6 +14,7 @@ from clipcal._compat import Interval, StrOptions, validate_parameters
 from clipcal.backbones import Backbone
 from clipcal.methods._base import TuningMethod
 from clipcal.methods._coop import ContextLearner, CoOp, check_room
+from clipcal.methods._fast import FAST
 from clipcal.text import DEFAULT_TEMPLATE
 from clipcal.training import Batch, Forward, Recipe, TuningProblem
 
@@ -137,7 +138,9 @@ class ProGrad(TuningMethod):
     """
 
     name: ClassVar[str] = "prograd"
-    recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType({"original": Recipe(max_epochs=100)})
+    recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
+        {"original": Recipe(max_epochs=100), "fast": FAST}
+    )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "context_init": [str, None],
         "n_context": [Interval(Integral, 1, None, closed="left")],

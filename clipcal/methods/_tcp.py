@@ -17,6 +17,7 @@ from clipcal.backbones import Backbone
 from clipcal.exceptions import BackboneError
 from clipcal.methods._base import TuningMethod
 from clipcal.methods._coop import ContextLearner, CoOp
+from clipcal.methods._fast import FAST
 from clipcal.regularizers import AnchorRegularizer, Regularizer
 from clipcal.text import DEFAULT_TEMPLATE
 from clipcal.training import Prompts, Recipe, TuningProblem
@@ -159,7 +160,8 @@ class TCP(TuningMethod):
         {
             "original": Recipe(
                 max_epochs=50, optimizer="adam", optimizer_options=MappingProxyType({"eps": 1e-3})
-            )
+            ),
+            "fast": FAST.with_values(learning_rate=0.003),
         }
     )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

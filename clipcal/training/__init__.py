@@ -3,6 +3,7 @@
 from clipcal.training._checks import check_learner as check_learner
 from clipcal.training._encoding import PromptEncoder
 from clipcal.training._learner import Learner, LossTerm
+from clipcal.training._loop import train_epochs as train_epochs
 from clipcal.training._loop import tune
 from clipcal.training._prediction import predict_logits as predict_logits
 from clipcal.training._prediction import predict_logits_from_pixels as predict_logits_from_pixels
@@ -22,6 +23,7 @@ from clipcal.training._recipe import Recipe
 from clipcal.training._schedule import constant_with_warmup, cosine_with_warmup
 from clipcal.training._seeding import seeded as seeded
 from clipcal.training._seeding import torch_generator
+from clipcal.training._validation import log_loss as log_loss
 
 __all__ = [
     "Batch",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from clipcal.training._problem import Batch, Forward, TrainingData
 from clipcal.training._prompts import Prompts
 from clipcal.training._recipe import Recipe
 
-__all__ = ["tune"]
+__all__ = ["train_epochs", "tune"]
 
 Record = dict[str, float]
 
@@ -28,6 +29,7 @@ def tune(
     recipe: Recipe,
     data_generator: torch.Generator,
     term_generator: torch.Generator,
+    n_epochs: int | None = None,
     on_epoch_end: Callable[[Record], bool] | None = None,
 ) -> list[Record]:
     """Train a learner in place.
@@ -49,6 +51,8 @@ def tune(
     term_generator : torch.Generator
         Random number generator for the loss terms, on the CPU. It is separate from `data_generator` so that
         the outliers do not depend on the number of samples.
+    n_epochs : int or None, default=None
+        Number of epochs, if fewer than those of the recipe. The learning rate schedule is that of the recipe.
     on_epoch_end : callable, default=None
         Called with the record of each epoch. Training stops if it returns True.
 
@@ -63,15 +67,44 @@ def tune(
     FloatingPointError
         If the loss is not finite.
     """
+    history: list[Record] = []
+    epochs = train_epochs(
+        learner,
+        class_prompts,
+        data,
+        terms,
+        recipe=recipe,
+        data_generator=data_generator,
+        term_generator=term_generator,
+    )
+    for record in islice(epochs, n_epochs):
+        history.append(record)
+        if on_epoch_end is not None and on_epoch_end(record):
+            break
+    learner.finish()
+    return history
+
+
+def train_epochs(
+    learner: Learner,
+    class_prompts: Prompts,
+    data: TrainingData,
+    terms: Sequence[LossTerm],
+    *,
+    recipe: Recipe,
+    data_generator: torch.Generator,
+    term_generator: torch.Generator,
+) -> Iterator[Record]:
+    """Train a learner in place, and yield the record of each epoch after it. See :func:`tune`."""
     optimizer = recipe.make_optimizer(learner.parameter_groups())
     rates = [recipe.rates(group.get("rate_factor", 1.0)) for group in optimizer.param_groups]
-    history: list[Record] = []
+    batch_size = recipe.batch_size_for(len(data))
     for epoch, learning_rate in enumerate(recipe.rates()):
         for group, by_epoch in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = by_epoch[epoch]
         learner.train()
         steps: list[dict[str, Tensor]] = []
-        for batch in data.batches(recipe.batch_size, data_generator, drop_last=recipe.drop_last):
+        for batch in data.batches(batch_size, data_generator, drop_last=recipe.drop_last):
             out, drawn = _encode(learner, class_prompts, batch, terms, term_generator)
             losses = _losses(learner, out, batch, terms, drawn)
             optimizer.zero_grad(set_to_none=True)
@@ -80,12 +113,9 @@ def tune(
             steps.append(_measured(losses, out, batch))
         learner.eval()
         learner.end_epoch(epoch, recipe.max_epochs)
-        history.append({"epoch": epoch, "learning_rate": learning_rate, **_means(steps, terms)})
-        _check_finite(history[-1], recipe)
-        if on_epoch_end is not None and on_epoch_end(history[-1]):
-            break
-    learner.finish()
-    return history
+        record = {"epoch": epoch, "learning_rate": learning_rate, **_means(steps, terms)}
+        _check_finite(record, recipe)
+        yield record
 
 
 def _encode(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -128,6 +128,16 @@ class TrainingData:
         for rows in torch.arange(len(self), device=self.targets.device).split(batch_size):
             yield self._batch(rows, torch.full_like(rows, view))
 
+    def take(self, rows: Tensor, targets: Tensor) -> Self:
+        """Return the samples of some rows, with new class indices.
+
+        Parameters
+        ----------
+        rows : Tensor of int, shape (n_rows,)
+        targets : Tensor of int, shape (n_rows,)
+        """
+        raise NotImplementedError
+
     @property
     def n_views(self) -> int:
         """Number of views to draw from for each sample."""
@@ -161,6 +171,16 @@ class EmbeddedData(TrainingData):
         unit, norms = (part.float().to(targets.device) for part in _directions_and_norms(embeddings))
         return cls(targets, weights, unit, norms)
 
+    def take(self, rows: Tensor, targets: Tensor) -> Self:
+        """Return the samples of some rows, with new class indices."""
+        return replace(
+            self,
+            targets=targets,
+            weights=self.weights[rows],
+            embeddings=self.embeddings[rows],
+            norms=self.norms[rows],
+        )
+
     @property
     def n_views(self) -> int:
         """Number of views of each image."""
@@ -187,6 +207,15 @@ class PixelData(TrainingData):
 
     load: Callable[[list[int], list[int]], Tensor]
     encode: Callable[[Tensor], Tensor]
+
+    def take(self, rows: Tensor, targets: Tensor) -> Self:
+        """Return the samples of some rows, with new class indices."""
+        kept = rows.tolist()
+
+        def load(positions: list[int], seeds: list[int]) -> Tensor:
+            return self.load([kept[position] for position in positions], seeds)
+
+        return replace(self, targets=targets, weights=self.weights[rows], load=load)
 
     @property
     def n_views(self) -> int:

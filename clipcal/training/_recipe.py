@@ -30,7 +30,7 @@ class Recipe:
         Number of passes through the data.
     learning_rate : float, default=0.002
         Highest learning rate.
-    batch_size : int, default=32
+    batch_size : int or "all", default=32
         Number of samples per step.
     optimizer : {"sgd", "adam", "adamw"} or callable, default="sgd"
         Optimizer. A callable, such as a class of :mod:`torch.optim`, is called with a list of parameter
@@ -48,6 +48,8 @@ class Recipe:
         Learning rate of all parameters in the warm-up epochs.
     drop_last : bool, default=True
         Whether an incomplete last batch is dropped.
+    early_stopping : bool, default=False
+        Whether the number of epochs, at most `max_epochs`, is chosen on held-out training data.
     optimizer_options : mapping, default={}
         Other arguments of the optimizer, such as ``{"eps": 1e-3}`` for Adam. They are dropped if another
         optimizer is set.
@@ -68,7 +70,7 @@ class Recipe:
 
     max_epochs: int = 200
     learning_rate: float = 0.002
-    batch_size: int = 32
+    batch_size: int | str = 32
     optimizer: str | Callable[..., torch.optim.Optimizer] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -76,6 +78,7 @@ class Recipe:
     warmup_epochs: int = 1
     warmup_rate: float = 1e-5
     drop_last: bool = True
+    early_stopping: bool = False
     optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     method_params: Mapping[str, Any] = field(default_factory=dict)
 
@@ -90,8 +93,11 @@ class Recipe:
         lowest = {"max_epochs": 0, "batch_size": 1, "warmup_epochs": 0}
         for name, low in lowest.items():
             value = getattr(self, name)
+            if name == "batch_size" and value == "all":
+                continue
             if not isinstance(value, Integral) or value < low:
-                raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}.")
+                other = " or 'all'" if name == "batch_size" else ""
+                raise ValueError(f"{name} must be an integer of at least {low}{other}, got {value!r}.")
 
     @classmethod
     def names(cls) -> list[str]:
@@ -120,6 +126,10 @@ class Recipe:
         if not isinstance(self.optimizer, str):
             settings["optimizer"] = getattr(self.optimizer, "__qualname__", repr(self.optimizer))
         return settings
+
+    def batch_size_for(self, n_samples: int) -> int:
+        """Return the number of samples per step for training data of this size."""
+        return n_samples if isinstance(self.batch_size, str) else min(self.batch_size, n_samples)
 
     def make_optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         """Return an optimizer for parameter groups.

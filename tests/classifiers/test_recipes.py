@@ -43,6 +43,7 @@ def test_recipes_have_the_published_settings(method, recipe, expected):
         "warmup_epochs": 1,
         "warmup_rate": 1e-5,
         "drop_last": True,
+        "early_stopping": False,
     }
     assert clf.recipe_ == {"recipe": recipe, **common, **expected}
     assert len(clf.history_) == expected["max_epochs"]
@@ -74,6 +75,7 @@ def test_parameters_replace_settings_of_the_recipe():
         "warmup_epochs": 2,
         "warmup_rate": 0.001,
         "drop_last": False,
+        "early_stopping": False,
     }
     clf = fitted(**given)
     assert clf.recipe_ == {"recipe": "original", "momentum": None, **given}
@@ -109,10 +111,36 @@ def test_every_setting_is_a_parameter_of_the_classifier():
     assert all(parameters[name].default is None for name in Recipe.names())
 
 
+def test_batch_size_all_uses_all_samples_in_each_step():
+    contexts = [fitted(max_epochs=3, batch_size=size).learned_["context"] for size in ("all", len(Y), 20)]
+    np.testing.assert_array_equal(contexts[0], contexts[1])
+    assert np.abs(contexts[0] - contexts[2]).max() > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("params", "limit", "early_stopping"),
+    [
+        ({}, 100, True),
+        ({"max_epochs": 3}, 3, False),
+        ({"max_epochs": 3, "early_stopping": True}, 3, True),
+        ({"early_stopping": False}, 100, False),
+        ({"recipe": "original", "early_stopping": True, "max_epochs": 2}, 2, True),
+    ],
+)
+def test_given_epochs_replace_early_stopping(params, limit, early_stopping):
+    clf = fitted(**{"recipe": "fast", **params})
+    assert (clf.recipe_["max_epochs"], clf.recipe_["early_stopping"]) == (limit, early_stopping)
+    assert hasattr(clf, "validation_history_") == early_stopping
+    assert len(clf.history_) <= limit if early_stopping else len(clf.history_) == limit
+
+
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"recipe": "mine"}, r"recipe='mine' is unknown for method CoOp; choose one of 'original', 'dor'"),
+        (
+            {"recipe": "mine"},
+            "recipe='mine' is unknown for method CoOp; choose one of 'original', 'dor', 'fast'",
+        ),
         ({"recipe": "mine", "method": KgCoOp()}, "unknown for method KgCoOp"),
         ({"momentum": 0.5, "optimizer": "adam"}, "only supported by optimizer='sgd', .* is 'adam'"),
         ({"optimizer": "lbfgs"}, "'optimizer' parameter.*Got 'lbfgs'"),

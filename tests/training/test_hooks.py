@@ -253,7 +253,7 @@ class TestRecipe:
             ),
             ({"schedule": "lin"}, "schedule must be one of 'cosine', 'constant', got 'lin'"),
             ({"max_epochs": "10"}, "max_epochs must be an integer of at least 0, got '10'"),
-            ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+            ({"batch_size": 0}, "batch_size must be an integer of at least 1 or 'all', got 0"),
         ],
     )
     def test_invalid_settings(self, settings, words):

@@ -1,0 +1,208 @@
+"""Choice of the number of training epochs on held-out training data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipcal.model_selection import LeaveClassesOut
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipcal.training import Learner, LossTerm, Prompts, Recipe, TrainingData
+
+__all__ = ["EpochChoice", "StartRun", "TrainingRun", "choose_n_epochs"]
+
+# Training stops after this number of epochs without a lower log loss.
+_PATIENCE = 5
+# The log loss on few samples is noisy, so small training data are split more often.
+_N_SPLITS, _N_SPLITS_OF_FEW, _FEW = 2, 4, 1000
+# Part of the samples of each training class that is held out.
+_HELD_OUT = 0.25
+# Used if nothing can be held out: one sample per class, and classes that cannot be held out.
+_WITHOUT_VALIDATION = 5
+
+# Number of samples predicted at once.
+_AT_ONCE = 64
+
+Record = dict[str, float]
+Split = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+class TrainingRun(NamedTuple):
+    """Learner of a training run, with the prompts of its classes and its loss terms."""
+
+    learner: Learner
+    prompts: Prompts
+    terms: Sequence[LossTerm]
+
+
+# Starts a training run for some classes from their names, their data and a random number generator.
+StartRun: TypeAlias = "Callable[[Sequence[str], TrainingData, torch.Generator], TrainingRun]"
+
+
+class EpochChoice(NamedTuple):
+    """Chosen number of epochs, and the log losses that decided."""
+
+    n_epochs: int
+    history: list[Record]
+
+
+def choose_n_epochs(
+    start: StartRun,
+    names: Sequence[str],
+    targets: NDArray[np.intp],
+    data: TrainingData,
+    recipe: Recipe,
+    *,
+    new_classes: bool,
+    text_depends_on_image: bool,
+    random_state: np.random.RandomState,
+) -> EpochChoice:
+    """Choose a number of epochs by the log loss on held-out classes and held-out samples.
+
+    In each of several splits, half of the classes and a quarter of the samples of the other classes are held
+    out. There are two splits, or four for fewer than 1,000 samples.
+    The splits are trained epoch by epoch, until the mean log loss on seen and on held-out classes has not
+    decreased for five epochs. Classes are not held out if there are fewer than four.
+
+    Parameters
+    ----------
+    start : callable
+        ``start(names, data, generator)`` returns a new training run for some of the classes.
+    names : sequence of str, length n_classes
+        Names of the classes.
+    targets : ndarray of intp, shape (n_samples,)
+        Class indices.
+    data : TrainingData
+        Training data.
+    recipe : Recipe
+        Training settings.
+    new_classes : bool
+        Whether the method predicts classes that were not in the training data, so that classes can be held
+        out.
+    text_depends_on_image : bool
+        Whether the text features depend on the image.
+    random_state : RandomState
+        Random number generator for splits and training runs.
+
+    Returns
+    -------
+    n_epochs : int
+        The number of epochs with the lowest log loss, which may be 0. It is 5 if nothing can be held out.
+    history : list of dict
+        Means over the splits after each number of epochs: ``n_epochs``, ``log_loss`` on held-out samples of
+        the training classes, ``new_log_loss`` on held-out classes, and their mean ``mean_log_loss``. A loss
+        is missing if nothing was held out for it.
+    """
+    splits = list(_splits(targets, new_classes, random_state))
+    if not splits:
+        return EpochChoice(min(_WITHOUT_VALIDATION, recipe.max_epochs), [])
+    seeds = random_state.randint(np.iinfo(np.int32).max, size=len(splits))
+    samples = _Samples(names, targets, data)
+    curves = [
+        _held_out_losses(start, samples, split, int(seed), recipe, text_depends_on_image)
+        for split, seed in zip(splits, seeds, strict=True)
+    ]
+    history: list[Record] = []
+    best = 0
+    for n_epochs, losses in enumerate(zip(*curves, strict=True)):
+        means = {name: float(np.mean([loss[name] for loss in losses])) for name in losses[0]}
+        mean = float(np.mean(list(means.values())))
+        history.append({"n_epochs": n_epochs, **means, "mean_log_loss": mean})
+        if mean < history[best]["mean_log_loss"]:
+            best = n_epochs
+        elif n_epochs - best >= _PATIENCE:
+            break
+    return EpochChoice(best, history)
+
+
+def _splits(
+    targets: NDArray[np.intp], new_classes: bool, random_state: np.random.RandomState
+) -> Iterator[Split]:
+    """Yield training and test rows of each split, none if nothing can be held out."""
+    n_splits = _N_SPLITS_OF_FEW if len(targets) < _FEW else _N_SPLITS
+    counts = np.bincount(targets)
+    if new_classes and len(counts) >= 4:
+        seen_size = _HELD_OUT if counts.max() > 1 else 0.0
+        yield from LeaveClassesOut(n_splits, seen_size=seen_size, random_state=random_state).split(
+            targets, targets
+        )
+    elif counts.max() > 1:
+        n_out = np.where(counts > 1, np.maximum(1, np.round(_HELD_OUT * counts)), 0)
+        for _ in range(n_splits):
+            order = random_state.permutation(len(targets))
+            # Position of each sample among those of its class, in the random order.
+            place = np.empty(len(targets), dtype=np.intp)
+            for code in range(len(counts)):
+                members = order[targets[order] == code]
+                place[members] = np.arange(len(members))
+            in_test = place < n_out[targets]
+            yield np.flatnonzero(~in_test), np.flatnonzero(in_test)
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Training data with the names of its classes."""
+
+    names: Sequence[str]
+    targets: NDArray[np.intp]
+    data: TrainingData
+
+    def part(self, rows: NDArray[np.intp], classes: NDArray[np.intp]) -> _Samples:
+        """Return those of the rows that belong to some classes, with class indices among these."""
+        import torch
+
+        rows = rows[np.isin(self.targets[rows], classes)]
+        targets = np.searchsorted(classes, self.targets[rows])
+        device = self.data.targets.device
+        data = self.data.take(torch.as_tensor(rows, device=device), torch.as_tensor(targets, device=device))
+        return _Samples([self.names[code] for code in classes], targets, data)
+
+
+def _held_out_losses(
+    start: StartRun,
+    samples: _Samples,
+    split: Split,
+    seed: int,
+    recipe: Recipe,
+    text_depends_on_image: bool,
+) -> Iterator[Record]:
+    """Train on one part of a split, and yield the log losses on the other, first without training."""
+    from clipcal.training import log_loss, torch_generator, train_epochs
+
+    train, test = split
+    seen = np.unique(samples.targets[train])
+    new = np.setdiff1d(np.arange(len(samples.names)), seen)
+    training = samples.part(train, seen)
+    generator = torch_generator(seed)
+    learner, prompts, terms = start(training.names, training.data, generator)
+    held_out = {"log_loss": samples.part(test, seen), "new_log_loss": samples.part(test, new)}
+    held_out = {name: part for name, part in held_out.items() if len(part.targets)}
+
+    def losses() -> Record:
+        found = {}
+        for name, part in held_out.items():
+            own = learner if name == "log_loss" else learner.for_names(part.names)
+            found[name] = log_loss(
+                own, own.prompts(part.names), part.data, _AT_ONCE, text_depends_on_image=text_depends_on_image
+            )
+        return found
+
+    yield losses()
+    epochs = train_epochs(
+        learner,
+        prompts,
+        training.data,
+        terms,
+        recipe=recipe,
+        data_generator=torch_generator(seed, training.data.targets.device),
+        term_generator=generator,
+    )
+    for _ in epochs:
+        yield losses()
