@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ablation_claims import titled
 from ablation_plan import ANCHOR, COOP, DOR, HALVES, KGCOOP, ZERO_SHOT, Measured, Variant
+from numpy.typing import NDArray
 from runs import mean_and_half
 from spread import SPREADS, expected_confidence
 
@@ -40,11 +41,22 @@ def subplots(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
     return figure, axes
 
 
-def curve(ax: Any, x: Any, values: list[Any], color: str, marker: str, label: str) -> None:
-    """Draw means over runs as a line, and their intervals as a band."""
-    mean, half = np.transpose([mean_and_half(list(runs)) for runs in values])
-    ax.plot(x, mean, color=color, marker=marker, markersize=4, label=label)
-    ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
+def centered(values: Any) -> NDArray[np.float64]:
+    """Remove the mean of each run over all points of a panel, and add the mean over all runs.
+
+    Runs differ more than settings, so intervals of the values as they are would hide differences of settings.
+    The shape is (n_curves, n_points, n_runs).
+    """
+    values = np.asarray(values)
+    return values - values.mean(axis=(0, 1)) + values.mean()
+
+
+def curves(ax: Any, x: Any, values: Any, styles: list[tuple[str, str, str]]) -> None:
+    """Draw means over runs as lines, and intervals of the centered values as bands."""
+    for of_curve, (label, color, marker) in zip(centered(values), styles, strict=True):
+        mean, half = np.transpose([mean_and_half(list(runs)) for runs in of_curve])
+        ax.plot(x, mean, color=color, marker=marker, markersize=4, label=label)
+        ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
 
 
 def of_lengths(measured: Measured) -> Any:
@@ -53,9 +65,8 @@ def of_lengths(measured: Measured) -> Any:
     for row, half in zip(axes, HALVES, strict=True):
         for ax, name in zip(row, QUANTITIES, strict=True):
             quantity = f"{half} {name}"
-            for term, color, marker in (("", VERMILLION, "o"), (DOR, BLUE, "s")):
-                values = [measured.of(Variant(COOP, n, term), quantity) for n in lengths]
-                curve(ax, lengths, values, color, marker, "CoOp" + term)
+            values = [[measured.of(Variant(COOP, n, term), quantity) for n in lengths] for term in ("", DOR)]
+            curves(ax, lengths, values, [("CoOp", VERMILLION, "o"), ("CoOp + DOR", BLUE, "s")])
             level = measured.of(Variant(ZERO_SHOT), quantity).mean()
             ax.axhline(level, color=GREY, linestyle=":", label="zero-shot")
             ax.set_title(titled(quantity), fontsize="medium")
@@ -74,13 +85,12 @@ def of_weights(measured: Measured) -> Any:
     weights = (0.0, *plan.weights)
     figure, axes = subplots(1, 3, figsize=(8.5, 3.1))
     for ax, quantity in zip(axes, ("base accuracy", "base ece", "new ece"), strict=True):
-        for label, method, term, color, marker in [
-            ("CoOp + DOR", COOP, DOR, BLUE, "s"),
-            ("CoOp + anchor", COOP, ANCHOR, VERMILLION, "o"),
-            ("KgCoOp", KGCOOP, ANCHOR, GREEN, "^"),
-        ]:
-            values = [measured.of(plan.weighted(method, term, weight), quantity) for weight in weights]
-            curve(ax, range(len(weights)), values, color, marker, label)
+        values = [
+            [measured.of(plan.weighted(*kind, weight), quantity) for weight in weights]
+            for kind in ((COOP, DOR), (COOP, ANCHOR), (KGCOOP, ANCHOR))
+        ]
+        styles = [("CoOp + DOR", BLUE, "s"), ("CoOp + anchor", VERMILLION, "o"), ("KgCoOp", GREEN, "^")]
+        curves(ax, range(len(weights)), values, styles)
         ax.set_title(titled(quantity), fontsize="medium")
         ax.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
         ax.set_xlabel("weight")

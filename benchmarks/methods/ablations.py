@@ -45,7 +45,7 @@ RESULTS = Path(__file__).parent / "results" / "ablations.json"
 TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
 N_SEEDS = 3
 BATCH_SIZE = 32
-N_EXAMPLES = 8
+N_EXAMPLES = 6
 QUICK = Plan(lengths=(1, 2), epochs=1, weights=(2.0, 8.0), outliers=(4, None, 20), factors=(1.0, 2.0))
 
 Record = tuple[str, dict[str, float]]

@@ -57,6 +57,12 @@ class TestSpread:
         assert scripts("spread").rank_correlations(x, y) == pytest.approx([1.0, -1.0])
 
 
+def test_bands_ignore_differences_between_runs(scripts):
+    # Two curves with one point each, in two runs, whose means are 0.2 and 0.6; the mean of all is 0.4.
+    found = scripts("ablation_figures").centered([[[0.1, 0.5]], [[0.3, 0.7]]])
+    np.testing.assert_allclose(found, [[[0.3, 0.3]], [[0.5, 0.5]]])
+
+
 class TestPlan:
     def test_names_are_distinct(self, scripts):
         variants = scripts("ablation_plan").Plan().variants()
