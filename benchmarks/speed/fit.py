@@ -4,8 +4,9 @@
     python benchmarks/speed/fit.py --profile
 
 `plain` is a step of the published trainers: 32 images through the image tower, all class prompts on 77
-positions through the text tower, loss, backward pass, SGD. `ours` is an epoch of `fit` on embeddings, divided
-by the number of steps and including all overhead. `floor` is the matrix products of a step, see text.py.
+positions through the text tower, loss, backward pass, SGD. `image tower` is the part of it for the images.
+`ours` is an epoch of `fit` on embeddings, divided by the number of steps and including all overhead. `floor`
+is the matrix products of a step, see text.py.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -47,6 +49,7 @@ def main() -> None:
     n_steps = args.epochs * (SHOTS * len(names) // BATCH)
     contenders = {
         "plain": plain_step(backbone, names),
+        "image tower": partial(backbone.encode_images, random_pixels(backbone)),
         "ours": ours,
         "ours, with DOR": dor,
         "floor": floor(backbone, 17 + int((lengths - 17).sum()), len(names)),
@@ -72,7 +75,7 @@ def main() -> None:
 def plain_step(backbone: OpenClipBackbone, names: list[str]) -> Callable[[], None]:
     learner = random_context(backbone, names)
     context, tokens = learner.context, learner.prompts(names).tokens
-    pixels = torch.randn(BATCH, 3, 224, 224, generator=torch_generator(1)).to(backbone.device)
+    pixels = random_pixels(backbone)
     targets = torch.arange(BATCH, device=backbone.device) % len(names)
     optimizer = torch.optim.SGD([context], lr=0.002, momentum=0.9, weight_decay=5e-4)
 
@@ -85,6 +88,11 @@ def plain_step(backbone: OpenClipBackbone, names: list[str]) -> Callable[[], Non
         optimizer.step()
 
     return run
+
+
+def random_pixels(backbone: OpenClipBackbone) -> torch.Tensor:
+    size = backbone.model.visual.image_size
+    return torch.randn(BATCH, 3, *size, generator=torch_generator(1)).to(backbone.device)
 
 
 def fitting(

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from models import class_names, padded_features, random_clip, random_context
 from paired import in_a_process, report
 from torch.nn import functional as F
 
+from clipcal.backbones import OpenClipBackbone
 from clipcal.text import load_nouns
 from clipcal.training import torch_generator
 
@@ -62,6 +65,27 @@ def main() -> None:
 
 def measure(way: str, n_classes: int, n_outliers: int) -> dict[str, Any]:
     backbone = random_clip()
+    warm_up, step, n_tokens = steps(way, backbone, n_classes, n_outliers)
+    warm_up()  # the first step loads libraries
+    before = reset_peak(backbone.device)
+    start = time.perf_counter()
+    step()
+    peak = read_peak(backbone.device) - before  # waits for the device
+    seconds = time.perf_counter() - start
+    return {
+        "way": way,
+        "classes": n_classes,
+        "outliers": n_outliers,
+        "tokens": n_tokens,
+        "seconds": seconds,
+        "peak GiB": peak / 2**30,
+    }
+
+
+def steps(
+    way: str, backbone: OpenClipBackbone, n_classes: int, n_outliers: int
+) -> tuple[Callable[[], None], Callable[[], None], int]:
+    """Return a step of four classes, a step of all classes and outliers, and the number of its tokens."""
     names = class_names(n_classes)
     learner = random_context(backbone, names)
     nouns = [noun for noun in load_nouns()[3::7] if noun not in set(names)][:n_outliers]
@@ -82,21 +106,8 @@ def measure(way: str, n_classes: int, n_outliers: int) -> dict[str, Any]:
             loss = loss + 8 * (1 - (features[n:] * held).sum(dim=-1).mean())
         loss.backward()
 
-    step(prompts.take(slice(0, 4)), 4)  # warm-up: the first step loads libraries
-    before = reset_peak(backbone.device)
-    start = time.perf_counter()
-    step(prompts, n_classes)
-    peak = read_peak(backbone.device) - before  # waits for the device
-    seconds = time.perf_counter() - start
     n_tokens = 77 * len(prompts) if way == "padded" else int((prompts.lengths - 17).sum()) + 17
-    return {
-        "way": way,
-        "classes": n_classes,
-        "outliers": n_outliers,
-        "tokens": n_tokens,
-        "seconds": seconds,
-        "peak GiB": peak / 2**30,
-    }
+    return partial(step, prompts.take(slice(0, 4)), 4), partial(step, prompts, n_classes), n_tokens
 
 
 def reset_peak(device: torch.device) -> int:

@@ -1,22 +1,37 @@
-"""Fixtures of the scripts in benchmarks/methods, which import each other by name."""
+"""Fixtures of the scripts in benchmarks, which import other scripts of their folder by name."""
 
 import importlib
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "methods"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@contextmanager
+def importing(folder):
+    """Return a function that imports a script of a folder by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield importlib.import_module
+    for path in folder.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 @pytest.fixture(scope="module")
 def scripts():
-    """Return a function that imports a script by name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPTS)
-        yield importlib.import_module
-    for path in SCRIPTS.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    """Return a function that imports a script of benchmarks/methods by name."""
+    with importing(BENCHMARKS / "methods") as import_script:
+        yield import_script
+
+
+@pytest.fixture(scope="module")
+def speed_scripts():
+    """Return a function that imports a script of benchmarks/speed by name."""
+    with importing(BENCHMARKS / "speed") as import_script:
+        yield import_script
 
 
 @pytest.fixture(scope="session")
