@@ -1,13 +1,12 @@
-"""Captions of generated scenes, and words with their dictionary glosses."""
+"""Captions of generated scenes."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from clipcal.scenes import LIGHTS, MEDIA, SHAPES, TEXTURES, Scenes, color_table
+from clipcal.scenes import LIGHTS, MEDIA, SHAPES, TEXTURES, Conditions, Scenes, color_table, sample_scenes
 
+PLAIN = "a photo of a {}."
 FRAMES = (
     "a photo of a {}.", "a photo of a {}.", "a photo of a {}.", "a photo of a {}.", "a picture of a {}.",
     "an image of a {}.", "a {}.", "{}", "the {}.", "a photo of the {}.", "a photo of one {}.",
@@ -27,6 +26,7 @@ ALIKE = {
         ("dotted", "speckled", "marbled"), ("ringed", "spiralled", "rayed"), ("plain", "shaded"),
     ),
 }  # fmt: skip
+CONDITIONS = Conditions(color_spread=0.05, noise=0.035, tail=0.9)
 COARSE_COLORS = (
     "red", "green", "blue", "yellow", "orange", "purple", "pink", "brown", "grey", "black", "white",
 )  # fmt: skip
@@ -106,15 +106,8 @@ class Captioner:
         return caption.rstrip(".") + ", " + ", ".join(details[i] for i in order) + "."
 
 
-def read_glosses(wordnet: Path) -> list[tuple[list[str], str]]:
-    """Return (lemmas, gloss) of every noun synset of a WordNet 3.0 database folder."""
-    pairs = []
-    for line in (wordnet / "data.noun").read_text(encoding="utf-8").splitlines():
-        if line.startswith("  "):
-            continue
-        data, gloss = line.split(" | ", 1)
-        parts = data.split(" ")
-        lemmas = [parts[4 + 2 * i].replace("_", " ").lower() for i in range(int(parts[3], 16))]
-        definition = gloss.split('; "')[0].strip().lower()
-        pairs.append((lemmas, definition))
-    return pairs
+def random_captions(generator: np.random.Generator, n_captions: int, imprecise: float) -> list[str]:
+    """Return captions of random scenes, an eighth of them long."""
+    captioner = Captioner(imprecise)
+    scenes = sample_scenes(generator, n_captions, CONDITIONS)
+    return [captioner(generator, scenes, row, row % 8 == 0) for row in range(n_captions)]
