@@ -1,7 +1,8 @@
-"""Make the file of schema 1 that every later version must load.
+"""Make the files of schema 1 that every later version must load.
 
-It was run once, when the schema was new: ``python tests/data/saved_v1/make_file.py``. The files must not be
-made again; their test checks the content.
+It was run once for each version of the embedded CLIP model: ``python tests/data/saved_v1/make_file.py``. The
+files must not be made again; their test checks the content. To add those of a new version of the model,
+change ``MODEL_VERSION``.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ import clipcal
 from clipcal import CalibratedCLIPClassifier, CLIPImageEncoder, DynamicOutlierRegularizer, make_shapes
 
 FOLDER = Path(__file__).parent
+MODEL_VERSION = 2
 NAMES = ["checkered", "dotted", "plain", "striped", "wavy"]
 NOUNS = ["brick", "curtain", "denim", "hammer", "marble", "river", "twilight", "violin"]
 
@@ -29,10 +31,10 @@ def main() -> None:
         device="cpu",
     )
     calibrated = CalibratedCLIPClassifier(clf, cv=3).fit(embeddings, y[rows])
-    clipcal.save(calibrated, FOLDER / "textures.clipcal")
+    clipcal.save(calibrated, FOLDER / f"textures_mini_{MODEL_VERSION}.clipcal")
     shown = embeddings[::4]
     np.savez_compressed(
-        FOLDER / "expected.npz",
+        FOLDER / f"expected_mini_{MODEL_VERSION}.npz",
         embeddings=shown,
         y_prob=calibrated.predict_proba(shown),
         other_y_prob=calibrated.with_classes(["ringed", "gridded", "plain"]).predict_proba(shown),
