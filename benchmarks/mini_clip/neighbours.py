@@ -11,6 +11,8 @@ from open_clip.model import CLIP
 from towers import encode_by_length
 from wordnet import Synset, ancestors, incidence
 
+from clipcal.datasets import TASKS
+from clipcal.regularizers import DynamicOutlierRegularizer, rank_outliers
 from clipcal.scenes import SHAPES, TEXTURES, color_table
 from clipcal.text import load_nouns, name_key
 
@@ -37,6 +39,8 @@ class Neighbours:
         }
         others = [noun for noun in self.row_of if not any(noun in words for words in shown.values())]
         picked = np.random.default_rng(0).choice(len(others), N_OTHERS, replace=False)
+        named = [self.row_of[word] for words in self.groups.values() for word in words]
+        self.named = np.isin(np.arange(len(self.nouns)), named)
         self.groups["other nouns"] = [others[i] for i in picked]
 
     @torch.no_grad()
@@ -58,15 +62,40 @@ class Neighbours:
         return related
 
     def table(self, features: torch.Tensor) -> Iterator[dict]:
-        """Yield the share of related nouns among the nearest ones, and among all nouns, of each group."""
+        """Yield the shares of related and of named nouns among the nearest ones, for each group of words.
+
+        Named nouns are the names of colours, shapes and textures, whose features stage 2 keeps. Chance is the
+        share of related nouns among all nouns.
+        """
         for group, words in self.groups.items():
-            related = self.related(words)
-            nearest = np.take_along_axis(related, self.nearest(features, words), axis=1)
+            related, nearest = self.related(words), self.nearest(features, words)
+            of_nearest, named = np.take_along_axis(related, nearest, axis=1), self.named[nearest]
             yield {
                 "group": group,
                 "n_words": len(words),
-                "related": round(float(nearest.mean()), 4),
+                "related": round(float(of_nearest.mean()), 4),
+                "related_or_named": round(float((of_nearest | named).mean()), 4),
                 "chance": round(float(related.sum() / (len(words) * (len(self.nouns) - 1))), 4),
+            }
+
+    @torch.no_grad()
+    def pools(self, model: CLIP, features: torch.Tensor) -> Iterator[dict]:
+        """Yield, for each task, how many nouns in the pool of DOR are related to a word of the base classes.
+
+        The pool is that of ``DynamicOutlierRegularizer()`` for the first half of the classes, but includes
+        the names of these.
+        """
+        size = DynamicOutlierRegularizer().pool_size
+        for task, names in TASKS.items():
+            base = names[: len(names) // 2]
+            words = {word for name in base for word in (name, *name.split()) if word in self.row_of}
+            related = self.related(sorted(words)).any(axis=0)
+            scores = rank_outliers(features, encode_by_length(model, [PLAIN.format(name) for name in base]))
+            yield {
+                "task": task,
+                "words": ", ".join(sorted(words)),
+                "related": round(float(related[scores.topk(size).indices.numpy()].mean()), 4),
+                "chance": round(float(related.mean()), 4),
             }
 
     def examples(self, features: torch.Tensor) -> Iterator[tuple[str, list[str]]]:

@@ -51,11 +51,19 @@ Template "a photo of a {{}}.", 40 test images per class, `random_state=0`; in pa
 The share of related nouns among the {n_nearest} nouns of the packaged lexicon that are nearest to a word by
 the cosine similarity of "a photo of a {{}}.". Two nouns are related if senses of them share a hypernym at
 most two steps above each. The words are the names of colours, shapes and textures that are nouns, and other
-nouns, drawn at random. Chance is the share among all nouns.
+nouns, drawn at random. Chance is the share among all nouns. The second pair of columns also counts nouns that
+name a colour, shape or texture, of which many are unrelated in WordNet ("ocean", "teal").
 
-| words | number | after stage 1 | after stage 2 | chance |
-|---|---|---|---|---|
+| words | number | related, after stage 1 | after stage 2 | chance | or named, after stage 1 | after stage 2 |
+|---|---|---|---|---|---|---|
 {neighbours}
+
+The same share among the 5000 nouns in the pool of dynamic outlier regularization, whose features are most
+similar to those of the first half of the classes; related to any noun in the names of these classes:
+
+| task | after stage 1 | after stage 2 | chance |
+|---|---|---|---|
+{pools}
 
 The nearest nouns of some words:
 
@@ -79,12 +87,18 @@ def zero_shot_rows(before: list[dict], after: list[dict]) -> str:
 
 
 def neighbour_rows(before: list[dict], after: list[dict]) -> str:
+    line = (
+        "| {group} | {n_words} | {0:.1%} | {related:.1%} | {chance:.1%} | {1:.1%} | {related_or_named:.1%} |"
+    )
     return "\n".join(
-        "| {group} | {n_words} | {before:.1%} | {related:.1%} | {chance:.1%} |".format(
-            before=old["related"], **new
-        )
+        line.format(old["related"], old["related_or_named"], **new)
         for old, new in zip(before, after, strict=True)
     )
+
+
+def pool_rows(before: list[dict], after: list[dict]) -> str:
+    line = "| {task} | {0:.1%} | {related:.1%} | {chance:.1%} |"
+    return "\n".join(line.format(old["related"], **new) for old, new in zip(before, after, strict=True))
 
 
 def publish(model: CLIP, args: argparse.Namespace, before: dict, after: dict) -> None:
@@ -106,6 +120,7 @@ def publish(model: CLIP, args: argparse.Namespace, before: dict, after: dict) ->
         zero_shot=zero_shot_rows(before["zero_shot"], after["zero_shot"]),
         n_nearest=after["n_nearest"],
         neighbours=neighbour_rows(before["neighbours"], after["neighbours"]),
+        pools=pool_rows(before["pools"], after["pools"]),
         examples="\n".join(f"- *{word}*: {', '.join(nouns)}" for word, nouns in after["examples"]),
         gloss_before=before["gloss_loss"],
         gloss_after=after["gloss_loss"],

@@ -67,6 +67,7 @@ def measure(
     return {
         "zero_shot": list(tasks.table(model)),
         "neighbours": list(neighbours.table(nouns)),
+        "pools": list(neighbours.pools(model, nouns)),
         "examples": list(neighbours.examples(nouns)),
         "n_nearest": N_NEAREST,
         "gloss_loss": gloss_loss(model, synsets),

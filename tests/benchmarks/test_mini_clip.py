@@ -130,8 +130,17 @@ def test_nearest_nouns_are_counted_by_hand(scripts, wordnet, monkeypatch):
     assert neighbours.groups["colours"] == ["teal"]
     neighbours.groups = {"some": ["color", "grey lake"]}
     # The nearest nouns of the lake are the colour teal, which is related as a duck, and the duck.
-    expected = {"group": "some", "n_words": 2, "related": 1.0, "chance": 5 / 8}
+    expected = {"group": "some", "n_words": 2, "related": 1.0, "related_or_named": 1.0, "chance": 5 / 8}
     assert list(neighbours.table(features)) == [expected]
+    # Now those of the colour are the lake, which is not related, and teal.
+    angles = torch.tensor([0.0, 1.9, 2.0, 0.1, 0.2])
+    features = torch.stack([angles.cos(), angles.sin()], dim=1)
+    neighbours.groups = {"some": ["color"]}
+    neighbours.named[3] = False
+    assert [row["related"] for row in neighbours.table(features)] == [0.5]
+    assert [row["related_or_named"] for row in neighbours.table(features)] == [0.5]
+    neighbours.named[3] = True
+    assert [row["related_or_named"] for row in neighbours.table(features)] == [1.0]
 
 
 def test_stage_2_uses_the_colour_sense_and_draws_families(scripts, wordnet, monkeypatch):
