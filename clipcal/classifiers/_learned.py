@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from clipcal._arrays import to_numpy
 from clipcal._compat import _num_samples
+from clipcal.caching import as_cache
 from clipcal.classifiers._base import CLIPClassifier
 from clipcal.classifiers._class_weights import weigh_classes
 from clipcal.classifiers._epoch_choice import TrainingRun
@@ -20,7 +22,7 @@ from clipcal.classifiers._prediction import GivenLogits, Logits
 from clipcal.classifiers._training_data import training_data
 from clipcal.classifiers._zero_shot import ZeroShotCLIPClassifier
 from clipcal.images import input_kind
-from clipcal.text import DEFAULT_TEMPLATE
+from clipcal.text import DEFAULT_TEMPLATE, find_templates
 
 if TYPE_CHECKING:
     import torch
@@ -55,18 +57,21 @@ class LearnedCLIPClassifier(CLIPClassifier):
         generator: torch.Generator,
         data: TrainingData | None = None,
         regularizers: Sequence[Regularizer] = (),
-        names: Sequence[str] | None = None,
     ) -> TuningProblem:
-        """Return the tuning problem, the input of methods and regularizers, for all classes by default."""
+        """Return the tuning problem, the input of methods and regularizers."""
         from clipcal.methods import zero_shot_features
         from clipcal.training import TuningProblem
 
-        encode = partial(zero_shot_features, backbone, memory=self.memory)
+        memory = as_cache(self.memory)
+        encode = partial(zero_shot_features, backbone, memory=memory)
+        table: Callable[..., torch.Tensor] = partial(encode, skip_long=True, verbose=self.verbose)
+        if memory is not None:  # otherwise tables are cached in the process
+            table = _with_last_result(table)
         return TuningProblem(
             backbone,
-            self.tuned_names_ if names is None else names,
+            self.tuned_names_,
             zero_shot=encode,
-            zero_shot_table=partial(encode, skip_long=True, verbose=self.verbose),
+            zero_shot_table=table,
             generator=generator,
             data=data,
             method=self.method_.name,
@@ -123,7 +128,7 @@ class LearnedCLIPClassifier(CLIPClassifier):
 
     def _start(
         self,
-        backbone: Backbone,
+        problem: TuningProblem,
         regularizers: Sequence[Regularizer],
         names: Sequence[str],
         data: TrainingData,
@@ -131,8 +136,8 @@ class LearnedCLIPClassifier(CLIPClassifier):
         *,
         before: tuple[list[str], dict[str, NDArray[np.float32]]] | None = None,
     ) -> TrainingRun:
-        """Return a new learner for some classes, with its prompts and loss terms."""
-        problem = self._problem(backbone, generator, data, regularizers, names)
+        """Return a new learner for some classes of a problem, with its prompts and loss terms."""
+        problem = replace(problem, names=names, data=data, generator=generator)
         learner = self._new_learner(problem)
         if before is not None:
             self._continue_from(before, learner)
@@ -302,3 +307,19 @@ class LearnedCLIPClassifier(CLIPClassifier):
         other.logit_scale_ = float(backbone.logit_scale)
         other.text_features_ = other._encode_classes(backbone)
         return other
+
+
+def _with_last_result(encode: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return a function that keeps the last table, which several training runs of a fit need."""
+    last: dict[tuple[tuple[str, ...], tuple[str, ...], bool], torch.Tensor] = {}
+
+    def encode_once(
+        names: Sequence[str], template: str | Sequence[str], *, normalize: bool = True
+    ) -> torch.Tensor:
+        key = (tuple(names), tuple(find_templates(template)), normalize)
+        if key not in last:
+            last.clear()  # first, so that there is only one table at a time
+            last[key] = encode(names, template, normalize=normalize)
+        return last[key]
+
+    return encode_once

@@ -322,7 +322,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         generator = torch_generator(random_state)
         data = self._training_data(X, targets, weights, backbone, random_state)
         self.tuned_names_ = list(self.class_names_.values())
-        start = partial(self._start, backbone, regularizers)
+        problem = self._problem(backbone, generator, data, regularizers)
+        start = partial(self._start, problem, regularizers)
         run = start(self.tuned_names_, data, generator, before=before)
         self._check_method(run, data)
         with threads_for(run.learner.work(run.prompts, recipe.batch_size_for(len(data)))):

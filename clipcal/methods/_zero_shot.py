@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ _TABLE_SIZE = 1000
 _MAX_TABLES = 2
 # Number of new texts that are encoded and written to a cache on disk together.
 _PIECE = 4096
-_tables: OrderedDict[tuple[str, ...], NDArray[np.float32]] = OrderedDict()
+_tables: OrderedDict[tuple[Hashable, ...], NDArray[np.float32]] = OrderedDict()
 
 
 def zero_shot_features(
@@ -96,9 +96,8 @@ def zero_shot_features(
     if cache is not None or not large:
         features = _ensemble(encode, templates, names, normalize=normalize)
         return torch.from_numpy(features).to(backbone.device)
-    digest = hashlib.sha256(repr((templates, list(names))).encode()).hexdigest()
     # The precision is part of the key, because features in bfloat16 and float32 differ.
-    key = (backbone.fingerprint, precision_of(backbone), digest, f"{skip_long} {normalize}")
+    key = (backbone.fingerprint, precision_of(backbone), templates, tuple(names), skip_long, normalize)
     # Removed before use, because another thread may add or drop tables at any time.
     table = _tables.pop(key, None)
     if table is None:
