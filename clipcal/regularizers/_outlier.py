@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,15 +44,15 @@ class _OutlierTerm(LossTerm):
     def __init__(
         self,
         weight: float,
-        learner: Learner,
         nouns: Sequence[str],
+        prompts: Prompts,
         targets: Tensor,
         batch_size: int,
         resample: bool,
     ) -> None:
         self.weight = weight
         self.nouns = list(nouns)
-        self.prompts = learner.prompts(nouns)
+        self.prompts = prompts
         self.targets = targets
         self.batch_size = min(batch_size, len(nouns))
         self.resample = resample
@@ -186,10 +187,10 @@ class DynamicOutlierRegularizer(Regularizer):
                 "separate ones for each class (CoOp: class_specific=True); use a shared context, or "
                 "regularizer='kg'."
             )
-        nouns, targets = self._pool(problem, learner)
+        nouns, prompts, targets = self._pool(problem, learner)
         batch_size = self.batch_size or len(problem.names)
         weight, resample = self._weight(problem), bool(self.resample)
-        return _OutlierTerm(weight, learner, nouns, targets, batch_size, resample)
+        return _OutlierTerm(weight, nouns, prompts, targets, batch_size, resample)
 
     def _weight(self, problem: TuningProblem) -> float:
         if self.weight != "auto":
@@ -197,23 +198,20 @@ class DynamicOutlierRegularizer(Regularizer):
         plain_coop = problem.method == "coop" and set(problem.regularizers) <= {self.name}
         return 8.0 if plain_coop else 2.0
 
-    def _pool(self, problem: TuningProblem, learner: Learner) -> tuple[list[str], Tensor]:
-        """Return the pooled nouns and their zero-shot features."""
+    def _pool(self, problem: TuningProblem, learner: Learner) -> tuple[list[str], Prompts, Tensor]:
+        """Return the pooled nouns, their prompts and their zero-shot features."""
         candidates = load_nouns(self.lexicon)
         table = problem.zero_shot_table(candidates, self.template)
         base = {name_key(name) for name in problem.names}
-        encoded = table.any(dim=1).tolist()  # rows of nouns that are too long are zeros
-        free = torch.tensor(
-            [i for i, noun in enumerate(candidates) if encoded[i] and name_key(noun) not in base],
-            dtype=torch.long,
-            device=table.device,
-        )
+        usable = table.any(dim=1)  # rows of nouns that are too long are zeros
+        usable[[i for i, key in enumerate(_keys(candidates)) if key in base]] = False
+        free = usable.nonzero()[:, 0]
         if len(free) == 0:
             raise ValueError(
                 f"Every noun of lexicon={self.lexicon!r} is a base class, so there are no outliers; use a "
                 "larger lexicon."
             )
-        scores = rank_outliers(table[free], problem.zero_shot(problem.names, self.template))
+        scores = rank_outliers(table.index_select(0, free), problem.zero_shot(problem.names, self.template))
         ranked = free[scores.argsort(descending=True, stable=True)]
         size = min(self.pool_size, len(ranked))
         if self.pool == "near":
@@ -224,19 +222,26 @@ class DynamicOutlierRegularizer(Regularizer):
             chosen = torch.randperm(len(ranked), generator=problem.generator)[:size]
             kept = ranked[chosen.to(ranked.device)]
         pool = kept.tolist()
-        if not _fit_in(learner, [candidates[i] for i in pool]):
-            pool = [i for i in pool if _fit_in(learner, [candidates[i]])]
+        prompts = _prompts(learner, [candidates[i] for i in pool])
+        if prompts is None:
+            pool = [i for i in pool if _prompts(learner, [candidates[i]]) is not None]
             if not pool:
                 raise ValueError(
                     "With this context every outlier is too long for the text tower; use a smaller n_context."
                 )
-        return [candidates[i] for i in pool], table[torch.tensor(pool, device=table.device)]
+            prompts = learner.prompts([candidates[i] for i in pool])
+        return [candidates[i] for i in pool], prompts, table[torch.tensor(pool, device=table.device)]
 
 
-def _fit_in(learner: Learner, nouns: Sequence[str]) -> bool:
-    """Return whether the prompts of nouns with the context are short enough for the text tower."""
+# Cached, because early stopping prepares the same lexicon for each split.
+@lru_cache(maxsize=1)
+def _keys(nouns: tuple[str, ...]) -> list[str]:
+    return [name_key(noun) for noun in nouns]
+
+
+def _prompts(learner: Learner, nouns: Sequence[str]) -> Prompts | None:
+    """Return the prompts of nouns, or None if one is too long for the text tower with the context."""
     try:
-        learner.prompts(nouns)
+        return learner.prompts(nouns)
     except ClassNameError:
-        return False
-    return True
+        return None

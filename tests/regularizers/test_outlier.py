@@ -1,5 +1,7 @@
 """Dynamic outlier regularization: pool, random batches and loss term."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -7,14 +9,17 @@ import torch
 from toy_backbone import AnyWidthBackbone
 from tuning_problem import batch_of, encode, problem_of
 
+import clipcal.methods
 from clipcal import PromptTunedCLIPClassifier
 from clipcal.backbones import open_backbone
 from clipcal.methods import CoOp, KgCoOp, zero_shot_features
 from clipcal.regularizers import (
     AnchorRegularizer,
     DynamicOutlierRegularizer,
+    _outlier,
     rank_outliers,
 )
+from clipcal.text import load_nouns, name_key
 from clipcal.training import torch_generator
 
 NAMES = ["dog", "hot_dog", "Red Panda"]
@@ -152,6 +157,110 @@ class TestPool:
         # The context is shorter than the template, so the noun would fit the context.
         term = prepared(AnyWidthBackbone(), CoOp("a"), pool="far", lexicon=[long, *nouns])
         assert sorted(term.nouns) == sorted(nouns)
+
+
+class TestReuse:
+    """Work that early stopping would otherwise repeat for each split."""
+
+    @pytest.mark.parametrize("pool", ["near", "far", "random"])
+    def test_pools_targets_and_draws_equal_a_plain_implementation(self, tiny_backbone, pool):
+        template, n_context = "a photo of a {}.", 70
+        fits_template, fits_neither = "very " * 9 + "long", "very " * 80 + "long"
+        lexicon = [*load_nouns()[::300], "Hot_Dog", "DOG", fits_template, fits_neither, "red panda"]
+        method = CoOp(context_init=None, n_context=n_context)
+        for names in (["dog", "red panda"], ["hot dog", "cat", "river"], ["dog", "red panda"]):
+            case = Case(tiny_backbone, method, names=names, lexicon=lexicon, pool=pool, pool_size=200)
+            nouns = load_nouns(lexicon)
+            table = zero_shot_features(tiny_backbone, nouns, template, skip_long=True)
+            base = {name_key(name) for name in names}
+            free = [i for i in range(len(nouns)) if table[i].any() and name_key(nouns[i]) not in base]
+            scores = table[free] @ zero_shot_features(tiny_backbone, names, template).mean(dim=0)
+            order = scores.argsort(descending=True, stable=True).tolist()
+            if pool == "random":
+                chosen = torch.randperm(len(order), generator=torch_generator(1))[:200].tolist()
+                order = [order[i] for i in chosen]
+            else:
+                order = order[:200] if pool == "near" else order[-200:]
+            room = tiny_backbone.context_length - n_context
+            lengths = tiny_backbone.text_lengths(
+                tiny_backbone.tokenize([f"{nouns[free[i]]}." for i in order])
+            )
+            kept = [free[i] for i, length in zip(order, lengths.tolist(), strict=True) if length <= room]
+            assert 0 < len(kept) < 200
+            assert case.term.nouns == [nouns[i] for i in kept]
+            assert torch.equal(case.term.targets, table[kept])
+            prompts = case.learner.prompts(case.term.nouns)
+            assert torch.equal(case.term.prompts.tokens, prompts.tokens)
+            assert torch.equal(case.term.prompts.lengths, prompts.lengths)
+            drawn = torch.randperm(len(kept), generator=torch_generator(5))[: len(names)]
+            assert torch.equal(case.term.draw(torch_generator(5)).tokens, prompts.tokens[drawn])
+
+    def test_pool_is_tokenized_once(self, tiny_backbone, monkeypatch):
+        calls = []
+        learner_type = type(CoOp().learner(problem_of(tiny_backbone, NAMES)))
+        tokenize = learner_type.prompts
+        monkeypatch.setattr(
+            learner_type,
+            "prompts",
+            lambda learner, names: calls.append(len(names)) or tokenize(learner, names),
+        )
+        assert len(prepared(tiny_backbone).prompts) == len(NOUNS)
+        assert calls.count(len(NOUNS)) == 1
+
+    def test_names_of_a_lexicon_are_normalized_once(self, monkeypatch):
+        _outlier._keys.cache_clear()
+        normalized = []
+        monkeypatch.setattr(_outlier, "name_key", lambda name: normalized.append(name) or name_key(name))
+        for names in (NAMES, ["violin", "dog"], NAMES):
+            term = prepared(AnyWidthBackbone(), names=names)
+            assert ("violin" in term.nouns) == (names is NAMES)
+        assert len(normalized) == len(NOUNS) + 2 * len(NAMES) + 2
+        # Another lexicon.
+        assert prepared(AnyWidthBackbone(), lexicon=["Dog", "opal"]).nouns == ["opal"]
+
+    @pytest.mark.parametrize("template", ["a photo of a {}.", ["a {}.", "{} texture."]])
+    def test_features_of_the_lexicon_are_read_once_per_fit(self, rng_data, monkeypatch, tmp_path, template):
+        tables = []
+
+        def spy(*args, **params):
+            features = zero_shot_features(*args, **params)
+            if params.get("skip_long"):
+                tables.append(weakref.ref(features))
+            return features
+
+        monkeypatch.setattr(clipcal.methods, "zero_shot_features", spy)
+
+        def fit(memory, **params):
+            tables.clear()
+            dor = DynamicOutlierRegularizer(50.0, lexicon=NOUNS, template=template, pool_size=15)
+            params = {"recipe": "fast", "memory": memory, "random_state": 0, **params}
+            return PromptTunedCLIPClassifier(AnyWidthBackbone(), regularizer=dor, **params).fit(*rng_data)
+
+        plain = fit(None)
+        n_runs = len(tables)
+        assert n_runs > 2
+        for _ in range(2):  # the second time from the files
+            cached = fit(tmp_path)
+            assert len(tables) == 1
+            assert (cached.text_features_ == plain.text_features_).all()
+            assert cached.validation_history_ == plain.validation_history_
+            gc.collect()
+            assert tables[0]() is None
+
+    def test_last_table_is_kept_for_the_same_arguments_only(self, tmp_path):
+        clf = PromptTunedCLIPClassifier(AnyWidthBackbone(), max_epochs=0, memory=tmp_path)
+        clf.fit(torch.randn(3, 16, generator=torch_generator(0)).numpy(), NAMES)
+        table = clf._problem(AnyWidthBackbone(), torch_generator(0)).zero_shot_table
+        first = table(NOUNS, "a {}.")
+        assert table(tuple(NOUNS), ["a {}."]) is first
+        for names, template, params in [
+            (NOUNS, "a {}.", {"normalize": False}),
+            (NOUNS[::-1], "a {}.", {}),
+            (NOUNS, "the {}.", {}),
+            (NOUNS, ["a {}.", "the {}."], {}),
+        ]:
+            expected = zero_shot_features(AnyWidthBackbone(), names, template, **params)
+            torch.testing.assert_close(table(names, template, **params), expected)
 
 
 class TestDraws:
