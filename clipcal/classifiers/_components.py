@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from clipcal._compat import Interval, StrOptions, validate_parameters
+from clipcal._compat import validate_parameters
 from clipcal._components import named_component
 from clipcal.text import find_templates
 
@@ -15,23 +14,7 @@ if TYPE_CHECKING:
     from clipcal.regularizers import Regularizer
     from clipcal.training import Recipe
 
-__all__ = ["SETTINGS", "find_method", "find_recipe", "find_regularizer", "find_regularizers"]
-
-
-# Constraints of the parameters of classifiers that replace settings of a recipe.
-SETTINGS: dict[str, list[Any]] = {
-    "max_epochs": [Interval(Integral, 0, None, closed="left"), None],
-    "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
-    "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"all"}), None],
-    "optimizer": [StrOptions({"sgd", "adam", "adamw"}), callable, None],
-    "momentum": [Interval(Real, 0, 1, closed="left"), None],
-    "weight_decay": [Interval(Real, 0, None, closed="left"), None],
-    "schedule": [StrOptions({"cosine", "constant"}), None],
-    "warmup_epochs": [Interval(Integral, 0, None, closed="left"), None],
-    "warmup_rate": [Interval(Real, 0, None, closed="left"), None],
-    "drop_last": ["boolean", None],
-    "early_stopping": ["boolean", None],
-}
+__all__ = ["find_method", "find_recipe", "find_regularizer", "find_regularizers"]
 
 
 def find_method(method: str | TuningMethod, recipe: str = "original") -> TuningMethod:

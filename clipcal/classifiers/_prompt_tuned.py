@@ -19,15 +19,10 @@ from clipcal._components import NamedComponents
 from clipcal._fitting import all_or_nothing
 from clipcal.caching import FeatureCache, MemoryLike
 from clipcal.classifiers._callbacks import FitReport
-from clipcal.classifiers._components import (
-    SETTINGS,
-    find_method,
-    find_recipe,
-    find_regularizer,
-    find_regularizers,
-)
+from clipcal.classifiers._components import find_method, find_recipe, find_regularizer, find_regularizers
 from clipcal.classifiers._epoch_choice import StartRun, TrainingRun, choose_n_epochs
 from clipcal.classifiers._learned import LearnedCLIPClassifier
+from clipcal.classifiers._settings import SETTINGS
 
 if TYPE_CHECKING:
     import torch
