@@ -18,18 +18,16 @@ QUANTITIES = ("accuracy", "ece", "log_loss")
 
 
 def draw(results: dict[str, Any], folder: Path) -> None:
-    """Write all figures as SVG."""
+    """Write all figures."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "clipcal"
     measured = Measured(results)
-    for name, figure in [
-        ("lengths", of_lengths(measured)),
-        ("weights", of_weights(measured)),
-        ("spread", of_spread(measured)),
-    ]:
-        figure.savefig(folder / f"outliers_{name}.svg", metadata={"Date": None}, dpi=150)
+    for name, figure in [("lengths", of_lengths(measured)), ("weights", of_weights(measured))]:
+        figure.savefig(folder / f"outliers_{name}.svg", metadata={"Date": None})
+    # Hundreds of points are smaller as pixels.
+    of_spread(measured).savefig(folder / "outliers_spread.png", dpi=110)
 
 
 def subplots(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -108,7 +106,6 @@ def of_spread(measured: Measured) -> Any:
                 for variant in measured.trained()
             ]
             x, y = np.concatenate(points, axis=1)
-            # Thousands of markers are smaller as pixels.
             ax.plot(
                 x,
                 y,

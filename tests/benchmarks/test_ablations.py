@@ -1,6 +1,7 @@
 """The script that measures outlier regularization: computed quantities, claims, tables, and a short run."""
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from clipcal.demo import COOP, COOP_DOR, N_TEST, ZERO_SHOT, Cell, class_halves, 
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "benchmarks" / "methods"
+RESULTS = SCRIPTS / "results" / "ablations.json"
+PAGE = ROOT / "docs" / "outliers_measured.rst"
 # Source distributions have no benchmarks.
 pytestmark = pytest.mark.skipif(not SCRIPTS.exists(), reason="there are no benchmarks here")
 
@@ -272,8 +275,8 @@ def test_short_run(scripts, run_script, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.json")} == stamps
     assert capsys.readouterr().out == printed
     run_script(module, "--out", out, "--figures", tmp_path)
-    figures = sorted(path.name for path in tmp_path.glob("*.svg"))
-    assert figures == ["outliers_lengths.svg", "outliers_spread.svg", "outliers_weights.svg"]
+    figures = sorted(path.name for path in tmp_path.glob("outliers_*"))
+    assert figures == ["outliers_lengths.svg", "outliers_spread.png", "outliers_weights.svg"]
 
 
 def check_factor(scripts, measured, cell):
@@ -286,3 +289,27 @@ def check_factor(scripts, measured, cell):
     X = X / np.linalg.norm(X, axis=1, keepdims=True)
     confidence = softmax(clf.logit_scale_ * X @ texts.T, axis=1).max(axis=1).mean()
     assert measured.of_name("zero-shot factor=2", "new confidence")[0] == pytest.approx(confidence, abs=1e-4)
+
+
+class TestStoredResults:
+    def test_page_has_the_tables_of_the_results(self, scripts):
+        page = PAGE.read_text(encoding="utf-8")
+        found = scripts("ablation_tables").tables(json.loads(RESULTS.read_text(encoding="utf-8")))
+        for title, table in found.items():
+            assert f".. table: {title}\n\n{table}\n" in page, f"run ablations.py --page {PAGE.name}"
+        assert set(re.findall(r"(?m)^\.\. table: (.+)$", page)) == set(found)
+
+    def test_results_are_complete_and_small(self, scripts):
+        text = RESULTS.read_text(encoding="utf-8")
+        assert len(text) < 200_000
+        assert not re.search(r"/[a-z]+/", text)
+        measured = scripts("ablation_plan").Measured(json.loads(text))
+        names = {variant.name for variant in measured.plan.variants()}
+        assert set(measured.names) == names | {f"coop epochs={measured.plan.longest}"}
+        for name in measured.names:
+            assert np.isfinite(measured.of_name(name, "new ece")).all()
+
+    def test_figures_are_small(self):
+        figures = sorted(PAGE.parent.glob("outliers_*.*g"))
+        assert [path.stem for path in figures] == ["outliers_lengths", "outliers_spread", "outliers_weights"]
+        assert all(path.stat().st_size < 100_000 for path in figures)
