@@ -25,6 +25,8 @@ __all__ = [
     "COOP",
     "COOP_DOR",
     "COOP_TEMPERATURE",
+    "FAST_COOP",
+    "FAST_COOP_DOR",
     "KGCOOP",
     "KGCOOP_DOR",
     "METHODS",
@@ -43,6 +45,7 @@ __all__ = [
 
 ZERO_SHOT, COOP, KGCOOP = "zero-shot", "CoOp", "KgCoOp"
 COOP_DOR, KGCOOP_DOR, COOP_TEMPERATURE = "CoOp + DOR", "KgCoOp + DOR", "CoOp + temperature"
+FAST_COOP, FAST_COOP_DOR = "CoOp, fast", "CoOp, fast + DOR"
 
 N_SHOTS = 16
 # Published calibration trainers use at most four validation images per class.
@@ -115,14 +118,12 @@ class CellResult(NamedTuple):
 
 
 def _tuned(cell: Cell, memory: Memory | None, **parameters: Any) -> PromptTunedCLIPClassifier:
-    return PromptTunedCLIPClassifier(
-        backbone="mini",
-        max_epochs=cell.max_epochs,
-        batch_size=32,
-        random_state=cell.seed,
-        memory=memory,
-        **parameters,
+    classifier = PromptTunedCLIPClassifier(
+        backbone="mini", random_state=cell.seed, memory=memory, **parameters
     )
+    if classifier.recipe != "fast":
+        classifier.set_params(max_epochs=cell.max_epochs, batch_size=32)
+    return classifier
 
 
 def _zero_shot(cell: Cell, memory: Memory | None) -> BaseEstimator:
@@ -136,12 +137,16 @@ def _dor(cell: Cell) -> DynamicOutlierRegularizer:
 
 
 def _coop(
-    cell: Cell, memory: Memory | None, regularizer: DynamicOutlierRegularizer | None = None
+    cell: Cell,
+    memory: Memory | None,
+    regularizer: DynamicOutlierRegularizer | None = None,
+    **parameters: Any,
 ) -> BaseEstimator:
     from clipcal.methods import CoOp
 
     # With 16 random vectors, as published, accuracy on new classes decreases.
-    return _tuned(cell, memory, method=CoOp(context_init=None, n_context=16), regularizer=regularizer)
+    method = CoOp(context_init=None, n_context=16)
+    return _tuned(cell, memory, method=method, regularizer=regularizer, **parameters)
 
 
 def _kgcoop(
@@ -158,6 +163,8 @@ METHODS: dict[str, Callable[[Cell, Memory | None], BaseEstimator]] = {
     COOP_DOR: lambda cell, memory: _coop(cell, memory, _dor(cell)),
     KGCOOP_DOR: lambda cell, memory: _kgcoop(cell, memory, _dor(cell)),
     COOP_TEMPERATURE: _coop,
+    FAST_COOP: lambda cell, memory: _coop(cell, memory, recipe="fast"),
+    FAST_COOP_DOR: lambda cell, memory: _coop(cell, memory, _dor(cell), recipe="fast"),
 }
 
 

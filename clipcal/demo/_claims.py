@@ -1,4 +1,4 @@
-"""Check of the claims of the DOR paper on results of the demo."""
+"""Check of the claims of the DOR paper, and one of the fast recipe, on results of the demo."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from clipcal.demo._cells import (
     COOP,
     COOP_DOR,
     COOP_TEMPERATURE,
+    FAST_COOP,
     KGCOOP,
     ZERO_SHOT,
     Cell,
@@ -112,6 +113,12 @@ _CLAIMS: list[tuple[str, str, Callable[[Row], float], float]] = [
         "A temperature fitted on base classes leaves new classes worse calibrated than DOR does",
         "ECE of CoOp + temperature - ECE of CoOp + DOR, new",
         lambda row: row[COOP_TEMPERATURE, "new"].ece - row[COOP_DOR, "new"].ece,
+        0.0,
+    ),
+    (
+        "The fast recipe lowers CoOp's ECE on new classes without a regularizer",
+        "ECE of CoOp - ECE of CoOp, fast, new",
+        lambda row: row[COOP, "new"].ece - row[FAST_COOP, "new"].ece,
         0.0,
     ),
 ]
