@@ -59,6 +59,8 @@ TERMS = {
 }
 # Its images show no class of the tasks.
 OUTLIER_TASK = "textures"
+# Random vectors are farther from useful ones than words, so a larger rate is better.
+RATE_OF_RANDOM = 0.1
 QUANTITIES = [f"{half} {name}" for name in ("accuracy", "ece", "log_loss") for half in ("base", "new")]
 
 Record = dict[str, Any]
@@ -207,7 +209,8 @@ def settings_of(method: str, recipe: str, quick: bool) -> dict[str, Any]:
     settings: dict[str, Any] = {"method": chosen, "recipe": recipe if recipe == FAST else "original"}
     if recipe == FAST:
         # In the key of the cache, since these settings are still open to change.
-        settings |= {"learning_rate": METHODS[name].recipes[FAST].learning_rate}
+        rate = METHODS[name].recipes[FAST].learning_rate
+        settings |= {"learning_rate": RATE_OF_RANDOM if method == RANDOM_COOP else rate}
     elif quick:
         settings |= {"max_epochs": 1}
     return settings

@@ -3,6 +3,7 @@
     python benchmarks/methods/fast_choice.py --jobs 2
     python benchmarks/methods/fast_choice.py --cells FOLDER
     python benchmarks/methods/fast_choice.py --table
+    python benchmarks/methods/fast_choice.py --page docs/recipes_measured.rst
 
 The tasks are shapes and textures of `make_shapes`; fast.py uses other classes. Methods are tuned on a random
 half of the classes, with 4 and 16 images of each, and measured on validation images of both halves.
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from runs import kept, measure, write_json
+from runs import kept, measure, simple_table, with_tables, write_json
 from threadpoolctl import threadpool_limits
 
 from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier, make_shapes
@@ -71,11 +72,16 @@ def main() -> None:
     parser.add_argument("--cells", type=Path, help="folder of finished fits, to continue an earlier run")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print the table of the stored results")
+    parser.add_argument("--page", type=Path, help="replace the table of a page by that of the results")
     args = parser.parse_args()
-    if not args.table:
+    if not (args.table or args.page):
         run_all(args)
-    for row in json.loads(args.out.read_text(encoding="utf-8"))["table"]:
-        print("  ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
+    table = table_of(json.loads(args.out.read_text(encoding="utf-8"))["table"])
+    if args.page is not None:
+        page = args.page.read_text(encoding="utf-8")
+        args.page.write_text(with_tables(page, {"choice": table}), encoding="utf-8")
+    else:
+        print(table)
 
 
 def run_all(args: argparse.Namespace) -> None:
@@ -165,6 +171,23 @@ def random_halves(task: str, seed: int) -> dict[str, list[str]]:
     return {"base": names[:n_base], "new": names[n_base:]}
 
 
+def table_of(rows: list[dict[str, Any]]) -> str:
+    """Return the mean log loss of both halves for each number of images, and the number of epochs."""
+    by_setting: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        by_setting[row["method"], row["setting"]][row["shots"]] = row
+    shots = sorted({row["shots"] for row in rows})
+    header = ["method", "setting", *(f"log loss, {n} images" for n in shots), "mean"]
+    lines = []
+    for (method, setting), found in by_setting.items():
+        losses = [found[n]["log_loss"] for n in shots]
+        epochs = [f"{found[n]['epochs']:.0f}" for n in shots]
+        lines.append(
+            [method, setting, *(f"{loss:.3f}" for loss in losses), f"{np.mean(losses):.3f}", *epochs]
+        )
+    return simple_table([*header, *(f"epochs, {n}" for n in shots)], lines)
+
+
 def summarize(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the means of each method, number of shots and setting, with the log loss of both halves."""
     groups = defaultdict(list)
@@ -177,7 +200,9 @@ def summarize(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             for quantity in ("epochs", "seconds", *QUANTITIES_OF_HALVES)
         }
         log_loss = (means["base log_loss"] + means["new log_loss"]) / 2
-        label = " ".join(map(str, setting))
+        optimizer, rate, batch_size = setting
+        label = f"{optimizer}, {rate}, batches of {batch_size}".replace("batches of all", "all images")
+        label = "published" if setting == PUBLISHED else label
         rows.append({"method": name, "shots": shots, "setting": label, "log_loss": log_loss, **means})
     return rows
 

@@ -60,11 +60,11 @@ All claims are open after a single run; without --quick the demo runs three task
 were drawn from an eighth of WordNet.
 """
 _REMARK = f"""\
-CoOp starts from 16 random vectors, KgCoOp from 'a photo of a'. They train for {_MAX_EPOCHS} epochs in batches of
-32, otherwise with the settings of their authors. 'fast' is recipe="fast": a few steps with all images, whose
-number is chosen on held-out training data. The temperature is fitted on {N_VALIDATION} further images of each
-base class. The figure pools all runs. Pooled ECE is smaller than the mean over runs in the table, because
-bins with few images increase the ECE of a run, and errors of different tasks partly cancel.
+CoOp starts from 16 random vectors, KgCoOp from 'a photo of a'. They train for {_MAX_EPOCHS} epochs in batches
+of 32, otherwise with the settings of their authors. 'fast' is recipe="fast": a few steps with all images,
+and their number is chosen on held-out training data. The temperature is fitted on {N_VALIDATION} further
+images of each base class. The figure pools all runs. Pooled ECE is smaller than the mean over runs in the
+table, because bins with few images increase the ECE of a run, and errors of different tasks partly cancel.
 """
 _CLOSING = """\
 To use your own images (the first run downloads the weights):

@@ -109,7 +109,7 @@ class CLIPAdapter(TuningMethod):
 
     name: ClassVar[str] = "clip-adapter"
     recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
-        {"original": Recipe(), "dor": Recipe(), "fast": FAST.with_values(learning_rate=0.003)}
+        {"original": Recipe(), "dor": Recipe(), "fast": FAST.with_values(learning_rate=0.001)}
     )
     linear: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

@@ -152,7 +152,8 @@ class CoOp(TuningMethod):
     -----
     The original recipe, 200 epochs with batches of 32, is that of the authors' base-to-new script, which
     starts from the words ``"a photo of a"``; on ImageNet they train for 50 epochs. ``recipe="dor"`` starts
-    from 16 random vectors, as far as the published code of the authors of DOR shows.
+    from 16 random vectors, as far as the published code of the authors of DOR shows. With random vectors,
+    ``recipe="fast"`` needs a larger rate than with words, such as ``learning_rate=0.1``.
 
     References
     ----------

@@ -139,7 +139,7 @@ class ProGrad(TuningMethod):
 
     name: ClassVar[str] = "prograd"
     recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
-        {"original": Recipe(max_epochs=100), "fast": FAST}
+        {"original": Recipe(max_epochs=100), "fast": FAST.with_values(learning_rate=0.1)}
     )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "context_init": [str, None],
