@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -111,7 +112,7 @@ def choose_n_epochs(
     ]
     history: list[Record] = []
     best = 0
-    for n_epochs, losses in enumerate(zip(*curves, strict=True)):
+    for n_epochs, losses in enumerate(_until_divergence(zip(*curves, strict=True))):
         means = {name: float(np.mean([loss[name] for loss in losses])) for name in losses[0]}
         mean = float(np.mean(list(means.values())))
         history.append({"n_epochs": n_epochs, **means, "mean_log_loss": mean})
@@ -122,6 +123,12 @@ def choose_n_epochs(
     return EpochChoice(best, history)
 
 
+def _until_divergence(losses: Iterator[tuple[Record, ...]]) -> Iterator[tuple[Record, ...]]:
+    """Yield the losses of all splits, and end if one of them diverges."""
+    with suppress(FloatingPointError):
+        yield from losses
+
+
 def _splits(
     targets: NDArray[np.intp], new_classes: bool, random_state: np.random.RandomState
 ) -> Iterator[Split]:
@@ -129,7 +136,8 @@ def _splits(
     n_splits = _N_SPLITS_OF_FEW if len(targets) < _FEW else _N_SPLITS
     counts = np.bincount(targets)
     if new_classes and len(counts) >= 4:
-        seen_size = _HELD_OUT if counts.max() > 1 else 0.0
+        # Only if each split is sure to have a training class with a sample to spare.
+        seen_size = _HELD_OUT if (counts > 1).sum() > len(counts) / 2 else 0.0
         yield from LeaveClassesOut(n_splits, seen_size=seen_size, random_state=random_state).split(
             targets, targets
         )

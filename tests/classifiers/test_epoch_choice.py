@@ -8,6 +8,7 @@ from sklearn.metrics import log_loss
 from toy_backbone import AnyWidthBackbone
 
 import clipcal
+import clipcal.training
 from clipcal import CoOp, LeaveClassesOut, PromptTunedCLIPClassifier
 from clipcal.classifiers import _epoch_choice, _prompt_tuned
 from clipcal.training import PixelData
@@ -134,6 +135,29 @@ def test_few_classes_hold_out_images_only():
 def test_one_image_per_class_holds_out_classes_only():
     X, y = samples(n_per_class=1)
     assert set(classifier().fit(X, y).validation_history_[0]) == {"n_epochs", "new_log_loss", "mean_log_loss"}
+
+
+def test_classes_without_a_sample_to_spare():
+    X, y = samples(n_per_class=1, names=[*NAMES, "fox"])
+    clf = classifier().fit(np.concatenate([X, X[:2] + 0.1]), [*y, *y[:2]])
+    assert "log_loss" not in clf.validation_history_[0]
+    clf = classifier().fit(np.concatenate([X, X[:4] + 0.1]), [*y, *y[:4]])
+    assert "log_loss" in clf.validation_history_[0]
+
+
+def test_divergence_ends_the_search(monkeypatch):
+    X, y = samples()
+    plain = classifier().fit(X, y).validation_history_
+    epochs = clipcal.training.train_epochs
+
+    def diverging(*args, **kwargs):
+        for record in epochs(*args, **kwargs):
+            if record["epoch"] == 2:
+                raise FloatingPointError("The loss is nan.")
+            yield record
+
+    monkeypatch.setattr(clipcal.training, "train_epochs", diverging)
+    assert classifier().fit(X, y).validation_history_ == plain[:3]
 
 
 def test_five_epochs_if_nothing_can_be_held_out():
