@@ -161,7 +161,7 @@ class TCP(TuningMethod):
             "original": Recipe(
                 max_epochs=50, optimizer="adam", optimizer_options=MappingProxyType({"eps": 1e-3})
             ),
-            "fast": FAST.with_values(learning_rate=0.003),
+            "fast": FAST.with_values(learning_rate=0.01),
         }
     )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
