@@ -78,7 +78,8 @@ def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe
     Raises
     ------
     ValueError
-        If the method has no recipe of this name, or momentum is given for an optimizer without momentum.
+        If the method has no recipe of this name, momentum is given for an optimizer without momentum, or
+        early stopping and a warm start are combined.
     """
     if name not in method.recipes:
         raise ValueError(
@@ -92,7 +93,12 @@ def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe
         values["early_stopping"] = False
     recipe = recipe.with_values(**values)
     if method.training_free:
-        recipe = recipe.with_values(max_epochs=0)
+        recipe = recipe.with_values(max_epochs=0, early_stopping=False)
+    if recipe.early_stopping and getattr(given, "warm_start", False):
+        raise ValueError(
+            f"warm_start=True cannot be used with early stopping (recipe={name!r}), because the previous fit "
+            "has seen the held-out data; set max_epochs and early_stopping=False."
+        )
     if values["momentum"] is not None and not recipe.uses_momentum:
         raise ValueError(
             f"momentum={values['momentum']} is only supported by optimizer='sgd', but the optimizer is "

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipcal._caller import warn_caller
+from clipcal._progress import progress_bar
 from clipcal.model_selection import LeaveClassesOut
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def choose_n_epochs(
     new_classes: bool,
     text_depends_on_image: bool,
     random_state: np.random.RandomState,
+    verbose: int = 0,
 ) -> EpochChoice:
     """Choose a number of epochs by the log loss on held-out classes and held-out samples.
 
@@ -91,42 +94,58 @@ def choose_n_epochs(
         Whether the text features depend on the image.
     random_state : RandomState
         Random number generator for splits and training runs.
+    verbose : int, default=0
+        If at least 1, a progress bar is shown.
 
     Returns
     -------
     n_epochs : int
-        The number of epochs with the lowest log loss, which may be 0. It is 5 if nothing can be held out.
+        The number of epochs with the lowest log loss, which may be 0. With mini-batches, a split has fewer
+        steps per epoch, and it is the number of epochs with as many steps. It is 5 if nothing can be held
+        out.
     history : list of dict
         Means over the splits after each number of epochs: ``n_epochs``, ``log_loss`` on held-out samples of
         the training classes, ``new_log_loss`` on held-out classes, and their mean ``mean_log_loss``. A loss
         is missing if nothing was held out for it.
     """
-    splits = list(_splits(targets, new_classes, random_state))
+    samples = _Samples(names, targets, data).weighted()
+    splits = list(_splits(samples.targets, new_classes, random_state))
     if not splits:
         return EpochChoice(min(_WITHOUT_VALIDATION, recipe.max_epochs), [])
     seeds = random_state.randint(np.iinfo(np.int32).max, size=len(splits))
-    samples = _Samples(names, targets, data)
     curves = [
         _held_out_losses(start, samples, split, int(seed), recipe, text_depends_on_image)
         for split, seed in zip(splits, seeds, strict=True)
     ]
     history: list[Record] = []
     best = 0
-    for n_epochs, losses in enumerate(_until_divergence(zip(*curves, strict=True))):
+    for n_epochs, losses in enumerate(_until_divergence(curves, recipe.max_epochs, verbose)):
         means = {name: float(np.mean([loss[name] for loss in losses])) for name in losses[0]}
         mean = float(np.mean(list(means.values())))
         history.append({"n_epochs": n_epochs, **means, "mean_log_loss": mean})
         if mean < history[best]["mean_log_loss"]:
             best = n_epochs
-        elif n_epochs - best >= _PATIENCE:
+        elif n_epochs - max(best, recipe.warmup_epochs) >= _PATIENCE:
             break
-    return EpochChoice(best, history)
+    of_split = np.mean([recipe.steps_per_epoch(len(train)) for train, _ in splits])
+    return EpochChoice(math.ceil(best * of_split / recipe.steps_per_epoch(len(targets))), history)
 
 
-def _until_divergence(losses: Iterator[tuple[Record, ...]]) -> Iterator[tuple[Record, ...]]:
-    """Yield the losses of all splits, and end if one of them diverges."""
-    with suppress(FloatingPointError):
-        yield from losses
+def _until_divergence(
+    curves: Sequence[Iterator[Record]], max_epochs: int, verbose: int
+) -> Iterator[tuple[Record, ...]]:
+    """Yield the losses of all splits after each epoch, and end with a warning if a split diverges."""
+    bar = progress_bar(
+        shown=bool(verbose), description="Choosing the number of epochs", unit="epoch", total=max_epochs
+    )
+    yield tuple(next(curve) for curve in curves)
+    with bar:
+        try:
+            for losses in zip(*curves, strict=True):
+                bar.update()
+                yield losses
+        except FloatingPointError as error:
+            warn_caller(f"Training diverged while the number of epochs was chosen. {error}")
 
 
 def _splits(
@@ -162,6 +181,11 @@ class _Samples:
     targets: NDArray[np.intp]
     data: TrainingData
 
+    def weighted(self) -> _Samples:
+        """Return the samples with a positive weight, and the classes that have any."""
+        rows = np.flatnonzero(self.data.weights.cpu().numpy() > 0)
+        return self.part(rows, np.unique(self.targets[rows]))
+
     def part(self, rows: NDArray[np.intp], classes: NDArray[np.intp]) -> _Samples:
         """Return those of the rows that belong to some classes, with class indices among these."""
         import torch
@@ -192,13 +216,14 @@ def _held_out_losses(
     learner, prompts, terms = start(training.names, training.data, generator)
     held_out = {"log_loss": samples.part(test, seen), "new_log_loss": samples.part(test, new)}
     held_out = {name: part for name, part in held_out.items() if len(part.targets)}
+    at_once = recipe.batch_size_for(_AT_ONCE) if text_depends_on_image else _AT_ONCE
 
     def losses() -> Record:
         found = {}
         for name, part in held_out.items():
             own = learner if name == "log_loss" else learner.for_names(part.names)
             found[name] = log_loss(
-                own, own.prompts(part.names), part.data, _AT_ONCE, text_depends_on_image=text_depends_on_image
+                own, own.prompts(part.names), part.data, at_once, text_depends_on_image=text_depends_on_image
             )
         return found
 

@@ -84,7 +84,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         Whether an incomplete last batch is dropped. In the original recipes it is True.
     early_stopping : bool or None, default=None
         Whether the number of epochs, at most `max_epochs`, is chosen on held-out training data. Then
-        training starts anew on all data, with this number; see the notes. None is True for
+        training starts anew on all data, with this number and the learning rates of `max_epochs`; see the
+        notes, and :class:`~clipcal.classifiers.EarlyStopping` for own validation data. None is True for
         ``recipe="fast"`` without `max_epochs`, and False otherwise.
     class_names : mapping of label to str, default=None
         Name of each label to be used in prompts. By default, labels are used as names.
@@ -161,12 +162,13 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
     Notes
     -----
     With early stopping, the number of epochs is chosen by cross-validation. In each split, half of the
-    classes and a quarter of the images of the other classes are held out. After each epoch, the log loss on
-    both held-out parts is averaged over parts and splits. The number of epochs with the lowest value is
-    chosen, which may be 0; the search ends after five epochs without a lower value. There are two splits, or
-    four for fewer than 1,000 images. With fewer than four classes, or a method that learns separate
-    parameters for each class, no classes are held out. If there is only one image per class, too, the number
-    of epochs is 5.
+    classes are held out, and, if most classes have several images, a quarter of the images of the others.
+    After each epoch, the log loss on both held-out parts is averaged over parts and splits. The number of
+    epochs with the lowest value is chosen, which may be 0, so that the prompts are those of the start; the
+    search ends after five epochs without a lower value. With mini-batches, a split has fewer steps in an
+    epoch, and the number of steps is kept instead. There are two splits, or four for fewer than 1,000 images.
+    With fewer than four classes, or separate parameters for each class, no classes are held out. If there is
+    only one image per class, too, the number of epochs is 5. With several views, held-out images are crops.
 
     Callbacks of scikit-learn show progress and scores during ``fit``, for example
     ``clf.set_callbacks(ProgressBar(), ScoringMonitor(scoring=ece_scorer))``.
@@ -321,6 +323,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         start = partial(self._start, problem, regularizers)
         run = start(self.tuned_names_, data, generator, before=before)
         self._check_method(run, data)
+        data_generator = torch_generator(random_state, backbone.device)
         with threads_for(run.learner.work(run.prompts, recipe.batch_size_for(len(data)))):
             n_epochs = self._choose_n_epochs(start, run, targets, data, recipe, random_state)
             state = partial(self._learned_state, run.learner, run.prompts, backbone)
@@ -332,7 +335,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
                     data,
                     run.terms,
                     recipe=recipe,
-                    data_generator=torch_generator(random_state, backbone.device),
+                    data_generator=data_generator,
                     term_generator=generator,
                     n_epochs=n_epochs,
                     on_epoch_end=report.epoch,
@@ -355,11 +358,6 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         self.__dict__.pop("validation_history_", None)
         if not recipe.early_stopping:
             return recipe.max_epochs
-        if self.warm_start:
-            raise ValueError(
-                "early_stopping cannot be used with warm_start=True, because the previous fit has seen the "
-                "held-out data; set max_epochs and early_stopping=False."
-            )
         n_epochs, self.validation_history_ = choose_n_epochs(
             start,
             self.tuned_names_,
@@ -369,6 +367,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
             new_classes=run.learner.supports_new_classes,
             text_depends_on_image=self.method_.text_depends_on_image,
             random_state=random_state,
+            verbose=self.verbose,
         )
         return n_epochs
 

@@ -7,8 +7,7 @@ from clipcal.training import Recipe
 __all__ = ["FAST"]
 
 # Image features are computed before training, so a step costs its text pass, whatever the number of images.
-# With all images in each step, the gradient has no noise from batches, and a rate far above the published one
-# is safe.
+# With all images in each step, the gradient has no noise from batches, and a large rate is safe.
 FAST = Recipe(
     max_epochs=100,
     learning_rate=0.03,

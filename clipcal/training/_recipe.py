@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
@@ -130,6 +131,11 @@ class Recipe:
     def batch_size_for(self, n_samples: int) -> int:
         """Return the number of samples per step for training data of this size."""
         return n_samples if isinstance(self.batch_size, str) else min(self.batch_size, n_samples)
+
+    def steps_per_epoch(self, n_samples: int) -> int:
+        """Return the number of steps of an epoch for training data of this size."""
+        size = self.batch_size_for(n_samples)
+        return n_samples // size if self.drop_last else math.ceil(n_samples / size)
 
     def make_optimizer(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         """Return an optimizer for parameter groups.

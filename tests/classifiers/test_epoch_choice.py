@@ -157,7 +157,43 @@ def test_divergence_ends_the_search(monkeypatch):
             yield record
 
     monkeypatch.setattr(clipcal.training, "train_epochs", diverging)
-    assert classifier().fit(X, y).validation_history_ == plain[:3]
+    with pytest.warns(UserWarning, match="diverged while the number of epochs was chosen. The loss is nan"):
+        clf = classifier().fit(X, y)
+    assert clf.validation_history_ == plain[:3]
+
+
+def test_as_many_steps_as_in_the_splits():
+    X, y = samples(names=[*NAMES, "fox"])
+    clf = classifier(batch_size=4, learning_rate=0.002, max_epochs=30).fit(X, y)
+    best = np.argmin([record["mean_log_loss"] for record in clf.validation_history_])
+    # Splits have 3 of 6 classes and 6 of 8 images, so 4 steps per epoch instead of 12.
+    assert best > 3
+    assert len(clf.history_) == np.ceil(best * 4 / 12)
+
+
+def test_classes_of_weight_zero_do_not_count():
+    X, y = samples(names=[*NAMES, "fox"])
+    weights = {"ant": 0.0, "bee": 0.0}
+    clf = classifier(class_weight=weights).fit(X, y)
+    others = ~np.isin(y, list(weights))
+    alone = classifier().fit(X[others], y[others])
+    assert clf.validation_history_[0] == pytest.approx(alone.validation_history_[0])
+
+
+def test_shows_progress(capsys):
+    classifier(verbose=1, max_epochs=2).fit(*samples())
+    assert "Choosing the number of epochs" in capsys.readouterr().err
+
+
+def test_patience_starts_after_the_warm_up():
+    clf = classifier(max_epochs=30, warmup_epochs=8, warmup_rate=0.0).fit(*samples())
+    assert len(clf.validation_history_) >= 8 + 5 + 1
+
+
+def test_methods_without_training_have_no_search():
+    clf = classifier(method="tip-adapter").fit(*samples())
+    assert not clf.recipe_["early_stopping"]
+    assert not hasattr(clf, "validation_history_")
 
 
 def test_five_epochs_if_nothing_can_be_held_out():
@@ -200,7 +236,7 @@ def test_a_fit_without_early_stopping_drops_the_losses_of_the_previous_one():
 
 def test_warm_starts_are_refused():
     X, y = samples()
-    with pytest.raises(ValueError, match="early_stopping cannot be used with warm_start=True"):
+    with pytest.raises(ValueError, match="warm_start=True cannot be used with early stopping"):
         classifier(warm_start=True).fit(X, y)
 
 
