@@ -120,7 +120,7 @@ def test_short_choice(scripts, tmp_path, capsys, monkeypatch):
     assert len(capsys.readouterr().out.splitlines()) == len(settings) + 4
 
 
-@pytest.mark.parametrize("name", ["fast_choice"])
+@pytest.mark.parametrize("name", ["fast", "fast_choice"])
 def test_page_has_the_tables_of_the_results(scripts, name):
     script = scripts(name)
     results = json.loads(script.RESULTS.read_text(encoding="utf-8"))
