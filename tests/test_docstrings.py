@@ -99,7 +99,9 @@ def test_top_level_names_have_an_example(name):
 
 FITTED = {
     ZeroShotCLIPClassifier: ZeroShotCLIPClassifier("mini"),
-    PromptTunedCLIPClassifier: PromptTunedCLIPClassifier("mini", max_epochs=1, random_state=0),
+    PromptTunedCLIPClassifier: PromptTunedCLIPClassifier(
+        "mini", max_epochs=1, early_stopping=True, random_state=0
+    ),
     CalibratedCLIPClassifier: CalibratedCLIPClassifier(ZeroShotCLIPClassifier("mini"), cv=2),
 }
 
