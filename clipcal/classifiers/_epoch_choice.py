@@ -71,9 +71,9 @@ def choose_n_epochs(
     """Choose a number of epochs by the log loss on held-out classes and held-out samples.
 
     In each of several splits, half of the classes and a quarter of the samples of the other classes are held
-    out. There are two splits, or four for fewer than 1,000 samples.
-    The splits are trained epoch by epoch, until the mean log loss on seen and on held-out classes has not
-    decreased for five epochs. Classes are not held out if there are fewer than four.
+    out. There are two splits, or four for fewer than 1,000 samples. They are trained epoch by epoch, until
+    the mean log loss on seen and on held-out classes has not decreased for five epochs. Classes are not held
+    out if there are fewer than four.
 
     Parameters
     ----------
