@@ -28,7 +28,7 @@ from ablation_figures import draw
 from ablation_plan import ANCHOR, COOP, DOR, HALVES, NEW_CLASSES, NONE, ZERO_SHOT, Plan, Variant
 from ablation_tables import tables
 from joblib import Memory, Parallel, delayed
-from runs import LEVEL, N_BINS, kept, measure, with_tables, write_json
+from runs import LEVEL, N_BINS, kept, measure, show_tables, write_json
 from spread import logit_spread, stretched
 from threadpoolctl import threadpool_limits
 
@@ -69,11 +69,8 @@ def main() -> None:
     results = json.loads(args.out.read_text(encoding="utf-8"))
     if args.figures is not None:
         draw(results, args.figures)
-    found = tables(results)
-    if args.page is not None:
-        args.page.write_text(with_tables(args.page.read_text(encoding="utf-8"), found), encoding="utf-8")
-    elif args.figures is None:
-        print("\n\n".join(f"{name}\n\n{table}" for name, table in found.items()))
+    if args.page is not None or args.figures is None:
+        show_tables(tables(results), args.page)
 
 
 def run_all(args: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ import torch
 from fast_tables import tables
 from joblib import Memory, Parallel, delayed
 from many_colors import class_names, embedded_colors
-from runs import LEVEL, N_BINS, kept, mean_and_half, measure, with_tables, write_json
+from runs import LEVEL, N_BINS, kept, mean_and_half, measure, show_tables, write_json
 from threadpoolctl import threadpool_limits
 
 from clipcal import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
@@ -105,10 +105,7 @@ def main() -> None:
     if not (args.table or args.page):
         run_all(args)
     found = tables(json.loads(args.out.read_text(encoding="utf-8")))
-    if args.page is not None:
-        args.page.write_text(with_tables(args.page.read_text(encoding="utf-8"), found), encoding="utf-8")
-    else:
-        print("\n\n".join(f"{name}\n\n{table}" for name, table in found.items()))
+    show_tables(found, args.page)
 
 
 def run_all(args: argparse.Namespace) -> None:
@@ -128,9 +125,7 @@ def run_all(args: argparse.Namespace) -> None:
     jobs = (delayed(numbers)(*item, memory, args) for item in plan)
     records = [record for record in Parallel(n_jobs=args.jobs)(jobs) if record is not None]
     setup = {
-        "tasks": TASKS,
-        "seeds": SEEDS,
-        "seeds_of_200": N_SEEDS_OF_MANY,
+        "runs": list(dict.fromkeys(tuple(record["run"]) for record in records)),
         "n_test": N_TEST,
         "n_test_of_200": N_TEST_OF_MANY,
         "n_bins": N_BINS,

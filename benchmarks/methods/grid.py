@@ -32,7 +32,7 @@ import torch
 from grid_claims import check
 from grid_tables import tables
 from joblib import Memory, Parallel, delayed
-from runs import LEVEL, N_BINS, kept, mean_and_half, measure, with_tables, write_json
+from runs import LEVEL, N_BINS, kept, mean_and_half, measure, show_tables, write_json
 from threadpoolctl import threadpool_limits
 
 from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier, ZeroShotCLIPClassifier, make_shapes
@@ -85,10 +85,7 @@ def main() -> None:
     if not (args.table or args.page):
         run_all(args)
     found = tables(json.loads(args.out.read_text(encoding="utf-8")))
-    if args.page is not None:
-        args.page.write_text(with_tables(args.page.read_text(encoding="utf-8"), found), encoding="utf-8")
-    else:
-        print("\n\n".join(f"{name}\n\n{table}" for name, table in found.items()))
+    show_tables(found, args.page)
 
 
 def run_all(args: argparse.Namespace) -> None:

@@ -56,7 +56,7 @@ from contenders import ZERO_SHOT, Options, contenders
 from feature_backbone import Features, read_features
 from joblib import Parallel, delayed
 from real_tables import tables
-from runs import LEVEL, N_BINS, QUANTITIES, kept, mean_and_half, measure, with_tables, write_json
+from runs import LEVEL, N_BINS, QUANTITIES, kept, mean_and_half, measure, show_tables, write_json
 from threadpoolctl import threadpool_limits
 
 from clipcal import ZeroShotCLIPClassifier
@@ -106,10 +106,7 @@ def main() -> None:
     elif not (args.table or args.page):
         parser.error("pass a file of features, or --table or --page for the stored results")
     found = tables(json.loads(args.out.read_text(encoding="utf-8")))
-    if args.page is not None:
-        args.page.write_text(with_tables(args.page.read_text(encoding="utf-8"), found), encoding="utf-8")
-    else:
-        print("\n\n".join(f"{name}\n\n{table}" for name, table in found.items()))
+    show_tables(found, args.page)
 
 
 def run_all(args: argparse.Namespace) -> None:

@@ -94,6 +94,14 @@ def simple_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 
+def show_tables(tables: Mapping[str, str], page: Path | None) -> None:
+    """Print tables, or replace those of a page if one is given."""
+    if page is None:
+        print("\n\n".join(f"{name}\n\n{table}" for name, table in tables.items()))
+    else:
+        page.write_text(with_tables(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+
+
 def with_tables(page: str, tables: Mapping[str, str]) -> str:
     """Return a page with the table below each comment ``.. table: NAME`` replaced.
 

@@ -34,6 +34,13 @@ def speed_scripts():
         yield import_script
 
 
+@pytest.fixture(scope="module")
+def mini_clip_scripts():
+    """Return a function that imports a script of benchmarks/mini_clip by name."""
+    with importing(BENCHMARKS / "mini_clip") as import_script:
+        yield import_script
+
+
 @pytest.fixture(scope="session")
 def run_script():
     """Return a function that calls ``main`` of a script with arguments."""

@@ -1,8 +1,6 @@
 """The training scripts of the embedded CLIP model: WordNet, losses of stage 2, and the model card."""
 
-import importlib
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +38,8 @@ thing n 1 1 ~ 1 1 00000001
 
 
 @pytest.fixture(scope="module")
-def scripts():
-    """Return a function that imports a script by name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPTS)
-        yield importlib.import_module
-    for path in SCRIPTS.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+def scripts(mini_clip_scripts):
+    return mini_clip_scripts
 
 
 @pytest.fixture(scope="module")
