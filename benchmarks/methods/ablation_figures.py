@@ -19,21 +19,22 @@ QUANTITIES = ("accuracy", "ece", "log_loss")
 
 def draw(results: dict[str, Any], folder: Path) -> None:
     """Write all figures."""
-    import matplotlib
+    from matplotlib import rc_context
 
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "clipcal"
     measured = Measured(results)
-    for name, figure in [("lengths", of_lengths(measured)), ("weights", of_weights(measured))]:
-        figure.savefig(folder / f"outliers_{name}.svg", metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "clipcal"}):
+        for name, figure in [("lengths", of_lengths(measured)), ("weights", of_weights(measured))]:
+            figure.savefig(folder / f"outliers_{name}.svg", metadata={"Date": None})
     # Hundreds of points are smaller as pixels.
     of_spread(measured).savefig(folder / "outliers_spread.png", dpi=110)
 
 
-def subplots(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    from matplotlib import pyplot as plt
+def subplots(*args: Any, figsize: tuple[float, float], **kwargs: Any) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
 
-    figure, axes = plt.subplots(*args, layout="constrained", **kwargs)
+    # Without pyplot, whose backend and open figures belong to the process.
+    figure = Figure(figsize=figsize, layout="constrained")
+    axes = figure.subplots(*args, **kwargs)
     for ax in np.ravel(axes):
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes

@@ -5,6 +5,7 @@ import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -274,7 +275,9 @@ def test_short_run(scripts, run_script, tmp_path, capsys):
     assert out.read_text(encoding="utf-8") == before
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.json")} == stamps
     assert capsys.readouterr().out == printed
+    settings = dict(matplotlib.rcParams)
     run_script(module, "--out", out, "--figures", tmp_path)
+    assert dict(matplotlib.rcParams) == settings, "figures change settings of the process"
     figures = sorted(path.name for path in tmp_path.glob("outliers_*"))
     assert figures == ["outliers_lengths.svg", "outliers_spread.png", "outliers_weights.svg"]
 
