@@ -6,11 +6,10 @@ from typing import Any
 
 __all__ = ["match_range"]
 
-# The width of a range of logits is at least this, because logits that are all equal are divided by it.
-_SMALLEST = 1e-6
 
-
-def match_range(logits: Any, ends: tuple[Any, Any], new_ends: tuple[Any, Any]) -> Any:
+def match_range(
+    logits: Any, ends: tuple[Any, Any], new_ends: tuple[Any, Any], *, smallest_range: float = 0.0
+) -> Any:
     """Map the logits of each sample linearly so that their range becomes another one.
 
     Parameters
@@ -21,6 +20,9 @@ def match_range(logits: Any, ends: tuple[Any, Any], new_ends: tuple[Any, Any]) -
         The smallest and the highest logit of each sample.
     new_ends : tuple of two ndarrays or Tensors of shape (n_samples, 1)
         The values to which these two are mapped.
+    smallest_range : float, default=0.0
+        A smaller ``high - low`` is replaced by this value in the denominator. The derivatives of the mapped
+        logits are inversely proportional to it, so training needs a positive value.
 
     Returns
     -------
@@ -29,4 +31,6 @@ def match_range(logits: Any, ends: tuple[Any, Any], new_ends: tuple[Any, Any]) -
         `new_low`.
     """
     (low, high), (new_low, new_high) = ends, new_ends
-    return (logits - low) / (high - low).clip(min=_SMALLEST) * (new_high - new_low) + new_low
+    width = (high - low).clip(min=smallest_range)
+    # A width of 0 becomes 1: all logits are equal to `low`, so the quotient is 0 instead of 0 / 0.
+    return (logits - low) / (width + (width == 0)) * (new_high - new_low) + new_low

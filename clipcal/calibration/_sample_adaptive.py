@@ -62,9 +62,9 @@ class SampleAdaptiveLogitScaling(Calibrator):
     the accuracy does not change. It can reduce the calibration error of overconfident classifiers, and
     increases it where zero-shot CLIP is underconfident.
 
-    The formula was read from the published code. Logits of a row that are all equal, which are divided by
-    zero there, stay equal. Classes that are excluded by minus infinity stay excluded, and their zero-shot
-    logits are ignored.
+    The formula was read from the published code. Logits of a row that are all equal, for which it is 0 / 0,
+    are mapped to ``min z0``, so that all classes have the same probability. Classes that are excluded by
+    minus infinity stay excluded, and their zero-shot logits are ignored.
 
     References
     ----------

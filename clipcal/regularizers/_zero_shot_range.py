@@ -17,6 +17,9 @@ from clipcal.training import Batch, Forward, Learner, LossTerm, TuningProblem
 
 __all__ = ["LogitRangeRegularizer", "ZeroShotNormRegularizer"]
 
+# A smaller range of the logits of a sample counts as this one, which bounds the gradient of ZS-Norm.
+_SMALLEST_RANGE = 1e-6
+
 
 class _ZeroShotRangeTerm(LossTerm):
     """Loss term that compares logits with the smallest and the highest zero-shot logit of each sample."""
@@ -40,7 +43,8 @@ class _ZeroShotNormTerm(_ZeroShotRangeTerm):
     replaces = "cross_entropy"
 
     def __call__(self, out: Forward, batch: Batch, drawn: Tensor | None) -> Tensor:
-        scaled = match_range(out.logits, _ends(out.logits), self.zero_shot_range(batch))
+        ends, zero_shot_ends = _ends(out.logits), self.zero_shot_range(batch)
+        scaled = match_range(out.logits, ends, zero_shot_ends, smallest_range=_SMALLEST_RANGE)
         return self.weight * batch.mean(F.cross_entropy(scaled, batch.targets, reduction="none"))
 
 
@@ -75,7 +79,8 @@ class ZeroShotNormRegularizer(Regularizer):
     As in the published code, the logits are scaled in training only: predictions use the logits of the
     method. Their range is thus not limited by the loss, which does not depend on it. The calibrator
     :class:`~clipcal.calibration.SampleAdaptiveLogitScaling` (``"sals"``) scales the logits in predictions.
-    The gradient includes those of ``min z_i`` and ``max z_i``, as in the published code.
+    The gradient includes those of ``min z_i`` and ``max z_i``, as in the published code. It is inversely
+    proportional to ``max z_i - min z_i``, which is therefore at least 1e-6 in the denominator.
 
     References
     ----------

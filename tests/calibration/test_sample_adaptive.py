@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
@@ -51,6 +51,7 @@ class TestFormula:
 
     @settings(max_examples=25, deadline=None)
     @given(seed=st.integers(0, 9999), n_classes=st.integers(2, 8), scale=st.sampled_from([1e-3, 1.0, 1e3]))
+    @example(seed=956, n_classes=2, scale=1e-3)  # the range of one row is below 1e-6
     def test_properties(self, seed, n_classes, scale):
         rng = np.random.default_rng(seed)
         logits, zero_shot = scale * rng.normal(size=(9, n_classes)), 3 * rng.normal(size=(9, n_classes))
@@ -63,6 +64,11 @@ class TestFormula:
         assert_allclose(scaled(zero_shot, zero_shot), zero_shot, atol=1e-12)
         order = rng.permutation(n_classes)
         assert_allclose(scaled(logits[:, order], zero_shot[:, ::-1]), found[:, order], atol=1e-12)
+
+    @pytest.mark.parametrize("width", [5e-324, 1e-300, 1e-12, 1e-7])
+    def test_small_ranges(self, width):
+        found = scaled([[0.0, width, 0.0], [-width, 0.0, -width]], [[21.0, 23.0, 20.0], [-4.0, 0.0, -8.0]])
+        assert_array_equal(found, [[20.0, 23.0, 20.0], [-8.0, 0.0, -8.0]])
 
     def test_is_the_formula_of_the_loss_term(self):
         """The cross-entropy of the calibrated probabilities is the loss of ZS-Norm."""
@@ -85,7 +91,7 @@ class TestFormula:
         proba = fitted.calibrate(logits, zero_shot_logits=zero_shot)
         assert_allclose(proba, softmax(published(logits, zero_shot), axis=1))
 
-    def test_equal_logits_stay_equal(self):
+    def test_equal_logits_are_mapped_to_the_smallest_zero_shot_logit(self):
         found = scaled([[2.0, 2.0, 2.0], [0.0, 1.0, 2.0]], [[5.0, 6.0, 7.0], [4.0, 4.0, 4.0]])
         assert_allclose(found, [[5.0] * 3, [4.0] * 3])
         # The order is kept if all zero-shot logits are equal.

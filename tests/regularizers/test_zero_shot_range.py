@@ -78,6 +78,21 @@ def test_equal_logits_have_a_finite_loss_and_gradient():
     assert torch.autograd.grad(loss, logits)[0].isfinite().all()
 
 
+def test_gradients_of_small_ranges_are_bounded():
+    """The gradient is inversely proportional to the range, down to a range of 1e-6."""
+
+    def gradients(width):
+        term, batch = given(ZeroShotNormRegularizer())
+        logits = (width * torch.tensor(LOGITS, dtype=torch.float64)).requires_grad_()
+        return torch.autograd.grad(term(logits_out(logits), batch, None), logits)[0]
+
+    # The ranges of the logits are between 0.5 and 5 times the width.
+    torch.testing.assert_close(1e-5 * gradients(1e-5), gradients(1.0))
+    largest = gradients(1e-9).abs().max()
+    assert 1e5 < largest < 1e7
+    torch.testing.assert_close(gradients(1e-12).abs().max(), largest, rtol=1e-2, atol=0)
+
+
 @pytest.mark.parametrize("regularizer", BOTH)
 @pytest.mark.parametrize("template", ["a photo of a {}.", ["{} texture.", "art of the {}."]])
 def test_zero_shot_logits_are_those_of_the_zero_shot_classifier(regularizer, template, tiny_backbone):
