@@ -216,6 +216,11 @@ def _held_out_losses(
     learner, prompts, terms = start(training.names, training.data, generator)
     held_out = {"log_loss": samples.part(test, seen), "new_log_loss": samples.part(test, new)}
     held_out = {name: part for name, part in held_out.items() if len(part.targets)}
+    # Prompts do not depend on learned parameters, so they are needed once.
+    prompts_of = {
+        name: (learner if name == "log_loss" else learner.for_names(part.names)).prompts(part.names)
+        for name, part in held_out.items()
+    }
     at_once = recipe.batch_size_for(_AT_ONCE) if text_depends_on_image else _AT_ONCE
 
     def losses() -> Record:
@@ -223,7 +228,7 @@ def _held_out_losses(
         for name, part in held_out.items():
             own = learner if name == "log_loss" else learner.for_names(part.names)
             found[name] = log_loss(
-                own, own.prompts(part.names), part.data, at_once, text_depends_on_image=text_depends_on_image
+                own, prompts_of[name], part.data, at_once, text_depends_on_image=text_depends_on_image
             )
         return found
 
