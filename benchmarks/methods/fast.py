@@ -59,8 +59,6 @@ TERMS = {
 }
 # Its images show no class of the tasks.
 OUTLIER_TASK = "textures"
-# Random vectors are farther from useful ones than words, so a larger rate is better.
-RATE_OF_RANDOM = 0.1
 QUANTITIES = [f"{half} {name}" for name in ("accuracy", "ece", "log_loss") for half in ("base", "new")]
 
 Record = dict[str, Any]
@@ -199,13 +197,12 @@ def fit(run: Run, method: str, term: str, recipe: str, memory: Memory, quick: bo
 
 def settings_of(method: str, recipe: str, quick: bool) -> dict[str, Any]:
     """Return the parameters of a classifier."""
-    name = "coop" if method == RANDOM_COOP else method
-    chosen: str | TuningMethod = CoOp(context_init=None, n_context=16) if method == RANDOM_COOP else name
+    chosen: str | TuningMethod = CoOp(context_init=None, n_context=16) if method == RANDOM_COOP else method
     settings: dict[str, Any] = {"method": chosen, "recipe": recipe if recipe == FAST else "original"}
     if recipe == FAST:
         # In the key of the cache, since these settings are still open to change.
-        rate = METHODS[name].recipes[FAST].learning_rate
-        settings |= {"learning_rate": RATE_OF_RANDOM if method == RANDOM_COOP else rate}
+        instance = METHODS[chosen]() if isinstance(chosen, str) else chosen
+        settings |= {"learning_rate": instance.recipe(FAST).learning_rate}
     elif quick:
         settings |= {"max_epochs": 1}
     return settings

@@ -7,7 +7,8 @@
 
 The tasks are shapes and textures of `make_shapes`; fast.py uses other classes. Methods are tuned on a random
 half of the classes, with 4 and 16 images of each, and measured on validation images of both halves.
-The number of epochs is chosen in `fit` on held-out training data (early_stopping=True).
+The number of epochs is chosen in `fit` on held-out training data (early_stopping=True). Rows with DOR compare
+numbers of outliers, drawn anew in each step or once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import time
 import warnings
 from collections import defaultdict
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from runs import kept, measure, simple_table, with_tables, write_json
+from runs import kept, measure, show_tables, simple_table, write_json
 from threadpoolctl import threadpool_limits
 
 from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier, make_shapes
@@ -32,6 +34,7 @@ from clipcal.backbones import open_backbone
 from clipcal.datasets import TASKS as CLASSES
 from clipcal.demo import Split
 from clipcal.methods import TCP, CLIPAdapter, CoCoOp, CoOp, KgCoOp, ProGrad, TuningMethod
+from clipcal.regularizers import DynamicOutlierRegularizer
 
 RESULTS = Path(__file__).parent / "results" / "fast_choice.json"
 TASKS = [("shapes", "studio"), ("shapes", "faded"), ("textures", "street"), ("textures", "grainy")]
@@ -46,19 +49,54 @@ QUANTITIES_OF_HALVES = [
 ]
 
 # Optimizer, learning rate and batch size; or the published recipe, for comparison.
-PUBLISHED = ("published", 0.0, 0)
 Setting = tuple[str, float, int | str]
+PUBLISHED: Setting = ("published", 0.0, 0)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method with the settings to compare, and a regularizer."""
+
+    method: TuningMethod
+    settings: list[Setting]
+    regularizer: DynamicOutlierRegularizer | None = None
+
+
+RANDOM_COOP = CoOp(context_init=None, n_context=16)
 OF_CONTEXTS: list[Setting] = [("adam", rate, "all") for rate in (0.003, 0.01, 0.03, 0.1)] + [
-    ("sgd", 0.1, "all")
+    ("sgd", 0.1, "all"),
+    PUBLISHED,
 ]
-CANDIDATES: dict[str, tuple[TuningMethod, list[Setting]]] = {
-    "coop": (CoOp(), OF_CONTEXTS),
-    "coop, 16 random vectors": (CoOp(context_init=None, n_context=16), OF_CONTEXTS),
-    "kgcoop": (KgCoOp(), OF_CONTEXTS),
-    "prograd": (ProGrad(), OF_CONTEXTS),
-    "cocoop": (CoCoOp(), [("adam", 0.001, 8), ("adam", 0.003, 8), ("adam", 0.01, 8), ("sgd", 0.01, 8)]),
-    "tcp": (TCP(), [("adam", rate, "all") for rate in (0.001, 0.003, 0.01)]),
-    "clip-adapter": (CLIPAdapter(), [("adam", rate, "all") for rate in (0.001, 0.003, 0.01)]),
+OF_FEATURES: list[Setting] = [*(("adam", rate, "all") for rate in (0.001, 0.003, 0.01)), PUBLISHED]
+OF_COCOOP: list[Setting] = [
+    *(("adam", rate, 8) for rate in (0.001, 0.003, 0.01)),
+    ("sgd", 0.01, 8),
+    PUBLISHED,
+]
+# The number of outliers is that of the classes, some seven, if it is None.
+OUTLIERS = {
+    "DOR": DynamicOutlierRegularizer(),
+    "DOR, fixed": DynamicOutlierRegularizer(resample=False),
+    "DOR, 60": DynamicOutlierRegularizer(batch_size=60),
+    "DOR, 60 fixed": DynamicOutlierRegularizer(batch_size=60, resample=False),
+    "DOR, 240 fixed": DynamicOutlierRegularizer(batch_size=240, resample=False),
+}
+CANDIDATES = {
+    "coop": Candidate(CoOp(), OF_CONTEXTS),
+    "coop, 16 random vectors": Candidate(RANDOM_COOP, OF_CONTEXTS),
+    "kgcoop": Candidate(KgCoOp(), OF_CONTEXTS),
+    "prograd": Candidate(ProGrad(), OF_CONTEXTS),
+    "cocoop": Candidate(CoCoOp(), OF_COCOOP),
+    "tcp": Candidate(TCP(), OF_FEATURES),
+    "clip-adapter": Candidate(CLIPAdapter(), OF_FEATURES),
+    **{
+        f"{name} + {outliers}": Candidate(method, [("adam", rate, "all")], regularizer)
+        for name, method, rate in (
+            ("coop", CoOp(), 0.03),
+            ("coop, 16 random vectors", RANDOM_COOP, 0.1),
+        )
+        for outliers, regularizer in OUTLIERS.items()
+    },
 }
 
 
@@ -77,11 +115,7 @@ def main() -> None:
     if not (args.table or args.page):
         run_all(args)
     table = table_of(json.loads(args.out.read_text(encoding="utf-8"))["table"])
-    if args.page is not None:
-        page = args.page.read_text(encoding="utf-8")
-        args.page.write_text(with_tables(page, {"choice": table}), encoding="utf-8")
-    else:
-        print(table)
+    show_tables({"choice": table}, args.page)
 
 
 def run_all(args: argparse.Namespace) -> None:
@@ -91,7 +125,7 @@ def run_all(args: argparse.Namespace) -> None:
     jobs = [
         delayed(run)(name, setting, task, domain, shots, seed, max_epochs, args.cells)
         for name in args.methods
-        for setting in [*CANDIDATES[name][1], PUBLISHED]
+        for setting in CANDIDATES[name].settings
         for shots in SHOTS
         for task, domain in tasks
         for seed in seeds
@@ -121,7 +155,7 @@ def run(
     key = f"{name} {setting} {task} {domain} {shots} {seed} {max_epochs} {open_backbone('mini').fingerprint}"
 
     def compute() -> dict[str, Any]:
-        return fit(CANDIDATES[name][0], setting, task, domain, shots, seed, max_epochs)
+        return fit(CANDIDATES[name], setting, task, domain, shots, seed, max_epochs)
 
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -130,14 +164,16 @@ def run(
 
 
 def fit(
-    method: TuningMethod, setting: Setting, task: str, domain: str, shots: int, seed: int, max_epochs: int
+    candidate: Candidate, setting: Setting, task: str, domain: str, shots: int, seed: int, max_epochs: int
 ) -> dict[str, Any]:
     """Return the numbers of one fit on validation images of base and new classes."""
     halves = random_halves(task, seed)
     train = embedded(task, domain, "train", shots, seed).of(halves["base"])
     validation = embedded(task, domain, "validation", N_VALIDATION, seed)
     optimizer, learning_rate, batch_size = setting
-    classifier = PromptTunedCLIPClassifier("mini", method=method, random_state=seed)
+    classifier = PromptTunedCLIPClassifier(
+        "mini", method=candidate.method, regularizer=candidate.regularizer, random_state=seed
+    )
     if setting != PUBLISHED:
         classifier.set_params(
             optimizer=optimizer,

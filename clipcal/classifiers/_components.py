@@ -87,7 +87,7 @@ def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe
             f"{', '.join(map(repr, method.recipes))}. To change single settings, set parameters such as "
             "max_epochs."
         )
-    recipe = method.recipes[name]
+    recipe = method.recipe(name)
     values = {setting: getattr(given, setting, None) for setting in recipe.names()}
     if values["max_epochs"] is not None and values["early_stopping"] is None:
         values["early_stopping"] = False

@@ -163,8 +163,8 @@ METHODS: dict[str, Callable[[Cell, Memory | None], BaseEstimator]] = {
     COOP_DOR: lambda cell, memory: _coop(cell, memory, _dor(cell)),
     KGCOOP_DOR: lambda cell, memory: _kgcoop(cell, memory, _dor(cell)),
     COOP_TEMPERATURE: _coop,
-    FAST_COOP: lambda cell, memory: _coop(cell, memory, recipe="fast", learning_rate=0.1),
-    FAST_COOP_DOR: lambda cell, memory: _coop(cell, memory, _dor(cell), recipe="fast", learning_rate=0.1),
+    FAST_COOP: lambda cell, memory: _coop(cell, memory, recipe="fast"),
+    FAST_COOP_DOR: lambda cell, memory: _coop(cell, memory, _dor(cell), recipe="fast"),
 }
 
 

@@ -45,6 +45,26 @@ class TuningMethod(BaseEstimator):
     linear: ClassVar[bool] = True
     training_free: ClassVar[bool] = False
 
+    def recipe(self, name: str) -> Recipe:
+        """Return the training settings of a recipe for the parameters of this method.
+
+        Parameters
+        ----------
+        name : str
+            Key of `recipes`.
+
+        Returns
+        -------
+        recipe : Recipe
+            By default the entry of `recipes`.
+
+        Raises
+        ------
+        KeyError
+            If there is no recipe of this name.
+        """
+        return self.recipes[name]
+
     def learner(self, problem: TuningProblem) -> Learner:
         """Return a learner with initial parameters for a tuning problem.
 

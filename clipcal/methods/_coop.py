@@ -15,7 +15,7 @@ from clipcal._compat import Interval, StrOptions, validate_parameters
 from clipcal.backbones import Backbone
 from clipcal.exceptions import ClassNameError
 from clipcal.methods._base import TuningMethod
-from clipcal.methods._fast import FAST
+from clipcal.methods._fast import FAST, FAST_RATE_OF_RANDOM_CONTEXTS
 from clipcal.methods._name_position import moved_forward, name_lengths
 from clipcal.regularizers import AnchorRegularizer, Regularizer
 from clipcal.text import fill
@@ -152,8 +152,8 @@ class CoOp(TuningMethod):
     -----
     The original recipe, 200 epochs with batches of 32, is that of the authors' base-to-new script, which
     starts from the words ``"a photo of a"``; on ImageNet they train for 50 epochs. ``recipe="dor"`` starts
-    from 16 random vectors, as far as the published code of the authors of DOR shows. With random vectors,
-    ``recipe="fast"`` needs a larger rate than with words, such as ``learning_rate=0.1``.
+    from 16 random vectors, as far as the published code of the authors of DOR shows. ``recipe="fast"``
+    has a learning rate of 0.03 for words and of 0.1 for random vectors, which are farther from useful ones.
 
     References
     ----------
@@ -200,6 +200,29 @@ class CoOp(TuningMethod):
         self.template = template
         self.class_specific = class_specific
         self.text_chunk_size = text_chunk_size
+
+    def recipe(self, name: str) -> Recipe:
+        """Return the training settings of a recipe; ``"fast"`` has a larger rate for random contexts.
+
+        Parameters
+        ----------
+        name : str
+            Key of `recipes`.
+
+        Returns
+        -------
+        recipe : Recipe
+            The settings.
+
+        Raises
+        ------
+        KeyError
+            If there is no recipe of this name.
+        """
+        recipe = super().recipe(name)
+        if name == "fast" and self.context_init is None:
+            return recipe.with_values(learning_rate=FAST_RATE_OF_RANDOM_CONTEXTS)
+        return recipe
 
     def learner(self, problem: TuningProblem) -> ContextLearner:
         """Return a learner with the initial context.

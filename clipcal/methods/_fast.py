@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clipcal.training import Recipe
 
-__all__ = ["FAST"]
+__all__ = ["FAST", "FAST_RATE_OF_RANDOM_CONTEXTS"]
 
 # Image features are computed before training, so a step costs its text pass, whatever the number of images.
 # With all images in each step, the gradient has no noise from batches, and a large rate is safe.
@@ -18,3 +18,6 @@ FAST = Recipe(
     warmup_epochs=0,
     early_stopping=True,
 )
+
+# Random vectors are farther from useful ones than words.
+FAST_RATE_OF_RANDOM_CONTEXTS = 0.1

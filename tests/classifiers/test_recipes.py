@@ -135,6 +135,18 @@ def test_given_epochs_replace_early_stopping(params, limit, early_stopping):
 
 
 @pytest.mark.parametrize(
+    ("method", "rate"), [(CoOp(), 0.03), (CoOp(context_init=None), 0.1), (KgCoOp(context_init=None), 0.1)]
+)
+def test_rate_of_the_fast_recipe_depends_on_the_start(method, rate):
+    assert method.recipe("fast").learning_rate == rate
+    assert fitted(method=method, recipe="fast", max_epochs=1).recipe_["learning_rate"] == rate
+    assert method.recipe("original").learning_rate == 0.002
+    assert (
+        fitted(method=method, recipe="fast", max_epochs=1, learning_rate=0.5).recipe_["learning_rate"] == 0.5
+    )
+
+
+@pytest.mark.parametrize(
     ("params", "words"),
     [
         (
