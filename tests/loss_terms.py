@@ -39,5 +39,12 @@ def value(term, logits=LOGITS, weights=None, targets=TARGETS):
 
 
 def fitted(regularizer, **params):
-    params = {"max_epochs": 3, "batch_size": 8, "random_state": 0, "learning_rate": 0.02, **params}
+    params = {
+        "recipe": "original",
+        "max_epochs": 3,
+        "batch_size": 8,
+        "random_state": 0,
+        "learning_rate": 0.02,
+        **params,
+    }
     return PromptTunedCLIPClassifier(AnyWidthBackbone(), regularizer=regularizer, **params).fit(X, Y)

@@ -133,7 +133,12 @@ def shapes(seed: int) -> list[Task]:
         names = make_shapes(task, domain="street", n_per_class=1, random_state=seed).class_names
         base = names[: (len(names) + 1) // 2]
         clf = PromptTunedCLIPClassifier(
-            "mini", method=CoOp(context_init=None), max_epochs=30, random_state=seed, device="cpu"
+            "mini",
+            method=CoOp(context_init=None),
+            recipe="original",
+            max_epochs=30,
+            random_state=seed,
+            device="cpu",
         )
         seen, cal, test = (np.isin(labels, base) for labels in (y, y_cal, y_test))
         clf.fit(X[seen], y[seen])

@@ -94,7 +94,12 @@ def contenders(
 
     def tuned(method: TuningMethod, backbone: FeatureBackbone = backbone, **given: Any) -> Any:
         return PromptTunedCLIPClassifier(
-            backbone, method=method, max_epochs=options.max_epochs, random_state=seed, **given
+            backbone,
+            method=method,
+            recipe="original",
+            max_epochs=options.max_epochs,
+            random_state=seed,
+            **given,
         )
 
     for name, method in methods(features, options).items():

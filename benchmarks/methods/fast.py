@@ -55,7 +55,6 @@ TERMS = {
     "tcp": (NONE, DOR),
     "clip-adapter": (NONE, DOR_VISUAL),
     "prograd": (NONE, DOR),
-    "cocoop": (NONE, DOR),
 }
 # Its images show no class of the tasks.
 OUTLIER_TASK = "textures"

@@ -70,7 +70,6 @@ OF_CONTEXTS: list[Setting] = [("adam", rate, "all") for rate in (0.003, 0.01, 0.
 OF_FEATURES: list[Setting] = [*(("adam", rate, "all") for rate in (0.001, 0.003, 0.01)), PUBLISHED]
 OF_COCOOP: list[Setting] = [
     *(("adam", rate, 8) for rate in (0.001, 0.003, 0.01)),
-    ("sgd", 0.01, 8),
     PUBLISHED,
 ]
 # The number of outliers is that of the classes, some seven, if it is None.
@@ -79,7 +78,6 @@ OUTLIERS = {
     "DOR, fixed": DynamicOutlierRegularizer(resample=False),
     "DOR, 60": DynamicOutlierRegularizer(batch_size=60),
     "DOR, 60 fixed": DynamicOutlierRegularizer(batch_size=60, resample=False),
-    "DOR, 240 fixed": DynamicOutlierRegularizer(batch_size=240, resample=False),
 }
 CANDIDATES = {
     "coop": Candidate(CoOp(), OF_CONTEXTS),
@@ -172,7 +170,11 @@ def fit(
     validation = embedded(task, domain, "validation", N_VALIDATION, seed)
     optimizer, learning_rate, batch_size = setting
     classifier = PromptTunedCLIPClassifier(
-        "mini", method=candidate.method, regularizer=candidate.regularizer, random_state=seed
+        "mini",
+        method=candidate.method,
+        regularizer=candidate.regularizer,
+        recipe="original",
+        random_state=seed,
     )
     if setting != PUBLISHED:
         classifier.set_params(

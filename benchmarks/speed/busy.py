@@ -48,7 +48,7 @@ SNIPPETS = {
     "fit": """
 X = CLIPImageEncoder("mini").transform(images)
 few = np.isin(y, np.unique(y)[:15])
-clf = PromptTunedCLIPClassifier("mini", method=CoOp(None), max_epochs=1, random_state=0)
+clf = PromptTunedCLIPClassifier("mini", method=CoOp(None), recipe="original", max_epochs=1, random_state=0)
 clf.fit(X[few], y[few])
 start = time.perf_counter()
 clf.set_params(max_epochs=20).fit(X[few], y[few])""",

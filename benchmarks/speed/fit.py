@@ -104,6 +104,7 @@ def fitting(
     clf = PromptTunedCLIPClassifier(
         backbone,
         method=CoOp(context_init=None),
+        recipe="original",
         regularizer=regularizer,
         max_epochs=epochs,
         batch_size=BATCH,

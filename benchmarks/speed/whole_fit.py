@@ -159,9 +159,11 @@ def make_problem(images: np.ndarray, y: np.ndarray) -> Problem:
 def compare_runs(problem: Problem, context: str, seed: int, n_epochs: int) -> list[dict[str, Any]]:
     """Return one row for each way of fitting."""
 
-    def classifier(**params: Any) -> PromptTunedCLIPClassifier:
+    def classifier(recipe: str = "original", **params: Any) -> PromptTunedCLIPClassifier:
         method = CoOp(context_init=CONTEXTS[context])
-        return PromptTunedCLIPClassifier(problem.backbone, method=method, random_state=seed, **params)
+        return PromptTunedCLIPClassifier(
+            problem.backbone, method=method, recipe=recipe, random_state=seed, **params
+        )
 
     untrained = classifier(max_epochs=0).fit(problem.images, problem.y)
     first = loss_of(problem, untrained)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["find_method", "find_recipe", "find_regularizer", "find_regularizers"]
 
 
-def find_method(method: str | TuningMethod, recipe: str = "original") -> TuningMethod:
+def find_method(method: str | TuningMethod, recipe: str = "auto") -> TuningMethod:
     """Return the tuning method for the parameter ``method``.
 
     A method given by name gets the parameters of the recipe.
@@ -35,7 +35,7 @@ def find_method(method: str | TuningMethod, recipe: str = "original") -> TuningM
 
     found = named_component("method", method, METHODS, example="CoOp(n_context=16, context_init=None)")
     if isinstance(method, str):
-        found.set_params(**find_recipe(found, recipe).method_params)
+        found.set_params(**find_recipe(found, recipe)[1].method_params)
     _check_component(found)
     return found
 
@@ -60,8 +60,8 @@ def _check_component(found: TuningMethod | Regularizer) -> None:
         _check_component(base)
 
 
-def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe:
-    """Return the recipe of a method, with settings replaced by those of the user.
+def find_recipe(method: TuningMethod, name: str, given: object = None) -> tuple[str, Recipe]:
+    """Return the name and the recipe of a method, with settings replaced by those of the user.
 
     A method without training has no epochs, whatever the settings. A given number of epochs is used as it is,
     unless early stopping is given, too.
@@ -71,7 +71,7 @@ def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe
     method : TuningMethod
         The method.
     name : str
-        Name of the recipe.
+        Name of the recipe. ``"auto"`` is ``"fast"`` for methods that have it, and ``"original"`` for others.
     given : object, default=None
         Object whose attributes are the settings of the user. Missing attributes and None are ignored.
 
@@ -81,9 +81,12 @@ def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe
         If the method has no recipe of this name, momentum is given for an optimizer without momentum, or
         early stopping and a warm start are combined.
     """
+    wanted = name
+    if wanted == "auto":
+        name = "fast" if "fast" in method.recipes else "original"
     if name not in method.recipes:
         raise ValueError(
-            f"recipe={name!r} is unknown for method {type(method).__name__}; choose one of "
+            f"recipe={wanted!r} is unknown for method {type(method).__name__}; choose one of "
             f"{', '.join(map(repr, method.recipes))}. To change single settings, set parameters such as "
             "max_epochs."
         )
@@ -104,7 +107,7 @@ def find_recipe(method: TuningMethod, name: str, given: object = None) -> Recipe
             f"momentum={values['momentum']} is only supported by optimizer='sgd', but the optimizer is "
             f"{recipe.plain()['optimizer']!r}; use momentum=None."
         )
-    return recipe
+    return name, recipe
 
 
 def find_regularizer(regularizer: str | Regularizer) -> Regularizer:

@@ -54,14 +54,15 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         text features of other nouns near their zero-shot features, ``"kg"`` those of the classes, and
         ``"label-smoothing"`` smooths the labels; :ref:`loss-terms` lists all names and classes. Parameters of
         a regularizer can be set by name, for example ``regularizer__weight`` in a search.
-    recipe : str, default="original"
+    recipe : str, default="auto"
         Training settings, used for each parameter from ``max_epochs`` to ``early_stopping`` that is None.
-        ``"original"`` are those of the authors of the method, ``"dor"`` those of the authors of DOR as far as
-        their published code shows, and ``"fast"`` takes few steps, each with all images, and chooses their
-        number on held-out training data; see :ref:`recipes`. A method given by name also gets the method
-        parameters of the recipe, such as 16 random context vectors for CoOp with ``"dor"``.
+        ``"fast"`` takes few steps, each with all images, and chooses their number on held-out training data.
+        ``"original"`` are the settings of the authors of the method, ``"dor"`` those of the authors of DOR as
+        far as their published code shows. ``"auto"`` is ``"fast"`` for methods that have it and
+        ``"original"`` for others; see :ref:`recipes`. A method given by name also gets the method parameters
+        of the recipe, such as 16 random context vectors for CoOp with ``"dor"``.
     max_epochs : int or None, default=None
-        Number of passes through the data. In the original recipe of CoOp it is 200.
+        Number of passes through the data. In the original recipe of CoOp it is 200, in the fast at most 100.
     learning_rate : float or None, default=None
         Highest learning rate. In the original recipes it is 0.002.
     batch_size : int, "all" or None, default=None
@@ -86,7 +87,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         Whether the number of epochs, at most `max_epochs`, is chosen on held-out training data. Then
         training starts anew on all data, with this number and the learning rates of `max_epochs`; see the
         notes, and :class:`~clipcal.classifiers.EarlyStopping` for own validation data. None is True for
-        ``recipe="fast"`` without `max_epochs`, and False otherwise.
+        the recipe ``"fast"`` without `max_epochs`, and False otherwise.
     class_names : mapping of label to str, default=None
         Name of each label to be used in prompts. By default, labels are used as names.
     allow_duplicate_names : bool, default=False
@@ -164,11 +165,11 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
     With early stopping, the number of epochs is chosen by cross-validation. In each split, half of the
     classes are held out, and, if most classes have several images, a quarter of the images of the others.
     After each epoch, the log loss on both held-out parts is averaged over parts and splits. The number of
-    epochs with the lowest value is chosen, which may be 0, so that the prompts are those of the start; the
-    search ends after five epochs without a lower value. With mini-batches, a split has fewer steps in an
-    epoch, and the number of steps is kept instead. There are two splits, or four for fewer than 1,000 images.
-    With fewer than four classes, or separate parameters for each class, no classes are held out. If there is
-    only one image per class, too, the number of epochs is 5. With several views, held-out images are crops.
+    epochs with the lowest value is chosen, which may be 0; the search ends after five epochs without a lower
+    value. With mini-batches, the number of steps is kept instead, since splits have fewer steps per epoch.
+    There are two splits, or four for fewer than 1,000 images. With fewer than four classes, or separate
+    parameters for each class, no classes are held out. If there is only one image per class, too, the number
+    of epochs is 5. With several views, held-out images are crops.
 
     Callbacks of scikit-learn show progress and scores during ``fit``, for example
     ``clf.set_callbacks(ProgressBar(), ScoringMonitor(scoring=ece_scorer))``.
@@ -218,7 +219,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         *,
         method: str | TuningMethod = "coop",
         regularizer: str | Regularizer | Sequence[str | Regularizer] | None = None,
-        recipe: str = "original",
+        recipe: str = "auto",
         max_epochs: int | None = None,
         learning_rate: float | None = None,
         batch_size: int | str | None = None,
@@ -312,8 +313,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         X, targets, weights = self._check_training_data(X, y, sample_weight)
         self.method_ = clone(find_method(self.method, self.recipe))
         regularizers = find_regularizers(self.regularizer, self.method_)
-        recipe = find_recipe(self.method_, self.recipe, self)
-        self.recipe_ = {"recipe": self.recipe, **recipe.plain()}
+        name, recipe = find_recipe(self.method_, self.recipe, self)
+        self.recipe_ = {"recipe": name, **recipe.plain()}
         backbone = self._backbone_for(X)
         random_state = check_random_state(self.random_state)
         generator = torch_generator(random_state)

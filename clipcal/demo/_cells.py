@@ -117,13 +117,14 @@ class CellResult(NamedTuple):
         }
 
 
-def _tuned(cell: Cell, memory: Memory | None, **parameters: Any) -> PromptTunedCLIPClassifier:
-    classifier = PromptTunedCLIPClassifier(
-        backbone="mini", random_state=cell.seed, memory=memory, **parameters
+def _tuned(
+    cell: Cell, memory: Memory | None, recipe: str = "original", **parameters: Any
+) -> PromptTunedCLIPClassifier:
+    if recipe == "original":
+        parameters |= {"max_epochs": cell.max_epochs, "batch_size": 32}
+    return PromptTunedCLIPClassifier(
+        backbone="mini", recipe=recipe, random_state=cell.seed, memory=memory, **parameters
     )
-    if classifier.recipe != "fast":
-        classifier.set_params(max_epochs=cell.max_epochs, batch_size=32)
-    return classifier
 
 
 def _zero_shot(cell: Cell, memory: Memory | None) -> BaseEstimator:

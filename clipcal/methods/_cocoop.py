@@ -14,7 +14,6 @@ from clipcal._compat import Interval, StrOptions, validate_parameters
 from clipcal.backbones import Backbone
 from clipcal.methods._base import TuningMethod
 from clipcal.methods._coop import ContextLearner, CoOp
-from clipcal.methods._fast import FAST
 from clipcal.training import Prompts, Recipe, TrainingData, TuningProblem
 
 __all__ = ["CoCoOp", "ConditionalContextLearner"]
@@ -120,11 +119,7 @@ class CoCoOp(TuningMethod):
     linear: ClassVar[bool] = False
     text_depends_on_image: ClassVar[bool] = True
     recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
-        {
-            "original": Recipe(max_epochs=10, batch_size=1),
-            # The text features depend on the image, so a step costs as much as its images.
-            "fast": FAST.with_values(learning_rate=0.01, batch_size=8),
-        }
+        {"original": Recipe(max_epochs=10, batch_size=1)}
     )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "context_init": [str, None],

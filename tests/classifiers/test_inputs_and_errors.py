@@ -330,9 +330,14 @@ BAD_TUNING = {
     "max_epochs": ({"max_epochs": -1}, ValueError, "'max_epochs'.*Got -1"),
     "learning_rate": ({"learning_rate": 0.0}, ValueError, r"'learning_rate'.*Got 0\.0"),
     "random_state": ({"random_state": "zero"}, ValueError, "'random_state'.*Got 'zero'"),
-    "divergence": ({"learning_rate": 3e38, "max_epochs": 5}, FloatingPointError, "lower learning_rate"),
+    "divergence": ({"learning_rate": 1e37, "max_epochs": 5}, FloatingPointError, "lower learning_rate"),
+    "divergence of SGD": (
+        {"learning_rate": 3e38, "max_epochs": 5, "optimizer": "sgd"},
+        FloatingPointError,
+        "lower learning_rate",
+    ),
     "divergence in the last step": (
-        {"learning_rate": 3e38, "max_epochs": 1},
+        {"learning_rate": 3e38, "max_epochs": 1, "optimizer": "sgd"},
         FloatingPointError,
         "text features are not finite or zero; lower learning_rate",
     ),

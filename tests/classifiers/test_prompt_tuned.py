@@ -476,7 +476,7 @@ class TestCallbacks:
         with pytest.raises(ValueError, match="class"):
             clf.fit(X, ["cat"] * len(X))
         with pytest.raises(FloatingPointError):
-            clf.set_params(learning_rate=3e38, max_epochs=1).fit(X, Y)
+            clf.set_params(learning_rate=3e38, optimizer="sgd", max_epochs=1).fit(X, Y)
         assert callback.torn_down == 2
 
     def test_progress_bar(self, capsys):

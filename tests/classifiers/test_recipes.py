@@ -1,6 +1,7 @@
 """Recipes of training settings, and parameters that replace them."""
 
 import inspect
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from sklearn.model_selection import GridSearchCV
 from toy_backbone import AnyWidthBackbone
 
 from clipcal import CoOp, KgCoOp, PromptTunedCLIPClassifier
+from clipcal.methods import DePT
 from clipcal.training import Recipe
 
 NAMES = ["dog", "river", "hammer"]
@@ -49,6 +51,36 @@ def test_recipes_have_the_published_settings(method, recipe, expected):
     assert len(clf.history_) == expected["max_epochs"]
 
 
+@pytest.mark.parametrize(
+    ("method", "recipe"),
+    [
+        ("coop", "fast"),
+        (KgCoOp(), "fast"),
+        ("prograd", "fast"),
+        ("clip-adapter", "fast"),
+        ("cocoop", "original"),
+        ("taskres", "original"),
+        ("tip-adapter", "original"),
+        (DePT(), "original"),
+    ],
+)
+def test_default_is_fast_for_methods_that_have_it(method, recipe):
+    clf, named = (fitted(method=method, max_epochs=1, **params) for params in ({}, {"recipe": recipe}))
+    assert clf.recipe == "auto"
+    assert clf.recipe_ == named.recipe_
+    assert clf.recipe_["recipe"] == recipe
+    for name, values in named.learned_.items():
+        np.testing.assert_array_equal(clf.learned_[name], values)
+
+
+def test_default_names_the_recipes_of_a_method_without_an_original_one():
+    class Mine(CoOp):
+        recipes: ClassVar = {"mine": Recipe(max_epochs=1)}
+
+    with pytest.raises(ValueError, match="recipe='auto' is unknown for method Mine; choose one of 'mine'"):
+        fitted(method=Mine())
+
+
 def test_method_given_by_name_gets_parameters_of_the_recipe():
     assert fitted(recipe="dor", max_epochs=1).learned_["context"].shape == (16, 16)
     assert fitted(recipe="dor", max_epochs=1, method=CoOp()).learned_["context"].shape == (4, 16)
@@ -77,13 +109,13 @@ def test_parameters_replace_settings_of_the_recipe():
         "drop_last": False,
         "early_stopping": False,
     }
-    clf = fitted(**given)
+    clf = fitted(recipe="original", **given)
     assert clf.recipe_ == {"recipe": "original", "momentum": None, **given}
     assert [record["learning_rate"] for record in clf.history_] == [0.001, 0.001, 0.01]
 
 
 def test_each_setting_changes_the_learned_context():
-    base = {"max_epochs": 4, "learning_rate": 0.01, "batch_size": 7}
+    base = {"recipe": "original", "max_epochs": 4, "learning_rate": 0.01, "batch_size": 7}
     start = fitted(**base).learned_["context"]
     for other in (
         {"optimizer": "adam"},

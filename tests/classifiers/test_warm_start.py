@@ -18,6 +18,7 @@ PLAIN = {"schedule": "constant", "warmup_epochs": 0, "momentum": 0.0, "batch_siz
 def make(**params):
     params = {
         "backbone": AnyWidthBackbone(16),
+        "recipe": "original",
         "max_epochs": 2,
         "random_state": 0,
         "warm_start": True,

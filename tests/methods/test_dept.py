@@ -196,7 +196,13 @@ class TestPredictions:
         toy = AnyWidthBackbone(64)
         clf = fitted(toy, head_weight=0.0, batch_size=4)
         base = PromptTunedCLIPClassifier(
-            toy, method=SMALL["coop"], random_state=0, max_epochs=2, learning_rate=0.01, batch_size=4
+            toy,
+            method=SMALL["coop"],
+            recipe="original",
+            random_state=0,
+            max_epochs=2,
+            learning_rate=0.01,
+            batch_size=4,
         ).fit(X, Y)
         np.testing.assert_allclose(clf.learned_["base.context"], base.learned_["context"], atol=1e-6)
         np.testing.assert_allclose(clf.predict_proba(X), base.predict_proba(X), atol=1e-5)
@@ -258,7 +264,7 @@ class TestParameters:
             method = DePT(base).set_params(base__text_chunk_size=7)
             assert (method.base.context_init, method.base.n_context) == n_context
             for found in (DePT(base), method):
-                recipe = find_recipe(found, "original")
+                _, recipe = find_recipe(found, "original")
                 assert (recipe.max_epochs, recipe.learning_rate, recipe.batch_size) == (10, rate, size)
                 assert found.text_depends_on_image == (base == "cocoop")
                 assert not found.linear and not found.needs_pixels

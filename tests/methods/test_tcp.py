@@ -265,7 +265,7 @@ def test_original_recipe_has_the_epsilon_of_the_authors():
     assert type(optimizer) is torch.optim.Adam
     assert optimizer.param_groups[0]["eps"] == 1e-3
     X = np.random.default_rng(0).normal(size=(6, 16))
-    params = {"max_epochs": 1, "random_state": 0}
+    params = {"recipe": "original", "max_epochs": 1, "random_state": 0}
     clf = PromptTunedCLIPClassifier(LayeredBackbone(), method="tcp", **params).fit(X, NAMES * 2)
     assert clf.recipe_["optimizer_options"] == {"eps": 1e-3}
     clf = PromptTunedCLIPClassifier(LayeredBackbone(), method="tcp", optimizer="sgd", **params)

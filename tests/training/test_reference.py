@@ -52,7 +52,8 @@ def data():
 
 def learned(X, y, case, **fit_params):
     # 160 samples in batches of 32: five steps an epoch.
-    params = {"max_epochs": 10, "batch_size": 32, "random_state": 0, "device": "cpu", **CASES[case]}
+    params = {"recipe": "original", "max_epochs": 10, "batch_size": 32, "random_state": 0, "device": "cpu"}
+    params |= CASES[case]
     return PromptTunedCLIPClassifier("mini", **params).fit(X, y, **fit_params).learned_["context"]
 
 
