@@ -23,7 +23,8 @@ class TuningMethod(BaseEstimator):
         Name of the method, such as ``"coop"``. Methods of clipcal can be selected by it; pass an instance of
         your own methods.
     recipes : mapping of str to Recipe
-        Published training settings by name. ``"original"`` are those of the authors of the method.
+        Training settings by name. ``"original"`` are those of the authors of the method, ``"fast"``, if there
+        is one, is the default.
     needs_pixels : bool
         Whether the method has parameters in the image tower, so that it needs images instead of embeddings.
     text_depends_on_image : bool
