@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -183,9 +182,8 @@ def fit(run: Run, method: str, term: str, recipe: str, memory: Memory, quick: bo
                 memory=memory,
                 **settings_of(method, recipe, quick),
             )
-        start = time.perf_counter()
         classifier.fit(train.X, train.y)
-        found: Record = {"seconds": time.perf_counter() - start, **passes(classifier, len(train.y))}
+        found: Record = passes(classifier, len(train.y))
         for half, classes in halves.items():
             of_half = classifier if half == "base" else classifier.with_classes(classes)
             X, y = test.of(classes)
@@ -214,7 +212,7 @@ def regularizer(run: Run, term: str) -> str | Regularizer | None:
     return None if term == NONE else term
 
 
-def passes(classifier: Any, n_images: int) -> dict[str, float]:
+def passes(classifier: Any, n_images: int) -> Record:
     """Return the numbers of epochs and steps, and the steps of the search, each with half of the classes."""
     if not hasattr(classifier, "recipe_"):
         return {"epochs": 0, "steps": 0, "search_steps": 0}
@@ -239,7 +237,7 @@ def summarize(records: list[Record]) -> list[Record]:
         {
             **dict(zip(("kind", "method", "term", "recipe"), names, strict=True)),
             "runs": len(group),
-            **{name: median(group, name) for name in ("epochs", "steps", "search_steps", "seconds")},
+            **{name: median(group, name) for name in ("epochs", "steps", "search_steps")},
             **{name: interval([record[name] for record in group]) for name in QUANTITIES},
         }
         for names, group in groups.items()
@@ -295,11 +293,9 @@ def paired(records: list[Record]) -> dict[tuple[Any, str, str], dict[str, Record
 
 
 def differences(group: list[dict[str, Record]]) -> Record:
-    rows = {
+    return {
         name: interval([pair[FAST][name] - pair[PUBLISHED][name] for pair in group]) for name in QUANTITIES
     }
-    ratios = [pair[PUBLISHED]["seconds"] / pair[FAST]["seconds"] for pair in group]
-    return {**rows, "times_faster": round(float(np.median(ratios)), 1)}
 
 
 def interval(values: list[float]) -> list[float | None]:

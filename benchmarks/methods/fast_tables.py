@@ -19,7 +19,7 @@ TERMS = {"none": "", "dor": " + DOR", "dor-visual": " + DOR-V"}
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
-    """Return all tables by name: values, differences and times of each kind of task."""
+    """Return all tables by name: values, differences and steps of each kind of task."""
     kinds = dict.fromkeys(row["kind"] for row in results["table"])
     found = {}
     for kind in kinds:
@@ -28,7 +28,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
         found[f"fast differences {kind}"] = of_differences(
             [row for row in results["differences"] if row["kind"] == kind]
         )
-        found[f"fast times {kind}"] = of_times(rows, results["differences"])
+        found[f"fast steps {kind}"] = of_steps(rows)
     found["fast pooled"] = of_pooled(results["pooled"])
     return found
 
@@ -68,25 +68,12 @@ def marked(name: str, mean: float, half: float | None) -> str:
     return shown(mean, half, sign=True) + (" worse" if worse else "")
 
 
-def of_times(rows: list[dict[str, Any]], differences: list[dict[str, Any]]) -> str:
-    """Return epochs, steps and seconds, medians over runs."""
-    faster = {(row["kind"], row["method"], row["term"]): row["times_faster"] for row in differences}
-    lines = []
-    for row in rows:
-        if row["method"] == "zero-shot":
-            continue
-        ratio = faster.get((row["kind"], row["method"], row["term"])) if row["recipe"] == "fast" else None
-        lines.append(
-            [
-                titled(row),
-                row["recipe"],
-                f"{row['epochs']:.0f}",
-                f"{row['steps']:.0f}",
-                f"{row['search_steps']:.0f}",
-                f"{row['seconds']:.1f}",
-                MISSING if ratio is None else f"{ratio:.1f}",
-            ]
-        )
-    return simple_table(
-        ["method", "recipe", "epochs", "steps", "search steps", "seconds", "times faster"], lines
-    )
+def of_steps(rows: list[dict[str, Any]]) -> str:
+    """Return epochs and steps, medians over runs."""
+    names = ("epochs", "steps", "search_steps")
+    lines = [
+        [titled(row), row["recipe"], *(f"{row[name]:.0f}" for name in names)]
+        for row in rows
+        if row["method"] != "zero-shot"
+    ]
+    return simple_table(["method", "recipe", "epochs", "steps", "search steps"], lines)

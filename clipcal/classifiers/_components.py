@@ -35,7 +35,8 @@ def find_method(method: str | TuningMethod, recipe: str = "auto") -> TuningMetho
 
     found = named_component("method", method, METHODS, example="CoOp(n_context=16, context_init=None)")
     if isinstance(method, str):
-        found.set_params(**find_recipe(found, recipe)[1].method_params)
+        _, settings = find_recipe(found, recipe)
+        found.set_params(**settings.method_params)
     _check_component(found)
     return found
 
@@ -71,9 +72,16 @@ def find_recipe(method: TuningMethod, name: str, given: object = None) -> tuple[
     method : TuningMethod
         The method.
     name : str
-        Name of the recipe. ``"auto"`` is ``"fast"`` for methods that have it, and ``"original"`` for others.
+        Name of the recipe. ``"auto"`` is the default recipe of the method.
     given : object, default=None
         Object whose attributes are the settings of the user. Missing attributes and None are ignored.
+
+    Returns
+    -------
+    name : str
+        Name of the recipe of the method.
+    recipe : Recipe
+        The settings.
 
     Raises
     ------
@@ -81,14 +89,13 @@ def find_recipe(method: TuningMethod, name: str, given: object = None) -> tuple[
         If the method has no recipe of this name, momentum is given for an optimizer without momentum, or
         early stopping and a warm start are combined.
     """
-    wanted = name
-    if wanted == "auto":
-        name = "fast" if "fast" in method.recipes else "original"
+    if name == "auto":
+        name = method.default_recipe
     if name not in method.recipes:
         raise ValueError(
-            f"recipe={wanted!r} is unknown for method {type(method).__name__}; choose one of "
-            f"{', '.join(map(repr, method.recipes))}. To change single settings, set parameters such as "
-            "max_epochs."
+            f"recipe={name!r} is unknown for method {type(method).__name__}; choose one of "
+            f"{', '.join(map(repr, method.recipes))}, or 'auto' for its default. To change single "
+            "settings, set parameters such as max_epochs."
         )
     recipe = method.recipe(name)
     values = {setting: getattr(given, setting, None) for setting in recipe.names()}
@@ -99,13 +106,13 @@ def find_recipe(method: TuningMethod, name: str, given: object = None) -> tuple[
         recipe = recipe.with_values(max_epochs=0, early_stopping=False)
     if recipe.early_stopping and getattr(given, "warm_start", False):
         raise ValueError(
-            f"warm_start=True cannot be used with early stopping (recipe={name!r}), because the previous fit "
-            "has seen the held-out data; set max_epochs and early_stopping=False."
+            f"warm_start=True cannot be used with early stopping ({name!r} recipe), since a previous fit has "
+            "seen the held-out data; set max_epochs and early_stopping=False, or use recipe='original'."
         )
     if values["momentum"] is not None and not recipe.uses_momentum:
         raise ValueError(
             f"momentum={values['momentum']} is only supported by optimizer='sgd', but the optimizer is "
-            f"{recipe.plain()['optimizer']!r}; use momentum=None."
+            f"{recipe.plain()['optimizer']!r} (recipe {name!r}); use momentum=None, or set optimizer='sgd'."
         )
     return name, recipe
 

@@ -127,8 +127,18 @@ def choose_n_epochs(
             best = n_epochs
         elif n_epochs - max(best, recipe.warmup_epochs) >= _PATIENCE:
             break
+    return EpochChoice(_epochs_of_all(best, splits, recipe, len(targets)), history)
+
+
+def _epochs_of_all(best: int, splits: Sequence[Split], recipe: Recipe, n_samples: int) -> int:
+    """Return the number of epochs of all samples with as many steps as in the splits; warn if it is 0."""
+    if best == 0 and recipe.max_epochs:
+        warn_caller(
+            "Training does not lower the log loss on held-out training data, so nothing was trained; set "
+            "max_epochs to train anyway."
+        )
     of_split = np.mean([recipe.steps_per_epoch(len(train)) for train, _ in splits])
-    return EpochChoice(math.ceil(best * of_split / recipe.steps_per_epoch(len(targets))), history)
+    return math.ceil(best * of_split / recipe.steps_per_epoch(n_samples))
 
 
 def _until_divergence(
@@ -216,19 +226,24 @@ def _held_out_losses(
     learner, prompts, terms = start(training.names, training.data, generator)
     held_out = {"log_loss": samples.part(test, seen), "new_log_loss": samples.part(test, new)}
     held_out = {name: part for name, part in held_out.items() if len(part.targets)}
+
+    def learner_for(name: str) -> Learner:
+        # With the current parameters, which a learner for other names may copy.
+        return learner if name == "log_loss" else learner.for_names(held_out[name].names)
+
     # Prompts do not depend on learned parameters, so they are needed once.
-    prompts_of = {
-        name: (learner if name == "log_loss" else learner.for_names(part.names)).prompts(part.names)
-        for name, part in held_out.items()
-    }
+    prompts_of = {name: learner_for(name).prompts(part.names) for name, part in held_out.items()}
     at_once = recipe.batch_size_for(_AT_ONCE) if text_depends_on_image else _AT_ONCE
 
     def losses() -> Record:
         found = {}
         for name, part in held_out.items():
-            own = learner if name == "log_loss" else learner.for_names(part.names)
             found[name] = log_loss(
-                own, prompts_of[name], part.data, at_once, text_depends_on_image=text_depends_on_image
+                learner_for(name),
+                prompts_of[name],
+                part.data,
+                at_once,
+                text_depends_on_image=text_depends_on_image,
             )
         return found
 

@@ -58,36 +58,39 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         Training settings, used for each parameter from ``max_epochs`` to ``early_stopping`` that is None.
         ``"fast"`` takes few steps, each with all images, and chooses their number on held-out training data.
         ``"original"`` are the settings of the authors of the method, ``"dor"`` those of the authors of DOR as
-        far as their published code shows. ``"auto"`` is ``"fast"`` for methods that have it and
-        ``"original"`` for others; see :ref:`recipes`. A method given by name also gets the method parameters
-        of the recipe, such as 16 random context vectors for CoOp with ``"dor"``.
+        far as their published code shows. ``"auto"`` is ``"fast"`` for methods that have it, except for
+        class-specific contexts, and ``"original"`` for others; see :ref:`recipes`. A method given by name
+        also gets the method parameters of the recipe, such as 16 random context vectors for CoOp with
+        ``"dor"``.
     max_epochs : int or None, default=None
         Number of passes through the data. In the original recipe of CoOp it is 200, in the fast at most 100.
     learning_rate : float or None, default=None
-        Highest learning rate. In the original recipes it is 0.002.
+        Highest learning rate. In the original recipe of CoOp it is 0.002, in the fast 0.03, or 0.1 for random
+        contexts.
     batch_size : int, "all" or None, default=None
-        Number of samples per step. ``"all"`` uses all training data in each step. In the original recipe of
-        CoOp it is 32. If there are fewer samples, they form one batch.
+        Number of samples per step. ``"all"``, as in the fast recipes, uses all training data in each step. In
+        the original recipe of CoOp it is 32. If there are fewer samples, they form one batch.
     optimizer : {"sgd", "adam", "adamw"}, callable or None, default=None
         Optimizer. A callable, such as a class of ``torch.optim``, is called with the parameters, ``lr`` and
-        ``weight_decay``. In the original recipe of CoOp it is ``"sgd"``.
+        ``weight_decay``. In the original recipe of CoOp it is ``"sgd"``, in the fast ``"adam"``.
     momentum : float or None, default=None
-        Momentum of SGD. In the original recipes it is 0.9.
+        Momentum of SGD. In recipes it is 0.9.
     weight_decay : float or None, default=None
-        Weight decay. In the original recipes it is 0.0005.
+        Weight decay. In the original recipe of CoOp it is 0.0005, in the fast 0.
     schedule : {"cosine", "constant"} or None, default=None
-        Learning rate schedule after the warm-up. In the original recipes it is ``"cosine"``.
+        Learning rate schedule after the warm-up. In the original recipe of CoOp it is ``"cosine"``, in the
+        fast ``"constant"``.
     warmup_epochs : int or None, default=None
-        Number of warm-up epochs. In the original recipes it is 1.
+        Number of warm-up epochs. In the original recipe of CoOp it is 1, in the fast 0.
     warmup_rate : float or None, default=None
-        Learning rate of the warm-up epochs. In the original recipes it is 0.00001.
+        Learning rate of the warm-up epochs. In recipes it is 0.00001.
     drop_last : bool or None, default=None
-        Whether an incomplete last batch is dropped. In the original recipes it is True.
+        Whether an incomplete last batch is dropped. In recipes it is True.
     early_stopping : bool or None, default=None
         Whether the number of epochs, at most `max_epochs`, is chosen on held-out training data. Then
         training starts anew on all data, with this number and the learning rates of `max_epochs`; see the
-        notes, and :class:`~clipcal.classifiers.EarlyStopping` for own validation data. None is True for
-        the recipe ``"fast"`` without `max_epochs`, and False otherwise.
+        notes, and :class:`~clipcal.classifiers.EarlyStopping`, with `max_epochs`, for own validation data.
+        None is True for the recipe ``"fast"`` without `max_epochs`, and False otherwise.
     class_names : mapping of label to str, default=None
         Name of each label to be used in prompts. By default, labels are used as names.
     allow_duplicate_names : bool, default=False
@@ -105,9 +108,10 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         view overfits. Embeddings have one view.
     warm_start : bool, default=False
         Whether ``fit`` starts from the learned parameters of the previous ``fit``, which must have had the
-        same class names. Learning rate schedule, optimizer and ``history_`` start anew.
+        same class names. Learning rate schedule, optimizer and ``history_`` start anew. There is no early
+        stopping then, so the fast recipe needs `max_epochs`.
     random_state : int, RandomState instance or None, default=None
-        Controls initial values, the order of samples, views and outliers.
+        Controls initial values, the order of samples, views, outliers and the splits of early stopping.
     device : str or torch.device, default="auto"
         Device to run on. ``"auto"`` is CUDA if available, else MPS if available, else the CPU.
     precision : {"auto", "fp32", "bf16"}, default="auto"
@@ -304,7 +308,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         ClassNameError
             If a class name is empty, too long or a duplicate.
         FloatingPointError
-            If training diverges.
+            If training diverges. Early stopping ends its search there, with a warning.
         """
         from clipcal.backbones import threads_for
         from clipcal.training import torch_generator, tune

@@ -46,6 +46,11 @@ class TuningMethod(BaseEstimator):
     linear: ClassVar[bool] = True
     training_free: ClassVar[bool] = False
 
+    @property
+    def default_recipe(self) -> str:
+        """Name of the recipe used by default: ``"fast"`` if the method has it, otherwise ``"original"``."""
+        return "fast" if "fast" in self.recipes else "original"
+
     def recipe(self, name: str) -> Recipe:
         """Return the training settings of a recipe for the parameters of this method.
 

@@ -153,7 +153,7 @@ class CoOp(TuningMethod):
     The original recipe, 200 epochs with batches of 32, is that of the authors' base-to-new script, which
     starts from the words ``"a photo of a"``; on ImageNet they train for 50 epochs. ``recipe="dor"`` starts
     from 16 random vectors, as far as the published code of the authors of DOR shows. ``recipe="fast"``
-    has a learning rate of 0.03 for words and of 0.1 for random vectors, which are farther from useful ones.
+    has a learning rate of 0.03 for words and of 0.1 for random vectors.
 
     References
     ----------
@@ -201,6 +201,11 @@ class CoOp(TuningMethod):
         self.class_specific = class_specific
         self.text_chunk_size = text_chunk_size
 
+    @property
+    def default_recipe(self) -> str:
+        """``"original"`` for class-specific contexts, for which no classes can be held out."""
+        return "original" if self.class_specific else super().default_recipe
+
     def recipe(self, name: str) -> Recipe:
         """Return the training settings of a recipe; ``"fast"`` has a larger rate for random contexts.
 
@@ -220,7 +225,7 @@ class CoOp(TuningMethod):
             If there is no recipe of this name.
         """
         recipe = super().recipe(name)
-        if name == "fast" and self.context_init is None:
+        if recipe == FAST and self.context_init is None:
             return recipe.with_values(learning_rate=FAST_RATE_OF_RANDOM_CONTEXTS)
         return recipe
 

@@ -14,7 +14,7 @@ from clipcal._compat import Interval, StrOptions, validate_parameters
 from clipcal.backbones import Backbone
 from clipcal.methods._base import TuningMethod
 from clipcal.methods._coop import ContextLearner, CoOp, check_room
-from clipcal.methods._fast import FAST
+from clipcal.methods._fast import FAST, FAST_RATE_OF_RANDOM_CONTEXTS
 from clipcal.text import DEFAULT_TEMPLATE
 from clipcal.training import Batch, Forward, Recipe, TuningProblem
 
@@ -139,7 +139,10 @@ class ProGrad(TuningMethod):
 
     name: ClassVar[str] = "prograd"
     recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
-        {"original": Recipe(max_epochs=100), "fast": FAST.with_values(learning_rate=0.1)}
+        {
+            "original": Recipe(max_epochs=100),
+            "fast": FAST.with_values(learning_rate=FAST_RATE_OF_RANDOM_CONTEXTS),
+        }
     )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "context_init": [str, None],

@@ -170,7 +170,9 @@ def problem(whole_fit):
 def test_plain_loop_equals_fit(whole_fit, problem, context):
     n_epochs = 4
     method = CoOp(context_init=whole_fit.CONTEXTS[context])
-    clf = PromptTunedCLIPClassifier(problem.backbone, method=method, max_epochs=n_epochs, random_state=0)
+    clf = PromptTunedCLIPClassifier(
+        problem.backbone, method=method, recipe="original", max_epochs=n_epochs, random_state=0
+    )
     start = clf.set_params(max_epochs=0).fit(problem.images, problem.y).learned_["context"]
     with threadpool_limits(1):
         plain = whole_fit.train_plain(problem, start, 1, n_epochs, first=9.0, target=0.0)

@@ -208,7 +208,8 @@ def test_zero_epochs_if_training_does_not_help():
     X, y = samples(n_per_class=40)
     untrained = classifier(max_epochs=0).fit(X, y)
     y = untrained.predict(X)
-    clf = classifier(learning_rate=5.0).fit(X, y)
+    with pytest.warns(UserWarning, match="nothing was trained; set max_epochs"):
+        clf = classifier(learning_rate=5.0).fit(X, y)
     assert len(clf.history_) == 0
     np.testing.assert_allclose(clf.predict_proba(X), untrained.predict_proba(X))
 

@@ -62,6 +62,7 @@ def test_recipes_have_the_published_settings(method, recipe, expected):
         ("taskres", "original"),
         ("tip-adapter", "original"),
         (DePT(), "original"),
+        (CoOp(class_specific=True), "original"),
     ],
 )
 def test_default_is_fast_for_methods_that_have_it(method, recipe):
@@ -73,11 +74,20 @@ def test_default_is_fast_for_methods_that_have_it(method, recipe):
         np.testing.assert_array_equal(clf.learned_[name], values)
 
 
+def test_own_fast_recipe_of_a_subclass_is_kept():
+    class Mine(CoOp):
+        recipes: ClassVar = {"original": Recipe(), "fast": Recipe(max_epochs=1, learning_rate=0.005)}
+
+    assert fitted(method=Mine(context_init=None)).recipe_["learning_rate"] == 0.005
+
+
 def test_default_names_the_recipes_of_a_method_without_an_original_one():
     class Mine(CoOp):
         recipes: ClassVar = {"mine": Recipe(max_epochs=1)}
 
-    with pytest.raises(ValueError, match="recipe='auto' is unknown for method Mine; choose one of 'mine'"):
+    with pytest.raises(
+        ValueError, match="recipe='original' is unknown for method Mine; choose one of 'mine'"
+    ):
         fitted(method=Mine())
 
 
