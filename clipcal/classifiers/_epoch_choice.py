@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -235,17 +236,12 @@ def _held_out_losses(
     prompts_of = {name: learner_for(name).prompts(part.names) for name, part in held_out.items()}
     at_once = recipe.batch_size_for(_AT_ONCE) if text_depends_on_image else _AT_ONCE
 
+    loss_of = partial(log_loss, batch_size=at_once, text_depends_on_image=text_depends_on_image)
+
     def losses() -> Record:
-        found = {}
-        for name, part in held_out.items():
-            found[name] = log_loss(
-                learner_for(name),
-                prompts_of[name],
-                part.data,
-                at_once,
-                text_depends_on_image=text_depends_on_image,
-            )
-        return found
+        return {
+            name: loss_of(learner_for(name), prompts_of[name], part.data) for name, part in held_out.items()
+        }
 
     yield losses()
     epochs = train_epochs(
