@@ -73,12 +73,10 @@ def of_settings(results: dict[str, Any]) -> str:
 
 def shown_settings(settings: dict[str, Any]) -> list[str]:
     """Return recipe, optimizer, learning rate, epochs and size of batches."""
-    epochs, batch = settings["max_epochs"], settings["batch_size"]
-    if epochs == 0:
+    if settings["max_epochs"] == 0:
         return [settings["recipe"], *[MISSING] * 4]
-    # A recipe with all images in each batch has the highest integer.
-    size = "all" if batch > 10**6 else str(batch)
-    return [settings["recipe"], settings["optimizer"], f"{settings['learning_rate']:g}", str(epochs), size]
+    values = (settings[name] for name in ("max_epochs", "batch_size"))
+    return [settings["recipe"], settings["optimizer"], f"{settings['learning_rate']:g}", *map(str, values)]
 
 
 def of_claims(claims: list[dict[str, Any]]) -> str:
