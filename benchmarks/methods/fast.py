@@ -33,7 +33,7 @@ from threadpoolctl import threadpool_limits
 from clipcal import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
 from clipcal.backbones import open_backbone
 from clipcal.demo import N_TEST, Cell, Split, class_halves, embedded_subset
-from clipcal.methods import METHODS, CoOp, TuningMethod, zero_shot_features
+from clipcal.methods import METHODS, CoOp, zero_shot_features
 from clipcal.regularizers import Regularizer, VisualOutlierRegularizer
 from clipcal.text import DEFAULT_TEMPLATE, load_nouns
 
@@ -194,12 +194,11 @@ def fit(run: Run, method: str, term: str, recipe: str, memory: Memory, quick: bo
 
 def settings_of(method: str, recipe: str, quick: bool) -> dict[str, Any]:
     """Return the parameters of a classifier."""
-    chosen: str | TuningMethod = CoOp(context_init=None, n_context=16) if method == RANDOM_COOP else method
+    chosen = CoOp(context_init=None, n_context=16) if method == RANDOM_COOP else METHODS[method]()
     settings: dict[str, Any] = {"method": chosen, "recipe": recipe if recipe == FAST else "original"}
     if recipe == FAST:
-        # In the key of the cache, since these settings are still open to change.
-        instance = METHODS[chosen]() if isinstance(chosen, str) else chosen
-        settings |= {"learning_rate": instance.recipe(FAST).learning_rate}
+        # In the key of the cache, so that finished fits with another rate are not used.
+        settings |= {"learning_rate": chosen.recipe(FAST).learning_rate}
     elif quick:
         settings |= {"max_epochs": 1}
     return settings

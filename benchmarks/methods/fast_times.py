@@ -103,12 +103,17 @@ def times(run: fast.Run, method: str, term: str, train: Split, memory: Memory) -
     recipe = classifier.method_.recipe("original")
     n_more = max(2, math.ceil(N_STEPS / recipe.steps_per_epoch(len(train.y))))
     several, _ = seconds(fast.PUBLISHED, max_epochs=1 + n_more)
-    published = one + (recipe.max_epochs - 1) * (several - one) / n_more
+    published = seconds_of(recipe.max_epochs, one, several, n_more)
     return {
         fast.PUBLISHED: round(published, 2),
         fast.FAST: round(chosen, 2),
         "times_faster": round(published / chosen, 1),
     }
+
+
+def seconds_of(n_epochs: int, one: float, several: float, n_more: int) -> float:
+    """Return the time of a fit, given those of one epoch and of `n_more` epochs more."""
+    return one + (n_epochs - 1) * (several - one) / n_more
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:

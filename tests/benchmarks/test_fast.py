@@ -84,6 +84,11 @@ def test_many_colors(scripts):
     np.testing.assert_array_equal(train.X, colors.embedded_colors("train", 1, 0).X)
 
 
+def test_time_of_a_published_fit(scripts):
+    # The first epoch takes a second more than each of the others, which take half a second.
+    assert scripts("fast_times").seconds_of(200, one=1.5, several=3.5, n_more=4) == 1.5 + 199 * 0.5
+
+
 @pytest.mark.slow
 def test_short_times(scripts, tmp_path, capsys, monkeypatch):
     arguments = ["fast_times.py", "--kinds", "4 images", "--methods", "clip-adapter"]
