@@ -143,7 +143,7 @@ class LayeredBackbone(AnyWidthBackbone):
         padded[:, packing.names, packing.positions - n_prefix] = suffixes.expand(len(prefixes), -1, -1)
         x = torch.cat([prefixes[:, None].expand(*shape, -1, -1), padded], dim=2)
         deep = {k: v if v.ndim != 3 else v[:, None] for k, v in (deep or {}).items()}
-        deep = {k: (v.expand(*shape, -1, -1), n_prefix) for k, v in deep.items()}
+        deep = {k: v.expand(*shape, -1, -1) for k, v in deep.items()}
         features = self._run(x, n_prefix + packing.lengths - 1, deep)
         return features if prefix.ndim == 3 else features[0]
 
@@ -151,8 +151,8 @@ class LayeredBackbone(AnyWidthBackbone):
         counts = torch.arange(1, x.shape[-2] + 1)[:, None]
         for number in range(self.n_text_blocks):
             if number in deep:
-                prompt, stop = deep[number]
-                x = torch.cat([x[..., : stop - prompt.shape[-2], :], prompt, x[..., stop:, :]], dim=-2)
+                start, stop = self.n_start_tokens, self.n_start_tokens + deep[number].shape[-2]
+                x = torch.cat([x[..., :start, :], deep[number], x[..., stop:, :]], dim=-2)
             mean = x.cumsum(dim=-2) / counts
             x = x + torch.tanh(mean @ _normal(10 + number, self.token_dim, self.token_dim))
         return x[..., torch.arange(len(ends)), ends, :] @ _normal(3, self.token_dim, self.embedding_dim)

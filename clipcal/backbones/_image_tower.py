@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from clipcal.backbones._threads import image_product, threads_for
 from clipcal.exceptions import BackboneError
@@ -101,7 +103,30 @@ class ImageTower:
         """Number of tokens of an image without prompts: the class token and the patches."""
         return int(self.module.positional_embedding.shape[0])
 
-    def encode(self, pixels: Tensor, prompts: Mapping[int, Tensor] | None = None) -> Tensor:
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Return the input of the first block without prompts: embedded patches with their positions.
+
+        Prompts do not change it, so it can be computed once for an image. All blocks depend on the prompts.
+
+        Parameters
+        ----------
+        pixels : Tensor, shape (n, 3, height, width)
+            Preprocessed images.
+
+        Returns
+        -------
+        patches : Tensor, shape (n, n_tokens, width)
+            In the precision of the model.
+        """
+        return self.module._embeds(pixels)
+
+    def encode(
+        self,
+        images: Tensor,
+        prompts: Mapping[int, Tensor] | None = None,
+        *,
+        activation_checkpointing: bool = False,
+    ) -> Tensor:
         """Embed images, with or without prompts; differentiable in both.
 
         Without prompts the result equals ``encode_image`` of the model. Pooling is that of the model, on the
@@ -110,8 +135,8 @@ class ImageTower:
 
         Parameters
         ----------
-        pixels : Tensor, shape (n, 3, height, width)
-            Preprocessed images.
+        images : Tensor, shape (n, 3, height, width) or (n, n_tokens, width)
+            Preprocessed images, or the results of :meth:`embed`.
         prompts : mapping of int to Tensor, default=None
             Prompts by block number, each of shape (n_prompts, width), or (n, n_prompts, width) for prompts
             that differ between the images. Those of block 0 are appended after the patches without positional
@@ -119,6 +144,9 @@ class ImageTower:
             the VPT for CLIP. Those of a later block replace these tokens at the input of that block, without
             positional embeddings and norm. If a block has no prompts, the outputs of the previous block are
             kept.
+        activation_checkpointing : bool, default=False
+            Whether the backward pass computes the inside of each block again, so that only the inputs of the
+            blocks are kept for it.
 
         Returns
         -------
@@ -131,9 +159,9 @@ class ImageTower:
             If `prompts` has an unknown block, no block 0, or a tensor of another shape.
         """
         prompts = {} if prompts is None else prompts
-        self.check_prompts(prompts, len(pixels))
+        self.check_prompts(prompts, len(images))
         visual = self.module
-        x = visual._embeds(pixels)
+        x = images if images.ndim == 3 else self.embed(images)
         n_own = x.shape[1]
         if prompts:
             # ln_pre acts on each token separately, so it can be applied before the concatenation.
@@ -142,7 +170,12 @@ class ImageTower:
         for number, block in enumerate(visual.transformer.resblocks):
             if number > 0 and number in prompts:
                 x = torch.cat([x[:, :n_own], _for_each_image(prompts[number], x)], dim=1)
-            x = block(x) if visual.transformer.batch_first else _tokens_first(block, x)
+            run = block if visual.transformer.batch_first else partial(_tokens_first, block)
+            if activation_checkpointing:
+                # Blocks draw no random numbers in evaluation mode.
+                x = checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = run(x)
         pooled = visual._pool(x[:, :n_own])[0]
         return pooled if visual.proj is None else pooled @ visual.proj
 

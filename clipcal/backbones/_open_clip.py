@@ -162,21 +162,38 @@ class OpenClipBackbone(Uncopied):
         """The image tower; raises BackboneError if it does not support prompts."""
         return ImageTower(self.model.visual)
 
+    def embed_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the input of the first block of the image tower, without gradients."""
+        tower = self.image_tower
+
+        def embed(rows: slice) -> torch.Tensor:
+            with torch.no_grad(), autocast(self.device, self.precision):
+                return tower.embed(pixels[rows].to(self.device))
+
+        return self._over_images(embed, len(pixels))
+
     def encode_pixels(
-        self, pixels: torch.Tensor, prompts: Mapping[int, torch.Tensor] | None = None
+        self,
+        images: torch.Tensor,
+        prompts: Mapping[int, torch.Tensor] | None = None,
+        *,
+        activation_checkpointing: bool = False,
     ) -> torch.Tensor:
         """Embed images with prompts in the image tower; differentiable; see :class:`Backbone`."""
         tower, with_graph = self.image_tower, torch.is_grad_enabled()
         prompts = {} if prompts is None else prompts
         # Checked before prompts are split into parts, where surplus prompts would go unnoticed.
-        tower.check_prompts(prompts, len(pixels))
+        tower.check_prompts(prompts, len(images))
 
         def encode(rows: slice) -> torch.Tensor:
             part = {number: p if p.ndim == 2 else p[rows] for number, p in prompts.items()}
             with torch.set_grad_enabled(with_graph), autocast(self.device, self.precision):
-                return tower.encode(pixels[rows].to(self.device), part).float()
+                found = tower.encode(
+                    images[rows].to(self.device), part, activation_checkpointing=activation_checkpointing
+                )
+                return found.float()
 
-        return self._over_images(encode, len(pixels), in_parts=not with_graph)
+        return self._over_images(encode, len(images), in_parts=not with_graph)
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         """Tokenize texts to token ids (n, length) on the device; ClassNameError if one is too long."""
@@ -224,7 +241,7 @@ class OpenClipBackbone(Uncopied):
         n_rows = prefix.shape[:-1].numel() + suffixes.shape[:-1].numel()
         # The encoder casts explicitly, so autocast of the caller must be disabled.
         with self._threads(n_rows), autocast(self.device, "fp32"):
-            return encoder(prefix, suffixes, packing, deep)
+            return encoder(prefix, suffixes, packing, deep, n_start=self.n_start_tokens)
 
     def _over_images(
         self, encode: Callable[[slice], torch.Tensor], n_images: int, in_parts: bool = True

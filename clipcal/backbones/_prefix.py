@@ -100,6 +100,8 @@ class PrefixEncoder:
         suffixes: Tensor,
         packing: Packing,
         deep: Mapping[int, Tensor] | None = None,
+        *,
+        n_start: int = 1,
     ) -> Tensor:
         """Encode names behind a prefix; differentiable in every tensor.
 
@@ -113,9 +115,11 @@ class PrefixEncoder:
         packing : Packing
             Layout of `suffixes`.
         deep : mapping of int to Tensor, default=None
-            Deep prompts. ``deep[k]`` replaces the last positions of the prefix at the *input* of block k,
-            counted from 0; shape (n_replaced, width), (n_prompts, n_replaced, width), or
+            Deep prompts. ``deep[k]`` replaces the positions of the prefix after the start markers at the
+            *input* of block k, counted from 0; shape (n_replaced, width), (n_prompts, n_replaced, width), or
             (n_prompts or 1, n_names, n_replaced, width) for prompts that differ between the names.
+        n_start : int, default=1
+            Number of start markers.
 
         Returns
         -------
@@ -132,10 +136,9 @@ class PrefixEncoder:
         for number, block in enumerate(self.blocks):
             if deep is not None and number in deep:
                 if deep[number].ndim == 4 and packing.n_prefix == n_prefix:
-                    n_own = max(prompt.shape[-2] for later, prompt in deep.items() if later >= number)
-                    packing, rows = packing.unshared(n_own)
+                    packing, rows = packing.unshared(n_prefix - n_start)
                     x = x.index_select(1, rows)
-                x = _replace_prompt(x, deep[number], packing, n_prefix)
+                x = _replace_prompt(x, deep[number], packing, n_start)
             x = block.last(x, packing) if number == len(self.blocks) - 1 else block(x, packing)
         features = self._project(self.tower.module.ln_final(x)).float()
         return features[0] if single else features
@@ -192,16 +195,16 @@ class PrefixEncoder:
         return bool((difference <= 1e-4 * expected.norm(dim=1)).all())
 
 
-def _replace_prompt(x: Tensor, prompt: Tensor, packing: Packing, n_prefix: int) -> Tensor:
-    """Replace the positions before `n_prefix` by a deep prompt."""
-    n_replaced = prompt.shape[-2]
-    if packing.n_prefix == n_prefix:
+def _replace_prompt(x: Tensor, prompt: Tensor, packing: Packing, n_start: int) -> Tensor:
+    """Replace the positions after the start markers by a deep prompt."""
+    stop = n_start + prompt.shape[-2]
+    if packing.n_prefix >= stop:
         # Exact: the replaced positions belong to the prefix, so they are still equal in all prompts.
         prompt = prompt.expand(len(x), -1, -1).to(x.dtype)
-        return torch.cat([x[:, : n_prefix - n_replaced], prompt, x[:, n_prefix:]], dim=1)
+        return torch.cat([x[:, :n_start], prompt, x[:, stop:]], dim=1)
     prompt = prompt if prompt.ndim == 4 else prompt.unsqueeze(-3)
     own = prompt.expand(len(x), len(packing), -1, -1).flatten(1, 2).to(x.dtype)
-    return x.index_copy(1, packing.rows_at(n_prefix - n_replaced, n_prefix), own)
+    return x.index_copy(1, packing.rows_at(n_start, stop), own)
 
 
 class _Block:

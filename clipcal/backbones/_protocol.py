@@ -31,25 +31,28 @@ class Backbone(Protocol):
     embeddings before the names, shape (n_prefix, token_dim), or (n_prompts, n_prefix, token_dim) for several
     prefixes, each of which is combined with all names; `suffixes` those of the names, packed according to
     :class:`Packing`, shape (n_tokens, token_dim), or (n_prompts, n_tokens, token_dim) if they differ between
-    prefixes. ``deep[k]`` replaces the last n positions of the prefix at the input of block k. It has the
-    shape (n, token_dim), or (n_prompts, n, token_dim); or (n_prompts, n_names, n, token_dim), where n_prompts
-    may be 1, if it differs between names, which then do not share these positions from block k on. Features
-    are (n_names, embedding_dim) or (n_prompts, n_names, embedding_dim). ``n_text_blocks``, the number of
-    blocks, is needed by methods with deep prompts. The optional ``text_bytes_per_token`` is the memory per
-    token for the backward pass, which determines how many prompts are encoded at once.
+    prefixes. ``deep[k]`` replaces the first n positions after the start markers at the input of block k. It
+    has the shape (n, token_dim), or (n_prompts, n, token_dim); or (n_prompts, n_names, n, token_dim), where
+    n_prompts may be 1, if it differs between names, which then share only the start markers from block k on.
+    Features are (n_names, embedding_dim) or (n_prompts, n_names, embedding_dim). ``n_text_blocks``, the
+    number of blocks, is needed by methods with deep prompts. The optional ``text_bytes_per_token`` is the
+    memory per token for the backward pass, which determines how many prompts are encoded at once.
 
     A backbone whose image tower is a transformer may define ``image_tower``, an object whose ``width`` and
     ``n_blocks`` are the width of its tokens and its number of blocks, and ::
 
-        encode_pixels(pixels, prompts=None) -> features
+        encode_pixels(images, prompts=None, *, activation_checkpointing=False) -> features
+        embed_pixels(pixels) -> patches
 
-    which embeds pixels (n, 3, height, width) as (n, embedding_dim) with prompts as additional tokens, and is
-    differentiable in `prompts` and `pixels`. ``prompts[0]``, shape (n_prompts, width) or
+    The first embeds pixels (n, 3, height, width) as (n, embedding_dim) with prompts as additional tokens, and
+    is differentiable in both. It also takes the results of the second, which computes the part that does not
+    depend on prompts, without gradients, as a tensor with n rows. With ``activation_checkpointing=True`` it
+    needs less memory and more time for the backward pass. ``prompts[0]``, shape (n_prompts, width) or
     (n, n_prompts, width) for prompts that differ between the images, is appended after the patches, without
     positional embeddings and before the norm that precedes the blocks; ``prompts[k]`` of the same shape
     replaces these tokens at the input of block k. Without prompts the features equal :meth:`encode_images`.
-    Only methods that prompt the image tower need these two. If the tower does not support prompts, they raise
-    BackboneError or do not exist.
+    Only methods that prompt the image tower need these three. If the tower does not support prompts, they
+    raise BackboneError or do not exist.
 
     Attributes
     ----------

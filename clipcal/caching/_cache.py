@@ -70,7 +70,7 @@ class FeatureCache:
         Parameters
         ----------
         kind : str
-            ``"images"``, ``"texts"``, ``"raw texts"`` or ``"views <number> <seed>"``.
+            ``"images"``, ``"texts"``, ``"raw texts"`` or ``"crops <number> <seed>"``.
         width : int
             Number of features per row.
         fingerprint : str
@@ -98,7 +98,7 @@ class FeatureCache:
         -------
         list of dict
             One record per table: ``backbone`` (name, empty if it has none), ``fingerprint``,
-            ``precision``, ``kind`` (``"images"``, ``"views <number> <seed>"``, ``"texts"`` or
+            ``precision``, ``kind`` (``"images"``, ``"crops <number> <seed>"``, ``"texts"`` or
             ``"raw texts"``), ``n_rows`` (number of distinct images or texts), ``width`` (number of features
             per row) and ``n_bytes`` (size on disk).
         """

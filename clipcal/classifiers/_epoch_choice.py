@@ -217,7 +217,7 @@ def _held_out_losses(
     text_depends_on_image: bool,
 ) -> Iterator[Record]:
     """Train on one part of a split, and yield the log losses on the other, first without training."""
-    from clipcal.training import log_loss, torch_generator, train_epochs
+    from clipcal.training import finished, log_loss, torch_generator, train_epochs
 
     train, test = split
     seen = np.unique(samples.targets[train])
@@ -239,9 +239,11 @@ def _held_out_losses(
     loss_of = partial(log_loss, batch_size=at_once, text_depends_on_image=text_depends_on_image)
 
     def losses() -> Record:
-        return {
-            name: loss_of(learner_for(name), prompts_of[name], part.data) for name, part in held_out.items()
-        }
+        with finished(learner):
+            return {
+                name: loss_of(learner_for(name), prompts_of[name], part.data)
+                for name, part in held_out.items()
+            }
 
     yield losses()
     epochs = train_epochs(

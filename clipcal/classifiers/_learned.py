@@ -102,7 +102,9 @@ class LearnedCLIPClassifier(CLIPClassifier):
             verbose=self.verbose,
         )
 
-    def _other_images(self, backbone: Backbone, images: Any, name: str = "images") -> TrainingData:
+    def _other_images(
+        self, backbone: Backbone, images: Any, *, name: str = "images", keep: bool = True
+    ) -> TrainingData:
         """Return images or embeddings without labels as data with a single view."""
         if input_kind(images) == "embeddings" and not self.method_.needs_pixels:
             images = check_array(to_numpy(images), dtype=np.float64, input_name=name)
@@ -124,6 +126,7 @@ class LearnedCLIPClassifier(CLIPClassifier):
             memory=self.memory,
             verbose=self.verbose,
             name=name,
+            keep=keep,
         )
 
     def _start(
@@ -147,15 +150,18 @@ class LearnedCLIPClassifier(CLIPClassifier):
         )
 
     def _learned_state(self, learner: Learner, prompts: Prompts, backbone: Backbone) -> dict[str, Any]:
-        """Return the current values of the fitted attributes needed for prediction."""
+        """Return the values of the fitted attributes needed for prediction, if training ends now."""
         import torch
 
-        return {
-            "text_features_": self._text_features(learner, prompts, backbone),
-            "logit_scale_": float(torch.as_tensor(learner.logit_scale).detach()),
-            "learned_": learner.arrays(),
-            "device_": str(backbone.device),
-        }
+        from clipcal.training import finished
+
+        with finished(learner):
+            return {
+                "text_features_": self._text_features(learner, prompts, backbone),
+                "logit_scale_": float(torch.as_tensor(learner.logit_scale).detach()),
+                "learned_": learner.arrays(),
+                "device_": str(backbone.device),
+            }
 
     def _text_features(self, learner: Learner, prompts: Prompts, backbone: Backbone) -> NDArray[np.float32]:
         import torch
@@ -274,7 +280,7 @@ class LearnedCLIPClassifier(CLIPClassifier):
         """Return embeddings, or images for a method that encodes them itself."""
         if not self._predicts_from_images:
             return self._predict_embeddings(X)
-        return self._other_images(self._open_backbone(), X, name="X")
+        return self._other_images(self._open_backbone(), X, name="X", keep=False)
 
     def zero_shot(self, template: str | Sequence[str] = DEFAULT_TEMPLATE) -> ZeroShotCLIPClassifier:
         """Return a fitted zero-shot classifier for the same classes.

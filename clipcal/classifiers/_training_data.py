@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["training_data"]
 
+# Upper limit of random seeds and numbers of random crops.
+_N_NUMBERS = 2**31 - 1
+
 
 def training_data(
     X: Any,
@@ -31,6 +34,7 @@ def training_data(
     memory: MemoryLike | None,
     verbose: int,
     name: str = "X",
+    keep: bool = True,
 ) -> TrainingData:
     """Return training data: embeddings, or images that are read in each step.
 
@@ -45,9 +49,10 @@ def training_data(
     backbone : Backbone
         The frozen CLIP.
     n_views : int or "fresh"
-        Number of views of each image encoded before training. ``"fresh"`` draws a random crop in each step.
+        Number of views of each image: 1 for center crops, more for as many random crops. ``"fresh"`` draws a
+        new crop in each step.
     needs_pixels : bool
-        Whether the method needs pixels in each step. Unless ``n_views="fresh"``, these are center crops.
+        Whether the method encodes images in each step.
     images_at_once : int
         Number of images encoded at once before training.
     random_state : RandomState
@@ -58,27 +63,30 @@ def training_data(
         If at least 1, a progress bar is shown.
     name : str, default="X"
         Name of the parameter X in error messages.
+    keep : bool, default=True
+        Whether what is computed of images in each step is kept for later steps.
 
     Raises
     ------
     ValueError
-        If X contains embeddings, but the method or ``n_views="fresh"`` needs images, or several views are
-        to be encoded for a method that reads images in each step.
+        If X contains embeddings, but the method or ``n_views="fresh"`` needs images.
     """
     import torch
 
-    from clipcal.training import EmbeddedData, PixelData
+    from clipcal.training import EmbeddedData, ImageViews, PixelData
 
     device = backbone.device
     on_device = {
         "targets": torch.as_tensor(targets, device=device),
         "weights": torch.as_tensor(weights, dtype=torch.float32, device=device),
     }
-    _check_views(X, n_views, needs_pixels, name)
+    _check_kind(X, n_views, needs_pixels, name)
     fresh = n_views == "fresh"
     if fresh or needs_pixels:
-        loader = PixelLoader(X, backbone, augment=fresh)
-        return PixelData(**on_device, load=loader.load, encode=backbone.encode_images)
+        seed = None if n_views == 1 else int(random_state.randint(_N_NUMBERS))
+        views = ImageViews(PixelLoader(X, backbone, seed=seed).load, backbone, keep=keep and not fresh)
+        rows = torch.arange(len(targets))
+        return PixelData(**on_device, views=views, rows=rows, n_crops=_N_NUMBERS if fresh else int(n_views))
     if input_kind(X) != "embeddings":
         X = encode_images(
             X,
@@ -90,21 +98,20 @@ def training_data(
             verbose=verbose,
         )
     # Copied, because torch warns about read-only arrays, which joblib passes to its workers.
-    views = torch.from_numpy(np.array(X, dtype=np.float64)).reshape(len(X), -1, backbone.embedding_dim)
-    return EmbeddedData.from_raw(views, **on_device)
+    encoded = torch.from_numpy(np.array(X, dtype=np.float64)).reshape(len(X), -1, backbone.embedding_dim)
+    return EmbeddedData.from_raw(encoded, **on_device)
 
 
-def _check_views(X: Any, n_views: int | str, needs_pixels: bool, name: str) -> None:
-    """Raise an error, or warn, if the views do not fit the kind of X or the method."""
-    before = n_views not in (1, "fresh")
-    if input_kind(X) == "embeddings":
-        if needs_pixels or n_views == "fresh":
-            reason = "The method" if n_views != "fresh" else "n_views='fresh'"
-            raise ValueError(f"{reason} needs images, but {name} contains embeddings; pass images.")
-        if before:
-            warn_caller(f"n_views={n_views} has no effect on embeddings, which have one view; pass images.")
-    elif needs_pixels and before:
+def _check_kind(X: Any, n_views: int | str, needs_pixels: bool, name: str) -> None:
+    """Raise an error, or warn, if X contains embeddings, but images are needed."""
+    if input_kind(X) != "embeddings":
+        return
+    if needs_pixels:
         raise ValueError(
-            f"The method reads images in each step, so n_views={n_views!r} cannot be encoded before; use 1 "
-            "for center crops or 'fresh' for random crops."
+            f"The method prompts the image tower and needs images, but {name} contains embeddings; pass the "
+            "images, or use a method that accepts embeddings, such as 'coop'."
         )
+    if n_views == "fresh":
+        raise ValueError(f"n_views='fresh' needs images, but {name} contains embeddings; pass images.")
+    if n_views != 1:
+        warn_caller(f"n_views={n_views} has no effect on embeddings, which have one view; pass images.")

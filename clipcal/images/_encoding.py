@@ -121,7 +121,7 @@ def encode_images(
                 bar.update(len(rows))
         else:
             table = cache.table(
-                "images" if n_views == 1 else f"views {n_views} {seed}",
+                "images" if n_views == 1 else f"crops {n_views} {seed}",
                 width=n_views * backbone.embedding_dim,
                 fingerprint=backbone.fingerprint,
                 precision=precision_of(backbone),

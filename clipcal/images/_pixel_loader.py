@@ -10,6 +10,7 @@ from PIL import Image
 
 from clipcal.images._inputs import as_images
 from clipcal.images._reading import read_image
+from clipcal.images._views import crops
 
 if TYPE_CHECKING:
     import torch
@@ -31,24 +32,24 @@ class PixelLoader:
         See :func:`encode_images`.
     backbone : Backbone
         Backbone with the transforms.
-    augment : bool
-        Whether to draw random crops; otherwise the evaluation transform is applied.
+    seed : int or None
+        Seed of random crops. If None, the evaluation transform is applied.
     """
 
-    def __init__(self, images: Any, backbone: Backbone, *, augment: bool) -> None:
+    def __init__(self, images: Any, backbone: Backbone, *, seed: int | None) -> None:
         self.images = as_images(images)
         self.backbone = backbone
-        self.augment = augment
+        self.seed = seed
 
-    def load(self, rows: list[int], seeds: list[int]) -> torch.Tensor:
+    def load(self, rows: list[int], numbers: list[int]) -> torch.Tensor:
         """Return pixels (n, 3, height, width) on the CPU.
 
         Parameters
         ----------
         rows : list of int, length n
             Indices of the images.
-        seeds : list of int, length n
-            Seeds of the random crops; ignored without augmentation.
+        numbers : list of int, length n
+            Number of the random crop of each image; ignored without a seed.
 
         Raises
         ------
@@ -63,12 +64,10 @@ class PixelLoader:
         shared = isinstance(self.images[0], Image.Image)
         n_threads = 1 if shared else min(_MAX_THREADS, len(rows), os.cpu_count() or 1)
         with ThreadPoolExecutor(n_threads, initializer=single_threaded) as pool:
-            return torch.stack(list(pool.map(self._view, rows, seeds)))
+            return torch.stack(list(pool.map(self._view, rows, numbers)))
 
-    def _view(self, row: int, seed: int) -> torch.Tensor:
-        import torch
-
+    def _view(self, row: int, number: int) -> torch.Tensor:
         image = read_image(self.images, row)
-        if not self.augment:
+        if self.seed is None:
             return self.backbone.preprocess(image)
-        return self.backbone.augment(image, torch.Generator().manual_seed(seed))
+        return crops(image, self.backbone, [number], self.seed)[0]

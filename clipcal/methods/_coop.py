@@ -19,7 +19,15 @@ from clipcal.methods._fast import FAST, FAST_RATE_OF_RANDOM_CONTEXTS
 from clipcal.methods._name_position import moved_forward, name_lengths
 from clipcal.regularizers import AnchorRegularizer, Regularizer
 from clipcal.text import fill
-from clipcal.training import Learner, PromptEncoder, Prompts, Recipe, TuningProblem, tokenize_prompts
+from clipcal.training import (
+    Batch,
+    Learner,
+    PromptEncoder,
+    Prompts,
+    Recipe,
+    TuningProblem,
+    tokenize_prompts,
+)
 
 __all__ = ["CoOp", "ContextLearner", "KgCoOp", "check_room"]
 
@@ -34,13 +42,15 @@ class ContextLearner(Learner):
     context : Tensor, shape (n_context, token_dim) or (n_classes, n_context, token_dim)
         Initial context, shared or class-specific.
     placeholder : str
-        Text of exactly ``n_context`` tokens, tokenized in the position of the context.
+        Text of exactly ``n_context + n_frozen`` tokens, tokenized in the position of the context.
     template : str
         Template of the class name, which follows the context.
     class_token_position : {"end", "middle", "front"}
         Position of the class name relative to the context.
     text_chunk_size : int or "auto"
         Number of prompts encoded at once; see :class:`~clipcal.training.PromptEncoder`.
+    n_frozen : int, default=0
+        Number of further tokens of the placeholder, after the context, that are not learned.
     """
 
     def __init__(
@@ -52,12 +62,14 @@ class ContextLearner(Learner):
         template: str,
         class_token_position: str,
         text_chunk_size: int | str,
+        n_frozen: int = 0,
     ) -> None:
         super().__init__(backbone.logit_scale)
         self.context = nn.Parameter(context.detach().float().clone())
         self.placeholder = placeholder
         self.template = template
         self.class_token_position = class_token_position
+        self.n_frozen = n_frozen
         self.encoder = PromptEncoder(backbone, text_chunk_size)
 
     @property
@@ -73,6 +85,7 @@ class ContextLearner(Learner):
             "template": self.template,
             "class_token_position": self.class_token_position,
             "text_chunk_size": self.encoder.chunk_size,
+            "n_frozen": self.n_frozen,
         }
 
     @property
@@ -83,7 +96,9 @@ class ContextLearner(Learner):
     def prompts(self, names: Sequence[str]) -> Prompts:
         """Tokenize the prompts of names: the placeholder, followed by the name in the template."""
         n_context = self.context.shape[-2]
-        n_before = {"end": n_context, "middle": n_context // 2, "front": 0}[self.class_token_position]
+        n_before = {"end": n_context + self.n_frozen, "middle": n_context // 2, "front": 0}[
+            self.class_token_position
+        ]
         texts = [f"{self.placeholder} {text}" for text in fill(self.template, names)]
         prompts = tokenize_prompts(self.backbone, texts, n_before)
         if self.class_token_position == "end":
@@ -95,6 +110,10 @@ class ContextLearner(Learner):
             n_passed=n_context - n_before,
         )
         return replace(prompts, order=order)
+
+    def raw_images(self, batch: Batch) -> Tensor:
+        """Return image features without normalization; those of the frozen CLIP by default."""
+        return batch.raw_embeddings
 
     def raw_texts(self, prompts: Prompts, images: Tensor | None) -> Tensor:
         """Encode prompts with the current context, without normalization of the features."""

@@ -21,6 +21,7 @@ from clipcal.methods._base import TuningMethod
 from clipcal.methods._class_rows import check_distinct
 from clipcal.methods._cocoop import CoCoOp
 from clipcal.methods._coop import ContextLearner, CoOp, KgCoOp
+from clipcal.methods._maple import MaPLe
 from clipcal.regularizers import AnchorRegularizer, Regularizer
 from clipcal.text import name_key
 from clipcal.training import (
@@ -41,6 +42,7 @@ _BASES: dict[str, Callable[[], TuningMethod]] = {
     "coop": partial(CoOp, None, n_context=16),
     "kgcoop": KgCoOp,
     "cocoop": CoCoOp,
+    "maple": MaPLe,
 }
 # Factor of the learning rate of the new parameters.
 _RATE_FACTOR = 6.5
@@ -49,7 +51,6 @@ _UNIT = 1e-3
 # Parts of a learner that DePT replaces, so that the base method must have their defaults.
 _REPLACED = (
     "backward",
-    "encode_images",
     "encode_texts",
     "end_epoch",
     "finish",
@@ -74,11 +75,12 @@ class DecoupledLearner(Learner):
         Linear classifier of features.
     head_weight : float
         Weight of the classifier in the loss and in predictions.
-    norm_range : Tensor, shape (2,)
-        Lowest and highest norm of the training images, which tell whether they were normalized.
+    norm_range : Tensor of shape (2,), or None
+        Lowest and highest norm of the training images, which tell whether they were normalized. None if the
+        base method encodes images itself.
     """
 
-    norm_range: Tensor
+    norm_range: Tensor | None
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class DecoupledLearner(Learner):
         names: Sequence[str],
         head: nn.Linear,
         head_weight: float,
-        norm_range: Tensor,
+        norm_range: Tensor | None,
     ) -> None:
         super().__init__(base.logit_scale)
         self.base = base
@@ -110,13 +112,13 @@ class DecoupledLearner(Learner):
         return self.base.prompts(names)
 
     def encode_images(self, batch: Batch) -> Tensor:
-        """Return the image features of the frozen CLIP without normalization, which the head reads.
+        """Return the image features of the base method without normalization, which the head reads.
 
-        Raises ValueError if images are normalized, but those of the training were not, or the reverse.
+        Raises ValueError if embeddings are normalized, but those of the training were not, or the reverse.
         """
-        if not self.training and len(batch.norms):
+        if self.norm_range is not None and not self.training and len(batch.norms):
             _check_scale(batch.norms, self.norm_range)
-        return batch.raw_embeddings
+        return self.base.raw_images(batch)
 
     def encode_texts(self, prompts: Prompts, images: Tensor | None) -> Tensor:
         """Return the text features of the base method."""
@@ -138,10 +140,12 @@ class DecoupledLearner(Learner):
 
         The logits of the head are computed in :meth:`losses`, from text features without normalization.
         """
-        raw = self.base.raw_texts(prompts, batch.embeddings)
+        raw_images = self.base.raw_images(batch)
+        images = normalize(raw_images, dim=-1)
+        raw = self.base.raw_texts(prompts, images)
         texts, others = normalize(raw, dim=-1).split([n_classes, len(prompts) - n_classes], dim=-2)
-        extra = {"raw_texts": raw[..., :n_classes, :]}
-        return Forward(batch.embeddings, texts, self.base.logits(batch.embeddings, texts), extra), others
+        extra = {"raw_texts": raw[..., :n_classes, :], "raw_images": raw_images}
+        return Forward(images, texts, self.base.logits(images, texts), extra), others
 
     def losses(self, out: Forward, batch: Batch) -> dict[str, Tensor]:
         """Return the cross-entropy of the base method, and that of the head for images and their classes."""
@@ -149,7 +153,7 @@ class DecoupledLearner(Learner):
         own = raw[batch.targets] if raw.ndim == 2 else raw[rows, batch.targets]
         of_head = [
             F.cross_entropy(logits, batch.targets, reduction="none")
-            for logits in (self._of_texts(own), self._of_images(self.encode_images(batch)))
+            for logits in (self._of_texts(own), self._of_images(out.extra["raw_images"]))
         ]
         return {**super().losses(out, batch), "head": batch.mean(torch.stack(of_head).mean(dim=0))}
 
@@ -208,7 +212,7 @@ class DePT(NamedComponents, TuningMethod):
 
     Parameters
     ----------
-    base : {"coop", "kgcoop", "cocoop"} or TuningMethod, default="coop"
+    base : {"coop", "kgcoop", "cocoop", "maple"} or TuningMethod, default="coop"
         The base method. ``"coop"`` starts from 16 random vectors, as in the code of the authors; the others
         have their default parameters. Parameters can be set by name, such as ``method__base__n_context`` in a
         search. An object must learn a context and have the cross-entropy as its only loss.
@@ -221,6 +225,8 @@ class DePT(NamedComponents, TuningMethod):
         Training settings, which depend on the base method.
     text_depends_on_image : bool
         Whether the text features of the base method depend on the image.
+    needs_pixels : bool
+        Whether the base method prompts the image tower, so that images are needed.
 
     Notes
     -----
@@ -285,6 +291,11 @@ class DePT(NamedComponents, TuningMethod):
         return self._method(self.base).text_depends_on_image
 
     @property
+    def needs_pixels(self) -> bool:  # type: ignore[override]
+        """Whether the base method prompts the image tower, so that images are needed."""
+        return self._method(self.base).needs_pixels
+
+    @property
     def recipes(self) -> Mapping[str, Recipe]:  # type: ignore[override]
         """Training settings of the authors for the base method."""
         recipe = Recipe(max_epochs=10, learning_rate=0.0035, batch_size=4)
@@ -329,16 +340,23 @@ class DePT(NamedComponents, TuningMethod):
         validate_parameters(self)
         method = self._method(self.base)
         base = method.learner(problem)
-        if not isinstance(base, ContextLearner) or any(
-            getattr(type(base), part) is not getattr(ContextLearner, part) for part in _REPLACED
-        ):
+        if not isinstance(base, ContextLearner) or not _is_simple(type(base)):
             raise ValueError(
                 f"DePT needs a base method that learns a context with the cross-entropy as its only loss, "
                 f"such as {', '.join(map(repr, _BASES))}; got {type(method).__name__}."
             )
         head = nn.Linear(problem.backbone.embedding_dim, len(problem.names))
-        norms = _norm_range(problem.data).to(problem.backbone.device)
+        norms = None if method.needs_pixels else _norm_range(problem.data).to(problem.backbone.device)
         return DecoupledLearner(base, problem.names, head, float(self.head_weight), norms)
+
+
+def _is_simple(kind: type[ContextLearner]) -> bool:
+    """Whether a learner has the defaults of what DePT replaces, and gives features before normalization."""
+
+    def has_own(part: str) -> bool:
+        return getattr(kind, part) is not getattr(ContextLearner, part)
+
+    return not any(map(has_own, _REPLACED)) and has_own("encode_images") == has_own("raw_images")
 
 
 def _norm_range(data: TrainingData | None) -> Tensor:

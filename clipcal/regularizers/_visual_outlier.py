@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -23,6 +22,9 @@ __all__ = ["VisualOutlierRegularizer"]
 
 _TASKS = ("shapes", "textures")
 _N_PER_CLASS = 8
+# Images that pass the image tower in each step, if the method reads pixels; as many as the training images
+# in a batch of the published recipes of these methods.
+_N_ENCODED = 4
 
 
 class _VisualOutlierTerm(LossTerm):
@@ -30,27 +32,25 @@ class _VisualOutlierTerm(LossTerm):
 
     def __init__(self, weight: float, data: TrainingData, batch_size: int) -> None:
         self.weight = weight
-        # The pixels are not kept, because they need much more memory than the features.
-        parts = [(batch.embeddings, batch.norms) for batch in data.in_order()]
-        self.embeddings, self.norms = (torch.cat(values) for values in zip(*parts, strict=True))
-        self.load: Callable[[list[int], list[int]], Tensor] | None = None
-        if isinstance(data, PixelData):
-            self.load = data.load
-        self.batch_size = min(batch_size, len(self.embeddings))
+        self.data = data
+        self.batch_size = min(batch_size, len(data))
         self.drawn = torch.empty(0, dtype=torch.long)
+        self.targets = torch.empty(0)
+        # Before training, so that unreadable images are found.
+        for batch in data.in_order():
+            _ = batch.embeddings
 
     def draw(self, generator: torch.Generator) -> Batch:
         """Draw outliers uniformly without replacement."""
-        drawn = torch.randperm(len(self.embeddings), generator=generator)[: self.batch_size]
-        device = self.embeddings.device
-        self.drawn = rows = upload(drawn, device)
-        pixels = None if self.load is None else self.load(drawn.tolist(), [0] * len(drawn)).to(device)
-        norms = self.norms[rows]
-        return Batch(self.embeddings[rows], norms, torch.zeros_like(rows), torch.ones_like(norms), pixels)
+        drawn = torch.randperm(len(self.data), generator=generator)[: self.batch_size]
+        self.drawn = upload(drawn, self.data.index_device)
+        batch = self.data.batch(self.drawn, torch.zeros_like(self.drawn))
+        self.targets = batch.embeddings
+        return batch
 
     def __call__(self, out: Forward, batch: Batch, drawn: Tensor | None) -> Tensor:
         assert drawn is not None
-        return self.weight * (1 - (normalize(drawn, dim=-1) * self.embeddings[self.drawn]).sum(dim=-1).mean())
+        return self.weight * (1 - (normalize(drawn, dim=-1) * self.targets).sum(dim=-1).mean())
 
 
 class VisualOutlierRegularizer(Regularizer):
@@ -70,18 +70,19 @@ class VisualOutlierRegularizer(Regularizer):
         images (:func:`clipcal.datasets.make_shapes`) without those of the training classes. They are far from
         photographs: use images of a similar kind as the training images where possible.
     n_outliers : int or None, default=None
-        Number of images drawn in each step. If None, it is the number of training classes.
+        Number of images drawn in each step. If None, it is the number of training classes, or 4 for methods
+        that prompt the image tower, as each drawn image passes the tower.
 
     Notes
     -----
-    The images are encoded once by the frozen CLIP, before training, as center crops. Methods that read pixels
-    in each step need images instead of embeddings, and encode those that are drawn. Images are drawn
+    The images are encoded once by the frozen CLIP, before training, as center crops. Methods that prompt the
+    image tower need images instead of embeddings, and encode those that are drawn. Images are drawn
     uniformly without replacement. Whether they show training classes is not checked, except by the names of
     generated images.
 
     Methods that do not train image features, such as CoOp, raise an error.
 
-    The paper describes this variant for methods with frozen text features, such as CLIP-Adapter. Its images,
+    The paper describes this variant for methods with frozen text features, VPT and CLIP-Adapter. Its images,
     their number and the weight could not be verified, as its code is not available; the default weight is
     that of ``"dor"`` for methods other than CoOp.
 
@@ -155,7 +156,12 @@ class VisualOutlierRegularizer(Regularizer):
         except (TypeError, ValueError) as error:
             # The message alone would not tell these images from those of the training data.
             raise type(error)(f"The images of regularizer='dor-visual' cannot be used. {error}") from error
-        return _VisualOutlierTerm(float(self.weight), data, self.n_outliers or len(problem.names))
+        return _VisualOutlierTerm(float(self.weight), data, self._batch_size(problem))
+
+    def _batch_size(self, problem: TuningProblem) -> int:
+        if self.n_outliers is not None:
+            return self.n_outliers
+        return _N_ENCODED if isinstance(problem.data, PixelData) else len(problem.names)
 
 
 def _generated(problem: TuningProblem) -> NDArray[np.uint8]:

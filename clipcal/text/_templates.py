@@ -108,6 +108,30 @@ _IMAGENET_7 = (
     "a photo of the small {}.",
 )
 
+# PromptSRC's trainer; the other 20 of the 80.
+_NOT_IN_PROMPTSRC = {
+    "a black and white photo of a {}.",
+    "a dark photo of a {}.",
+    "a drawing of the {}.",
+    "a good photo of a {}.",
+    "a jpeg corrupted photo of the {}.",
+    "a photo of a cool {}.",
+    "a photo of a small {}.",
+    "a photo of the large {}.",
+    "a photo of the nice {}.",
+    "a photo of the small {}.",
+    "a photo of the weird {}.",
+    "a plushie {}.",
+    "a tattoo of the {}.",
+    "a toy {}.",
+    "art of the {}.",
+    "graffiti of the {}.",
+    "itap of a {}.",
+    "itap of my {}.",
+    "the cartoon {}.",
+    "the plushie {}.",
+}
+
 # CoOp's zero-shot trainer; the names are those of its configuration files.
 _BY_DATA_SET = {
     "caltech101": DEFAULT_TEMPLATE,
@@ -131,6 +155,7 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "imagenet-80": _IMAGENET_80,
         "imagenet-7": _IMAGENET_7,
+        "promptsrc-60": tuple(template for template in _IMAGENET_80 if template not in _NOT_IN_PROMPTSRC),
         **{name: (template,) for name, template in _BY_DATA_SET.items()},
     }
 )
@@ -154,6 +179,7 @@ def find_templates(template: str | Sequence[str]) -> tuple[str, ...]:
           ``OPENAI_IMAGENET_TEMPLATES``;
         - ``"imagenet-7"``: the seven of these that the authors selected, in open_clip
           ``SIMPLE_IMAGENET_TEMPLATES``;
+        - ``"promptsrc-60"``: the 60 of these that PromptSRC's trainer lists;
         - names of data sets, for the template of CoOp's zero-shot trainer [2]_: ``"caltech101"``,
           ``"dtd"``, ``"eurosat"``, ``"fgvc_aircraft"``, ``"food101"``, ``"imagenet"``, ``"imagenet_a"``,
           ``"imagenet_r"``, ``"imagenet_sketch"``, ``"imagenetv2"``, ``"oxford_flowers"``, ``"oxford_pets"``,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from clipcal.training._data import TrainingData
 from clipcal.training._learner import Learner, LossTerm
-from clipcal.training._problem import TrainingData
 from clipcal.training._prompts import Prompts
 
 __all__ = ["check_learner", "check_terms"]

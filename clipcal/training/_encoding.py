@@ -80,9 +80,10 @@ class PromptEncoder:
         context : Tensor
             Context vectors; see the class for the shapes.
         deep : mapping of int to Tensor, default=None
-            ``deep[k]`` replaces the last n of the shared positions at the input of block k. It has one of the
-            shapes of the context, with n instead of n_context. Prompts that have their own deep prompts,
-            shape (n_prompts, n, token_dim), share the positions before block k only.
+            ``deep[k]`` replaces the first n of the shared positions after the start marker at the input of
+            block k. It has one of the shapes of the context, with n instead of n_context. Prompts that have
+            their own deep prompts, shape (n_prompts, n, token_dim), share these positions before block k
+            only.
 
         Returns
         -------
@@ -145,8 +146,10 @@ class PromptEncoder:
     def _computed(self, prompts: Prompts, context: Tensor, deep: Mapping[int, Tensor]) -> Tensor:
         """Return the number of tokens computed for each prompt and image, at most."""
         if self.shares_prefix:
-            n_own = max((prompt.shape[1] for prompt in deep.values() if prompt.ndim == 3), default=0)
-            return prompts.lengths - self._n_shared(prompts, context) + n_own
+            n_shared = self._n_shared(prompts, context)
+            if any(prompt.ndim == 3 for prompt in deep.values()):
+                n_shared = self.backbone.n_start_tokens
+            return prompts.lengths - n_shared
         return torch.full((len(prompts),), prompts.tokens.shape[1])
 
     def _packed(self, prompts: Prompts, context: Tensor, deep: Mapping[int, Tensor]) -> Tensor:

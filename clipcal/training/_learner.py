@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clipcal.training._problem import Batch, Forward
+from clipcal.training._data import Batch
+from clipcal.training._problem import Forward
 from clipcal.training._prompts import Prompts
 
 __all__ = ["Learner", "LossTerm"]
@@ -134,7 +135,11 @@ class Learner(nn.Module):
         """Run after each epoch, for instance to update averages of parameters."""
 
     def finish(self) -> None:
-        """Run after the last epoch, also after an early stop, for instance to set averaged parameters."""
+        """Run after the last epoch, also after an early stop, for instance to set averaged parameters.
+
+        It is also run between epochs, to predict with the parameters that an early stop would give. The
+        learned tensors are restored before the next epoch; nothing else may change.
+        """
 
     def for_names(self, names: Sequence[str]) -> Learner:
         """Return a learner for other classes; the learner itself by default.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from itertools import islice
 
 import torch
 from torch import Tensor
 
+from clipcal.training._data import Batch, TrainingData
 from clipcal.training._learner import Learner, LossTerm
-from clipcal.training._problem import Batch, Forward, TrainingData
+from clipcal.training._problem import Forward
 from clipcal.training._prompts import Prompts
 from clipcal.training._recipe import Recipe
 
-__all__ = ["train_epochs", "tune"]
+__all__ = ["finished", "train_epochs", "tune"]
 
 Record = dict[str, float]
 
@@ -116,6 +118,20 @@ def train_epochs(
         record = {"epoch": epoch, "learning_rate": learning_rate, **_means(steps, terms)}
         _check_finite(record, recipe)
         yield record
+
+
+@contextmanager
+def finished(learner: Learner) -> Iterator[None]:
+    """Give a learner the parameters of its :meth:`Learner.finish`, and its own again on exit."""
+    if type(learner).finish is Learner.finish:
+        yield
+        return
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    learner.finish()
+    try:
+        yield
+    finally:
+        learner.load_state_dict(before)
 
 
 def _encode(

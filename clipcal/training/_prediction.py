@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clipcal.training._data import Batch, TrainingData
 from clipcal.training._learner import Learner
-from clipcal.training._problem import Batch, TrainingData
 from clipcal.training._prompts import Prompts
 
 __all__ = ["predict_logits", "predict_logits_from_pixels"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from clipcal.training._data import TrainingData
 from clipcal.training._learner import Learner
-from clipcal.training._problem import TrainingData
 from clipcal.training._prompts import Prompts
 
 __all__ = ["log_loss"]

@@ -174,8 +174,7 @@ class TestSeveralPrefixesAndDeepPrompts:
             for number, block in enumerate(module.transformer.resblocks):
                 if number in deep:
                     own = deep[number] if deep[number].ndim == 2 else deep[number][name]
-                    n_kept = self.n_prefix - len(own)
-                    x = torch.cat([x[:, :n_kept], own[None], x[:, self.n_prefix :]], dim=1)
+                    x = torch.cat([x[:, :1], own[None], x[:, 1 + len(own) :]], dim=1)
                 x = block(x, attn_mask=module.attn_mask[: x.shape[1], : x.shape[1]])
             features.append(module.ln_final(x)[0, -1] @ module.text_projection)
         return torch.stack(features)

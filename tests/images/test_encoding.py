@@ -179,7 +179,7 @@ class TestCache:
         encode(files, cache)
         views, _ = encode(files, cache, n_views=2, random_state=0)
         kinds = {record["kind"]: record["width"] for record in cache.info()}
-        [kind] = [kind for kind in kinds if kind.startswith("views 2 ")]
+        [kind] = [kind for kind in kinds if kind.startswith("crops 2 ")]
         assert kinds == {"images": 32, kind: 64}
         subset, n_encoded = encode(files[5:], cache, n_views=2, random_state=0)
         assert n_encoded == 0

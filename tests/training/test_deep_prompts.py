@@ -24,8 +24,7 @@ def plain(backbone, context, text, deep):
     x = torch.cat([x[:1], context, x[1 + N_CONTEXT :]]) + model.positional_embedding
     for number, block in enumerate(model.transformer.resblocks):
         if number in deep:
-            first = 1 + N_CONTEXT - len(deep[number])
-            x = torch.cat([x[:first], deep[number], x[1 + N_CONTEXT :]])
+            x = torch.cat([x[:1], deep[number], x[1 + len(deep[number]) :]])
         x = block(x[None], attn_mask=model.attn_mask)[0]
     return model.ln_final(x)[len(ids) - 1] @ model.text_projection
 
