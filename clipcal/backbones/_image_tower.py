@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from clipcal.backbones._prefix import is_plain_block
 from clipcal.backbones._threads import image_product, threads_for
 from clipcal.exceptions import BackboneError
 
@@ -19,6 +20,7 @@ __all__ = ["ImageTower"]
 _PARTS = (
     "_embeds",
     "_pool",
+    "attn_pool",
     "image_size",
     "ln_pre",
     "output_tokens",
@@ -46,6 +48,8 @@ class ImageTower:
         The given `visual`.
     embedding_dim : int
         Width of the image embeddings.
+    ends_with_class_token : bool
+        Whether only the class token is read, so that the last block is computed for it alone.
 
     Raises
     ------
@@ -86,6 +90,13 @@ class ImageTower:
             )
         # Any, as nn.Module does not declare the submodules.
         self.module: Any = visual
+        # Whether the last block is computed for the class token only, the only one that is read.
+        self.ends_with_class_token = (
+            self.module.pool_type == "tok"
+            and self.module.attn_pool is None
+            and self.module.transformer.batch_first
+            and is_plain_block(self.module.transformer.resblocks[-1])
+        )
         self.embedding_dim = self._try_out()
 
     @property
@@ -171,6 +182,8 @@ class ImageTower:
             if number > 0 and number in prompts:
                 x = torch.cat([x[:, :n_own], _for_each_image(prompts[number], x)], dim=1)
             run = block if visual.transformer.batch_first else partial(_tokens_first, block)
+            if number == self.n_blocks - 1 and self.ends_with_class_token:
+                run = partial(_class_token_of, block)
             if activation_checkpointing:
                 # Blocks draw no random numbers in evaluation mode.
                 x = checkpoint(run, x, use_reentrant=False, preserve_rng_state=False)
@@ -220,6 +233,10 @@ class ImageTower:
             )
         same = actual.shape == expected.shape
         if not (same and (actual - expected).norm() <= 1e-4 * expected.norm()):
+            if self.ends_with_class_token:
+                # The last block may differ from what its structure suggests.
+                self.ends_with_class_token = False
+                return self._try_out()
             raise BackboneError(
                 f"The image tower {name} has the structure of open_clip's VisionTransformer but different "
                 "outputs, so it cannot take prompts. Use an unmodified architecture of open_clip, or a "
@@ -232,6 +249,13 @@ def _for_each_image(prompt: Tensor, x: Tensor) -> Tensor:
     """Expand a prompt to the images of x (n, n_tokens, width), in the precision of x."""
     # Expand before the cast, so that gradients of shared prompts are summed in the precision of the prompts.
     return prompt.expand(len(x), -1, -1).to(x)
+
+
+def _class_token_of(block: Any, x: Tensor) -> Tensor:
+    """Run a standard block on x (n, n_tokens, width), but return the class token only: (n, 1, width)."""
+    normed = block.ln_1(x)
+    x = x[:, :1] + block.ls_1(block.attn(normed[:, :1], normed, normed, need_weights=False)[0])
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def _tokens_first(block: nn.Module, x: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from clipcal.backbones._threads import join_parts, product_size
 if TYPE_CHECKING:
     from clipcal.backbones._text_tower import TextTower
 
-__all__ = ["PrefixEncoder", "bytes_per_token", "supports_shared_prefix"]
+__all__ = ["PrefixEncoder", "bytes_per_token", "is_plain_block", "supports_shared_prefix"]
 
 _PARTS = {"ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2"}
 # QuickGELU(z) = z * sigmoid(1.702 z).
@@ -47,10 +47,11 @@ def supports_shared_prefix(tower: TextTower) -> bool:
     The tower must be causal, be read at the end marker only, and consist of standard pre-norm blocks. The
     structure does not show what the modules compute; :meth:`PrefixEncoder.agrees` checks that numerically.
     """
-    return tower.can_truncate and all(map(_is_plain, tower.module.transformer.resblocks))
+    return tower.can_truncate and all(map(is_plain_block, tower.module.transformer.resblocks))
 
 
-def _is_plain(block: nn.Module) -> bool:
+def is_plain_block(block: nn.Module) -> bool:
+    """Whether a block has the structure of a standard pre-norm block."""
     parts = dict(block.named_children())
     if set(parts) != _PARTS or not isinstance(parts["attn"], nn.MultiheadAttention):
         return False
