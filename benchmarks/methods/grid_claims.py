@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from runs import mean_and_half
 Run = dict[tuple[str, str], dict[str, float]]
 
 
-def claims(methods: list[str]) -> Iterator[tuple[str, str, Callable[[Run], float]]]:
-    """Yield claims with a method and a quantity, which the claim says is positive."""
+def claims(term_of: dict[str, str]) -> Iterator[tuple[str, str, Callable[[Run], float]]]:
+    """Yield claims with a method and a quantity, which the claim says is positive.
+
+    `term_of` contains the methods with their loss term, DOR or its variant for images.
+    """
     yield (
         "zero-shot has an ECE of at most 0.08",
         "zero-shot",
@@ -32,22 +36,22 @@ def claims(methods: list[str]) -> Iterator[tuple[str, str, Callable[[Run], float
         lambda run: -change(run, "coop", "dor", "new divergence"),
     )
     for text, quantity in [
-        ("DOR lowers the ECE on new classes", lambda run, m: -change(run, m, "dor", "new ece")),
+        ("DOR lowers the ECE on new classes", lambda run, m, term: -change(run, m, term, "new ece")),
         (
             "DOR costs less than 0.01 of base accuracy",
-            lambda run, m: 0.01 + change(run, m, "dor", "base accuracy"),
+            lambda run, m, term: 0.01 + change(run, m, term, "base accuracy"),
         ),
         (
             "DOR costs less than 0.01 of harmonic mean",
-            lambda run, m: 0.01 + change(run, m, "dor", "mean accuracy"),
+            lambda run, m, term: 0.01 + change(run, m, term, "mean accuracy"),
         ),
         (
             "new classes: higher ECE with a temperature than with DOR",
-            lambda run, m: change(run, m, "temperature", "new ece", of=(m, "dor")),
+            lambda run, m, term: change(run, m, "temperature", "new ece", of=(m, term)),
         ),
     ]:
-        for method in methods:
-            yield text, method, lambda run, quantity=quantity, method=method: quantity(run, method)
+        for method, term in term_of.items():
+            yield text, method, partial(quantity, m=method, term=term)
 
 
 def gap(run: Run, method: str, half: str) -> float:
@@ -61,13 +65,13 @@ def change(run: Run, method: str, term: str, name: str, *, of: tuple[str, str] |
     return run[method, term][name] - run[of or (method, "none")][name]
 
 
-def check(records: list[dict[str, Any]], methods: list[str]) -> list[dict[str, Any]]:
+def check(records: list[dict[str, Any]], term_of: dict[str, str]) -> list[dict[str, Any]]:
     """Return the verdict on each claim whose methods were measured in all runs."""
     by_cell: dict[tuple[Any, ...], Run] = {}
     for record in records:
         by_cell.setdefault(tuple(record["cell"]), {})[record["method"], record["term"]] = record["numbers"]
     rows = []
-    for text, method, quantity in claims(methods):
+    for text, method, quantity in claims(term_of):
         try:
             values = [quantity(run) for run in by_cell.values()]
         except KeyError:  # not measured, with --methods

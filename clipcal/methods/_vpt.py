@@ -58,8 +58,8 @@ class VPT(TuningMethod):
 
     The tokens are appended to the patches of each image, and are replaced by further learned tokens at the
     inputs of the next ``visual_depth - 1`` blocks [1]_. ``visual_depth=1`` is VPT-shallow. The tokens are
-    trained to minimize the cross-entropy. New classes have their zero-shot text features; the same prompts are
-    used.
+    trained to minimize the cross-entropy. They are used for new classes, too, whose text features are the
+    zero-shot ones.
 
     Parameters
     ----------
