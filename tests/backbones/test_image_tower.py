@@ -477,9 +477,9 @@ class TestBackbone:
         prompts = some_prompts([0, 1], n_images=20 if own else None)
         sizes, encode = [], backbone.image_tower.encode
 
-        def spied(pixels, prompts=None):
+        def spied(pixels, prompts=None, **options):
             sizes.append(len(pixels))
-            return encode(pixels, prompts)
+            return encode(pixels, prompts, **options)
 
         monkeypatch.setattr(backbone.image_tower, "encode", spied)
         expected = backbone.encode_pixels(pixels, prompts)

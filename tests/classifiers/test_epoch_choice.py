@@ -11,7 +11,7 @@ import clipcal
 import clipcal.training
 from clipcal import CoOp, LeaveClassesOut, PromptTunedCLIPClassifier
 from clipcal.classifiers import _epoch_choice, _prompt_tuned
-from clipcal.training import PixelData
+from clipcal.training import ImageViews, PixelData
 
 NAMES = ["ant", "bee", "cat", "dog", "elk"]
 FULL_BATCHES = {
@@ -252,10 +252,11 @@ def test_part_of_images_that_are_read_in_each_step():
     data = PixelData(
         targets=torch.tensor([0, 1, 2, 3]),
         weights=torch.tensor([1.0, 2.0, 3.0, 2.0]),
-        load=lambda rows, seeds: (
-            torch.tensor(rows, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+        views=ImageViews(
+            lambda rows, numbers: torch.tensor(rows).reshape(-1, 1, 1, 1).expand(-1, 3, 8, 8).float(),
+            AnyWidthBackbone(),
         ),
-        encode=lambda pixels: pixels.flatten(1) + torch.eye(len(pixels), 12),
+        rows=torch.arange(4),
     )
     part = data.take(torch.tensor([3, 1]), torch.tensor([1, 0]))
     (batch,) = part.in_order()

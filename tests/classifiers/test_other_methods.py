@@ -518,13 +518,29 @@ class TestPromptedImages:
             tuned = tiny_backbone.encode_pixels(pixels, {0: tokens})
             cosines = F.cosine_similarity(tuned, tiny_backbone.encode_images(pixels), dim=1)
         assert clf.history_[0]["dor-visual"] == pytest.approx(3 * (1 - float(cosines.mean())), rel=1e-4)
-        with pytest.raises(ValueError, match="The method needs images, but images contains embeddings"):
+        with pytest.raises(ValueError, match="needs images, but images contains embeddings"):
             self.fitted(tiny_backbone, regularizer=VisualOutlierRegularizer(images=X))
 
-    def test_random_crops_and_refusals(self, tiny_backbone):
-        center, fresh = self.fitted(tiny_backbone), self.fitted(tiny_backbone, n_views="fresh")
-        assert np.abs(center.learned_["tokens"] - fresh.learned_["tokens"]).max() > 1e-5
-        with pytest.raises(ValueError, match="n_views=3 cannot be encoded before; use 1"):
-            self.fitted(tiny_backbone, n_views=3)
-        with pytest.raises(ValueError, match="The method needs images, but X contains embeddings"):
-            center.predict(X)
+    def test_random_crops(self, tiny_backbone):
+        found = [self.fitted(tiny_backbone, n_views=n_views).learned_ for n_views in (1, 3, "fresh", 3)]
+        center, three, fresh, again = (learned["tokens"] for learned in found)
+        for one, other in [(center, three), (center, fresh), (three, fresh)]:
+            assert np.abs(one - other).max() > 1e-5
+        np.testing.assert_array_equal(three, again)
+
+    # Fresh crops are new in each epoch, besides those of four images in the check before training.
+    @pytest.mark.parametrize(("n_views", "n_different"), [(1, 0), (2, 2 * 12), ("fresh", 20 * 12 + 4)])
+    def test_number_of_different_crops(self, tiny_backbone, n_views, n_different, monkeypatch):
+        drawn = []
+        augment = type(tiny_backbone).augment
+        monkeypatch.setattr(
+            type(tiny_backbone),
+            "augment",
+            lambda self, image, generator: drawn.append(augment(self, image, generator)) or drawn[-1],
+        )
+        self.fitted(tiny_backbone, n_views=n_views, max_epochs=20, batch_size=12, learning_rate=1e-4)
+        assert len({view.numpy().tobytes() for view in drawn}) == n_different
+
+    def test_embeddings_are_refused(self, tiny_backbone):
+        with pytest.raises(ValueError, match="needs images, but X contains embeddings"):
+            self.fitted(tiny_backbone, max_epochs=0).predict(X)

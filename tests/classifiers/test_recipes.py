@@ -229,8 +229,8 @@ class TestFreshViews:
         monkeypatch.setattr(AnyWidthBackbone, "augment", watched)
         self.fitted(n_views="fresh")
         pixels = np.stack([view.numpy() for view in seen])
-        # The check before training reads two images.
-        assert len(pixels) == 2 + 3 * 12
+        # The check before training needs two images, while two others are read ahead.
+        assert len(pixels) == 2 + 2 + 3 * 12
         assert len(np.unique(pixels.reshape(len(pixels), -1), axis=0)) == len(pixels)
 
     def test_crops_depend_on_random_state(self):
@@ -241,12 +241,11 @@ class TestFreshViews:
 
     def test_batch_features_are_those_of_its_pixels(self):
         from clipcal.images import PixelLoader
-        from clipcal.training import PixelData, torch_generator
+        from clipcal.training import ImageViews, PixelData, torch_generator
 
         backbone = AnyWidthBackbone()
-        loader = PixelLoader(self.IMAGES, backbone, augment=False)
-        targets, weights = torch.arange(12), torch.ones(12)
-        data = PixelData(targets, weights, load=loader.load, encode=backbone.encode_images)
+        views = ImageViews(PixelLoader(self.IMAGES, backbone, seed=None).load, backbone)
+        data = PixelData(torch.arange(12), torch.ones(12), views=views, rows=torch.arange(12))
         for batch in data.batches(5, torch_generator(0)):
             expected = torch.stack([backbone.preprocess(_image(self.IMAGES[i])) for i in batch.targets])
             torch.testing.assert_close(batch.pixels, expected)

@@ -160,12 +160,13 @@ class TestImages:
     )
     def test_generated_images_show_no_training_class(self, names, n_images):
         term = prepared(images=None, names=names)
-        assert len(term.embeddings) == n_images
+        assert len(term.data) == n_images
         if n_images == 8:
             last = make_shapes("textures", n_per_class=8, random_state=0)
             shaded = last.images[last.target == "shaded"]
             expected = torch.from_numpy(encode_images(shaded, AnyWidthBackbone()))
-            torch.testing.assert_close(term.embeddings * term.norms[:, None], expected)
+            (batch,) = term.data.in_order()
+            torch.testing.assert_close(batch.raw_embeddings, expected)
 
     def test_generated_images_with_the_embedded_clip(self):
         X, y = make_shapes("textures", n_per_class=2, random_state=0, return_X_y=True)
