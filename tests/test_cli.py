@@ -56,7 +56,7 @@ def test_quick_demo(tmp_path, capsys):
     assert report.count("| open ") == len(_claims._CLAIMS)
     with (tmp_path / "out" / "results.csv").open(encoding="utf-8") as file:
         records = list(csv.DictReader(file))
-    assert len(records) == 16
+    assert len(records) == 20
     # Table and CSV file are in fractions.
     for record in records:
         row = next(line for line in report.splitlines() if line.startswith(f"| {record['method']} "))

@@ -34,10 +34,10 @@ from joblib import Memory, Parallel, delayed
 from runs import LEVEL, N_BINS, kept, mean_and_half, measure, show_tables, write_json
 from threadpoolctl import threadpool_limits
 
-from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier, ZeroShotCLIPClassifier, make_shapes
+from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
 from clipcal.backbones import open_backbone
 from clipcal.calibration import CalibratedCLIPClassifier
-from clipcal.demo import N_SHOTS, N_TEST, N_VALIDATION, Cell, Split, class_halves
+from clipcal.demo import N_SHOTS, N_TEST, N_VALIDATION, Cell, Split, class_halves, image_subset
 from clipcal.methods import METHODS, zero_shot_features
 from clipcal.metrics import feature_divergence, harmonic_mean
 from clipcal.regularizers import DynamicOutlierRegularizer, Regularizer, VisualOutlierRegularizer
@@ -142,10 +142,10 @@ def run(cell: Cell, method: str, term: str, memory: Memory, cells: Path | None) 
 
 def compute(cell: Cell, method: str, term: str, memory: Memory) -> list[Record]:
     halves = class_halves(cell)
-    train = images(cell, "train", N_SHOTS).of(halves["base"])
+    train = image_subset(cell, "train", N_SHOTS).of(halves["base"])
     # All methods of a cell have the same images, of which most need the embeddings only.
     needs_images = method != ZERO_SHOT and METHODS[method]().needs_pixels
-    data = images if needs_images else memory.cache(embedded)
+    data = image_subset if needs_images else memory.cache(embedded)
     validation = data(cell, "validation", N_VALIDATION).of(halves["base"])
     test = data(cell, "test", N_TEST)
     torch.set_num_threads(1)
@@ -179,22 +179,9 @@ def compute(cell: Cell, method: str, term: str, memory: Memory) -> list[Record]:
         return records
 
 
-def images(cell: Cell, subset: str, n_per_class: int) -> Split:
-    """Return generated images and their classes."""
-    found = make_shapes(
-        cell.task,
-        domain=cell.domain,
-        subset=subset,
-        n_per_class=n_per_class,
-        random_state=cell.seed,
-        return_X_y=True,
-    )
-    return Split(*found)
-
-
 def embedded(cell: Cell, subset: str, n_per_class: int) -> Split:
     """Return the embeddings of the images, without normalization, as DePT needs them."""
-    X, y = images(cell, subset, n_per_class)
+    X, y = image_subset(cell, subset, n_per_class)
     return Split(CLIPImageEncoder("mini", normalize=False).transform(X), y)
 
 
@@ -211,7 +198,7 @@ def untrained(cell: Cell, method: str, term: str, memory: Memory) -> Any:
         regularizer = DynamicOutlierRegularizer(lexicon=lexicon)
     elif term == DOR_VISUAL:
         others = replace(cell, task=OUTLIER_TASK)
-        regularizer = VisualOutlierRegularizer(images=images(others, "train", N_SHOTS).X)
+        regularizer = VisualOutlierRegularizer(images=image_subset(others, "train", N_SHOTS).X)
     return PromptTunedCLIPClassifier(
         backbone="mini",
         method=method,

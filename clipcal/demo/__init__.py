@@ -8,6 +8,8 @@ from clipcal.demo._cells import (
     FAST_COOP_DOR,
     KGCOOP,
     KGCOOP_DOR,
+    MAPLE,
+    MAPLE_DOR,
     METHODS,
     N_SHOTS,
     N_TEST,
@@ -18,6 +20,7 @@ from clipcal.demo._cells import (
     Split,
     class_halves,
     embedded_subset,
+    image_subset,
     run_cell,
 )
 from clipcal.demo._claims import check_claims
@@ -32,6 +35,8 @@ __all__ = [
     "FAST_COOP_DOR",
     "KGCOOP",
     "KGCOOP_DOR",
+    "MAPLE",
+    "MAPLE_DOR",
     "METHODS",
     "N_SHOTS",
     "N_TEST",
@@ -45,6 +50,7 @@ __all__ = [
     "embedded_subset",
     "format_claims",
     "format_table",
+    "image_subset",
     "run_cell",
     "run_demo",
     "write_csv",

@@ -29,6 +29,8 @@ __all__ = [
     "FAST_COOP_DOR",
     "KGCOOP",
     "KGCOOP_DOR",
+    "MAPLE",
+    "MAPLE_DOR",
     "METHODS",
     "N_SHOTS",
     "N_TEST",
@@ -40,12 +42,14 @@ __all__ = [
     "candidate_nouns",
     "class_halves",
     "embedded_subset",
+    "image_subset",
     "run_cell",
 ]
 
 ZERO_SHOT, COOP, KGCOOP = "zero-shot", "CoOp", "KgCoOp"
 COOP_DOR, KGCOOP_DOR, COOP_TEMPERATURE = "CoOp + DOR", "KgCoOp + DOR", "CoOp + temperature"
 FAST_COOP, FAST_COOP_DOR = "CoOp, fast", "CoOp, fast + DOR"
+MAPLE, MAPLE_DOR = "MaPLe", "MaPLe + DOR"
 
 N_SHOTS = 16
 # Published calibration trainers use at most four validation images per class.
@@ -77,9 +81,9 @@ class Cell:
 
 
 class Split(NamedTuple):
-    """Embeddings and labels."""
+    """Embeddings or images, and labels."""
 
-    X: NDArray[np.float32]
+    X: NDArray[Any]
     y: NDArray[np.str_]
 
     def of(self, classes: list[str]) -> Split:
@@ -156,6 +160,13 @@ def _kgcoop(
     return _tuned(cell, memory, method="kgcoop", regularizer=regularizer)
 
 
+def _maple(
+    cell: Cell, memory: Memory | None, regularizer: DynamicOutlierRegularizer | None = None
+) -> BaseEstimator:
+    # The recipe of the authors of DOR is complete: it has few epochs.
+    return _tuned(cell, memory, recipe="dor", method="maple", regularizer=regularizer)
+
+
 # In the order of tables and figures.
 METHODS: dict[str, Callable[[Cell, Memory | None], BaseEstimator]] = {
     ZERO_SHOT: _zero_shot,
@@ -166,6 +177,8 @@ METHODS: dict[str, Callable[[Cell, Memory | None], BaseEstimator]] = {
     COOP_TEMPERATURE: _coop,
     FAST_COOP: lambda cell, memory: _coop(cell, memory, recipe="fast"),
     FAST_COOP_DOR: lambda cell, memory: _coop(cell, memory, _dor(cell), recipe="fast"),
+    MAPLE: _maple,
+    MAPLE_DOR: lambda cell, memory: _maple(cell, memory, _dor(cell)),
 }
 
 
@@ -191,8 +204,10 @@ def run_cell(cell: Cell, method: str, memory: Memory | None = None) -> list[Cell
         fit.
     """
     halves = class_halves(cell)
-    train = embedded_subset(cell, "train", N_SHOTS).of(halves["base"])
-    test = embedded_subset(cell, "test", N_TEST)
+    # Methods that prompt the image tower need images.
+    subset = image_subset if method in (MAPLE, MAPLE_DOR) else embedded_subset
+    train = subset(cell, "train", N_SHOTS).of(halves["base"])
+    test = subset(cell, "test", N_TEST)
     classifier = METHODS[method](cell, memory).fit(train.X, train.y)
     results = _measure(cell, method, classifier, test, halves)
     if method == COOP:
@@ -225,6 +240,34 @@ def class_halves(cell: Cell) -> dict[str, list[str]]:
     return {"base": names[:n_base], "new": names[n_base:]}
 
 
+def image_subset(cell: Cell, subset: str, n_per_class: int) -> Split:
+    """Generate images of a task.
+
+    Parameters
+    ----------
+    cell : Cell
+        The run.
+    subset : {"train", "validation", "test"}
+        Subset; see :func:`clipcal.datasets.make_shapes`.
+    n_per_class : int
+        Number of images per class.
+
+    Returns
+    -------
+    split : Split
+        Images ``X`` of shape (n_samples, height, width, 3) and class names ``y`` of shape (n_samples,).
+    """
+    images, target = make_shapes(
+        cell.task,
+        domain=cell.domain,
+        subset=subset,
+        n_per_class=n_per_class,
+        random_state=cell.seed,
+        return_X_y=True,
+    )
+    return Split(images, target)
+
+
 def embedded_subset(cell: Cell, subset: str, n_per_class: int) -> Split:
     """Generate images of a task and encode them.
 
@@ -242,14 +285,7 @@ def embedded_subset(cell: Cell, subset: str, n_per_class: int) -> Split:
     split : Split
         Embeddings ``X`` of shape (n_samples, n_features) and class names ``y`` of shape (n_samples,).
     """
-    images, target = make_shapes(
-        cell.task,
-        domain=cell.domain,
-        subset=subset,
-        n_per_class=n_per_class,
-        random_state=cell.seed,
-        return_X_y=True,
-    )
+    images, target = image_subset(cell, subset, n_per_class)
     return Split(CLIPImageEncoder(backbone="mini").transform(images), target)
 
 

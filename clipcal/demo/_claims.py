@@ -13,6 +13,8 @@ from clipcal.demo._cells import (
     COOP_TEMPERATURE,
     FAST_COOP,
     KGCOOP,
+    MAPLE,
+    MAPLE_DOR,
     ZERO_SHOT,
     Cell,
     CellResult,
@@ -113,6 +115,12 @@ _CLAIMS: list[tuple[str, str, Callable[[Row], float], float]] = [
         "A temperature fitted on base classes leaves new classes worse calibrated than DOR does",
         "ECE of CoOp + temperature - ECE of CoOp + DOR, new",
         lambda row: row[COOP_TEMPERATURE, "new"].ece - row[COOP_DOR, "new"].ece,
+        0.0,
+    ),
+    (
+        "DOR lowers MaPLe's ECE on new classes",
+        "ECE of MaPLe - ECE of MaPLe + DOR, new",
+        lambda row: row[MAPLE, "new"].ece - row[MAPLE_DOR, "new"].ece,
         0.0,
     ),
     (

@@ -10,7 +10,7 @@ import pytest
 
 from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier, ZeroShotCLIPClassifier, make_shapes
 from clipcal.backbones import open_backbone
-from clipcal.demo import ZERO_SHOT, Cell, class_halves, run_cell
+from clipcal.demo import ZERO_SHOT, Cell, class_halves, image_subset, run_cell
 from clipcal.exceptions import BackboneError, ClassNameError
 from clipcal.methods import TaskRes, zero_shot_features
 
@@ -349,7 +349,7 @@ def test_short_run_of_the_grid(scripts, run_script, tmp_path):
             found = row[f"{expected.half} {quantity}"][0]
             assert found == pytest.approx(getattr(expected, quantity), abs=2e-4)
     base = class_halves(cell)["base"]
-    train, test = (module.images(cell, *subset).of(base) for subset in (("train", 16), ("test", 50)))
+    train, test = (image_subset(cell, *subset).of(base) for subset in (("train", 16), ("test", 50)))
     clf = PromptTunedCLIPClassifier("mini", recipe="dor", max_epochs=1, n_views=10, random_state=0)
     found = rows["coop", "none"]["base accuracy"][0]
     assert found == pytest.approx(clf.fit(*train).score(*test), abs=2e-4)
