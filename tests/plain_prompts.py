@@ -23,16 +23,22 @@ def plain_rows(backbone, context, name, position):
     return torch.cat([start, context[:n_before], named, context[n_before:], rest, end])
 
 
-def plain_features(backbone, rows):
+def plain_features(backbone, rows, deep=None):
     """Run the modules of the text tower on all 77 positions, and normalize the feature."""
-    return normalize(plain_raw_features(backbone, rows), dim=0)
+    return normalize(plain_raw_features(backbone, rows, deep), dim=0)
 
 
-def plain_raw_features(backbone, rows):
-    """Run the modules of the text tower on all 77 positions."""
-    model = backbone.model
-    padded = torch.zeros(77, model.token_embedding.embedding_dim)
-    padded[len(rows) :] = model.token_embedding.weight[0]
-    x = torch.cat([rows, padded[len(rows) :]]) + model.positional_embedding
-    x = model.transformer(x[None], attn_mask=model.attn_mask)
-    return model.ln_final(x)[0, len(rows) - 1] @ model.text_projection
+def plain_raw_features(backbone, rows, deep=None):
+    """Run the modules of the text tower on all 77 positions.
+
+    ``deep[k]``, shape (n, token_dim), replaces the n positions
+    after the start marker, at the input of block k.
+    """
+    model, deep = backbone.model, deep or {}
+    padding = model.token_embedding.weight[[0]].expand(77 - len(rows), -1)
+    x = torch.cat([rows, padding]) + model.positional_embedding
+    for number, block in enumerate(model.transformer.resblocks):
+        if number in deep:
+            x = torch.cat([x[:1], deep[number], x[1 + len(deep[number]) :]])
+        x = block(x[None], attn_mask=model.attn_mask)[0]
+    return model.ln_final(x)[len(rows) - 1] @ model.text_projection

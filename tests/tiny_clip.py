@@ -1,7 +1,11 @@
-"""A small open_clip model for tests."""
+"""Small open_clip models for tests."""
+
+from functools import cache
 
 import open_clip
 import torch
+
+from clipcal.backbones import OpenClipBackbone
 
 
 def make_tiny_model() -> torch.nn.Module:
@@ -26,3 +30,22 @@ def make_tiny_model() -> torch.nn.Module:
         },
     )
     return model
+
+
+@cache
+def uneven_backbone() -> OpenClipBackbone:
+    """Return a CLIP model whose towers differ in width and number of blocks, with 5 tokens per image.
+
+    Biases and norms are not 0 and 1, where leaving them out would have no effect. The logit scale is 5, so
+    that differences of logits by rounding are small.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vision = {"image_size": 32, "patch_size": 16, "width": 48, "layers": 4, "head_width": 24}
+        text = {"width": 32, "heads": 2, "layers": 3}
+        model = open_clip.CLIP(24, vision, text, quick_gelu=True)
+        for value in model.parameters():
+            if value.ndim == 1:
+                value.data += 0.1 * torch.randn_like(value)
+        model.logit_scale.data = torch.tensor(5.0).log()
+    return OpenClipBackbone(model, open_clip.SimpleTokenizer(), device="cpu")

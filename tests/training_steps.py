@@ -60,7 +60,7 @@ def assert_steps_agree(learner, names, data, reference, *, term=None, learning_r
     rate_factors : mapping of str to float, default=()
         Factors of the learning rate of parameters; 1 for all others.
     """
-    parameters = {name: value.detach().clone().requires_grad_() for name, value in learner.named_parameters()}
+    parameters = {name: value.detach().clone().requires_grad_() for name, value in _trained(learner)}
     rule = {"momentum": 0.9, "weight_decay": 5e-4}
     factors = dict(rate_factors)
     groups = [
@@ -82,6 +82,11 @@ def assert_steps_agree(learner, names, data, reference, *, term=None, learning_r
         optimizer.step()
 
 
+def _trained(learner):
+    """Return the parameters that have elements, unlike the prompts of further blocks if there are none."""
+    return [(name, value) for name, value in learner.named_parameters() if value.numel()]
+
+
 def _steps(learner, names, data, term, learning_rate):
     steps = []
 
@@ -92,7 +97,7 @@ def _steps(learner, names, data, term, learning_rate):
 
     def end_of_step(record):
         steps[-1].losses = record
-        steps[-1].gradients = {name: value.grad.clone() for name, value in learner.named_parameters()}
+        steps[-1].gradients = {name: value.grad.clone() for name, value in _trained(learner)}
         return False
 
     handle = learner.register_forward_hook(seen)

@@ -4,7 +4,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from plain_prompts import plain_rows
+from plain_prompts import plain_features, plain_rows
 from torch.nn.functional import normalize
 from toy_backbone import AnyWidthBackbone, LayeredBackbone
 from training_steps import assert_steps_agree, cross_entropy_of, weighted_data
@@ -54,22 +54,10 @@ def tokens_of(parameters, zero_shot):
     return out.view(parameters["context"].shape)
 
 
-def walk(backbone, rows, own=None, block=None):
-    """Run the blocks on all 77 positions; before one of them, put the tokens of a class after the start."""
-    model = backbone.model
-    padding = model.token_embedding.weight[[0]].expand(77 - len(rows), -1)
-    x = torch.cat([rows, padding]) + model.positional_embedding
-    for number, module in enumerate(model.transformer.resblocks):
-        if number == block:
-            x = torch.cat([x[:1], own, x[1 + len(own) :]])
-        x = module(x[None], attn_mask=model.attn_mask)[0]
-    return normalize(model.ln_final(x)[len(rows) - 1] @ model.text_projection, dim=0)
-
-
 def zero_shot_of(backbone, name, before="a photo of a"):
     words = backbone.embed_tokens(backbone.tokenize([before]))[0]
     words = words[1 : int(backbone.text_lengths(backbone.tokenize([before]))[0]) - 1]
-    return walk(backbone, plain_rows(backbone, words, name, "end"))
+    return plain_features(backbone, plain_rows(backbone, words, name, "end"))
 
 
 def texts_of(backbone, parameters, names, *, block, after="", zero_shot_after="", before="a photo of a"):
@@ -78,7 +66,7 @@ def texts_of(backbone, parameters, names, *, block, after="", zero_shot_after=""
     for name in names:
         fixed.append(zero_shot_of(backbone, name + zero_shot_after, before))
         rows = plain_rows(backbone, parameters["context"], name + after, "end")
-        tuned.append(walk(backbone, rows, tokens_of(parameters, fixed[-1]), block))
+        tuned.append(plain_features(backbone, rows, {block: tokens_of(parameters, fixed[-1])}))
     return torch.stack(tuned), torch.stack(fixed)
 
 
