@@ -83,15 +83,17 @@ class _Kept:
         if not missing:
             return torch.stack([self._values[view] for view in views])
         if len(missing) == len(views):
-            values = compute(pixels())
+            values = new = compute(pixels())
         else:
-            new = iter(compute(pixels()[missing]))
-            values = torch.stack([self._values[v] if v in self._values else next(new) for v in views])
-        for i in missing:
-            size = values[i].numel() * values.element_size()
+            new = compute(pixels()[missing])
+            rows = iter(new)
+            values = torch.stack([self._values[v] if v in self._values else next(rows) for v in views])
+        # Rows of `new`, as a row of `values` would keep copies of the others in memory.
+        for i, value in zip(missing, new, strict=True):
+            size = value.numel() * value.element_size()
             if size <= self.budget:
                 self.budget -= size
-                self._values[views[i]] = values[i]
+                self._values[views[i]] = value
         return values
 
 

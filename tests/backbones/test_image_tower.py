@@ -541,3 +541,129 @@ class TestBackbone:
         assert "image_tower" not in vars(again)
         assert torch.equal(again.encode_pixels(noise(2, 3, 32, 32)), features)
         assert again.image_tower.module is again.model.visual
+
+    @pytest.mark.parametrize("kind", MODELS)
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_embedded_pixels_give_the_same_features(self, kind, precision):
+        backbone, pixels = backbone_of(kind, precision=precision), noise(4, 3, 32, 32)
+        patches, prompts = backbone.embed_pixels(pixels), some_prompts([0, 1])
+        assert patches.shape == (4, backbone.image_tower.n_tokens, 64)
+        assert not patches.requires_grad
+        for given in ({}, prompts):
+            assert torch.equal(backbone.encode_pixels(patches, given), backbone.encode_pixels(pixels, given))
+        features = backbone.encode_pixels(patches, some_prompts([0], n_images=4))
+        assert features.dtype == torch.float32
+
+    def test_embedding_is_split(self, monkeypatch):
+        monkeypatch.setattr("clipcal.backbones._threads.usable_threads", lambda: 2)
+        backbone, pixels = backbone_of("OpenAI's"), noise(20, 3, 32, 32)
+        sizes, embed = [], backbone.image_tower.embed
+
+        def spied(pixels):
+            sizes.append(len(pixels))
+            return embed(pixels)
+
+        expected = embed(pixels)
+        monkeypatch.setattr(backbone.image_tower, "embed", spied)
+        torch.testing.assert_close(backbone.embed_pixels(pixels), expected)
+        assert sorted(sizes) == [10, 10]
+
+    def test_fp32_embedding_disables_autocast_of_the_caller(self):
+        backbone, pixels = backbone_of("OpenAI's"), noise(4, 3, 32, 32)
+        expected = backbone.embed_pixels(pixels)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(backbone.embed_pixels(pixels), expected)
+
+
+class TestEmbed:
+    @pytest.mark.parametrize("kind", MODELS)
+    def test_rest_of_the_tower_gives_the_same_features_and_gradients(self, kind):
+        tower, pixels = tower_of(kind), noise(3, 3, 32, 32)
+        patches = tower.embed(pixels)
+        gradients = []
+        for images in (pixels, patches):
+            prompts = some_prompts([0, 2])
+            features = tower.encode(images, prompts)
+            gradients.append([features, *torch.autograd.grad(loss_of(features), list(prompts.values()))])
+        for ours, expected in zip(*gradients, strict=True):
+            assert torch.equal(ours, expected)
+
+    def test_is_the_input_of_the_first_block(self):
+        tower, pixels = tower_of("OpenAI's"), noise(3, 3, 32, 32)
+        torch.testing.assert_close(tower.embed(pixels), inputs_of_blocks(tower, pixels, {})[0])
+
+    def test_wrong_number_of_prompts_raises(self):
+        tower = tower_of("OpenAI's")
+        with pytest.raises(ValueError, match=r"\(3, n_prompts, 64\)"):
+            tower.encode(tower.embed(noise(3, 3, 32, 32)), some_prompts([0], n_images=2))
+
+
+def saved_bytes(backward_of, model):
+    """Return the loss, and the bytes of the tensors that are kept for its backward pass, without weights."""
+    weights = {value.untyped_storage().data_ptr() for value in model.parameters()}
+    sizes = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        return backward_of(), sum(sizes.values())
+
+
+class TestActivationCheckpointing:
+    @pytest.mark.parametrize("kind", MODELS)
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_gives_the_same_features_and_gradients(self, kind, precision):
+        backbone, pixels = backbone_of(kind, precision=precision), noise(4, 3, 32, 32)
+        results = []
+        for again in (False, True):
+            prompts = some_prompts([0, 1])
+            features = backbone.encode_pixels(pixels, prompts, activation_checkpointing=again)
+            loss_of(features).backward()
+            results.append([features, *(prompt.grad for prompt in prompts.values())])
+        for expected, found in zip(*results, strict=True):
+            assert expected.norm() > 1e-3
+            torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+    def test_keeps_the_inputs_of_the_blocks_only(self):
+        backbone, pixels = backbone_of("average"), noise(16, 3, 32, 32)
+        prompts, tower = some_prompts([0]), backbone.image_tower
+
+        def forward(again):
+            return saved_bytes(
+                lambda: loss_of(backbone.encode_pixels(pixels, prompts, activation_checkpointing=again)),
+                tower.module,
+            )
+
+        (_, whole), (loss, inputs) = forward(False), forward(True)
+        one_input = 16 * (tower.n_tokens + 2) * tower.width * 4
+        assert whole > 2 * inputs
+        # Besides the inputs of the blocks, pooling and the first norm keep something.
+        assert tower.n_blocks * one_input <= inputs < (tower.n_blocks + 2) * one_input
+        loss.backward()
+        assert prompts[0].grad.norm() > 1e-3
+
+    def test_each_block_runs_again_in_the_backward_pass(self):
+        tower, n_calls = tower_of("OpenAI's"), []
+        handles = [
+            block.ln_1.register_forward_hook(lambda *_, n=number: n_calls.append(n))
+            for number, block in enumerate(tower.module.transformer.resblocks)
+        ]
+        try:
+            features = tower.encode(noise(3, 3, 32, 32), some_prompts([0]), activation_checkpointing=True)
+            assert n_calls == [0, 1, 2]
+            loss_of(features).backward()
+        finally:
+            for handle in handles:
+                handle.remove()
+        assert n_calls == [0, 1, 2, 2, 1, 0]
+
+    def test_without_gradients_nothing_runs_again(self):
+        tower, pixels = tower_of("OpenAI's"), noise(3, 3, 32, 32)
+        with torch.no_grad():
+            features = tower.encode(pixels, some_prompts([0]), activation_checkpointing=True)
+        assert not features.requires_grad
+        assert_close(features, tower.encode(pixels, some_prompts([0])))

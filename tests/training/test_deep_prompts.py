@@ -62,6 +62,49 @@ def test_equals_encoding_one_prompt_at_a_time(tiny_backbone, case, chunk_size):
         assert (found - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6
 
 
+class TestFrozenWordsAfterTheContext:
+    """Prompts such as "X X X a b dog.", of which all begin with words that are not learned."""
+
+    TEXTS = ("X X X one more dog.", "X X X one more golden retriever puppy.", "X X X one more x.")
+    N_FROZEN = 2
+
+    def prompts(self, backbone, *, shared):
+        """Return the prompts; `shared` says whether the frozen words are known to be the same in all."""
+        n_common = N_CONTEXT + (self.N_FROZEN if shared else 0)
+        prompts = tokenize_prompts(backbone, list(self.TEXTS), n_common)
+        assert prompts.n_shared == 1 + n_common
+        return prompts
+
+    @pytest.mark.parametrize("chunk_size", ["auto", 2, 1])
+    @pytest.mark.parametrize("shared", [True, False])
+    @pytest.mark.parametrize("n_own", [None, 3], ids=["shared prompts", "own prompts"])
+    @pytest.mark.parametrize("n", [3, 2, 1])
+    def test_deep_prompts_replace_the_first_positions(self, tiny_backbone, n, n_own, shared, chunk_size):
+        shape = (n, WIDTH) if n_own is None else (n_own, n, WIDTH)
+        context, deep = noise(N_CONTEXT, WIDTH), {1: noise(*shape, seed=1)}
+        prompts = self.prompts(tiny_backbone, shared=shared)
+        features = PromptEncoder(tiny_backbone, chunk_size)(prompts, context, deep)
+        own = [{1: deep[1] if n_own is None else deep[1][i]} for i in range(3)]
+        expected = torch.stack(
+            [plain(tiny_backbone, context, text, own[i]) for i, text in enumerate(self.TEXTS)]
+        )
+        torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
+        learned = [context, deep[1]]
+        ours, wanted = (torch.autograd.grad(loss_of(result), learned) for result in (features, expected))
+        for found, gradient in zip(ours, wanted, strict=True):
+            assert gradient.norm() > 1e-3
+            assert (found - gradient).norm() <= 1e-4 * gradient.norm()
+
+    def test_frozen_words_may_be_replaced_too(self, tiny_backbone):
+        """All shared positions are available, for deep prompts that are longer than the context."""
+        context, deep = noise(N_CONTEXT, WIDTH), {1: noise(N_CONTEXT + self.N_FROZEN, WIDTH, seed=1)}
+        features = PromptEncoder(tiny_backbone)(self.prompts(tiny_backbone, shared=True), context, deep)
+        expected = torch.stack([plain(tiny_backbone, context, text, deep) for text in self.TEXTS])
+        torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-5)
+        with pytest.raises(ValueError, match="n is at most 3"):
+            PromptEncoder(tiny_backbone)(self.prompts(tiny_backbone, shared=False), context, deep)
+
+
 @pytest.mark.parametrize("chunk_size", ["auto", 1])
 def test_contexts_and_deep_prompts_per_image(tiny_backbone, chunk_size):
     context = noise(N_IMAGES, 1, N_CONTEXT, WIDTH)
