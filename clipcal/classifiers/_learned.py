@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from clipcal._arrays import to_numpy
 from clipcal._compat import _num_samples
+from clipcal._progress import progress_bar
 from clipcal.caching import as_cache
 from clipcal.classifiers._base import CLIPClassifier
 from clipcal.classifiers._class_weights import weigh_classes
@@ -266,9 +268,15 @@ class LearnedCLIPClassifier(CLIPClassifier):
         if isinstance(data, np.ndarray):
             logits = predict_logits(learner, prompts, data, text_depends_on_image=depends)
         else:
-            logits = predict_logits_from_pixels(
-                learner, prompts, data, self._images_at_once, text_depends_on_image=depends
+            at_once = 1 if depends else self._images_at_once
+            batches = progress_bar(
+                data.in_order(at_once),
+                shown=self.verbose >= 1,
+                description="Encoding images",
+                unit="batch",
+                total=math.ceil(len(data) / at_once),
             )
+            logits = predict_logits_from_pixels(learner, prompts, batches, text_depends_on_image=depends)
         shared = learner.supports_new_classes
         return GivenLogits(self._with_equal_rows(logits.T, backbone).T if shared else logits)
 

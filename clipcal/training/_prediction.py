@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clipcal.training._data import Batch, TrainingData
+from clipcal.training._data import Batch
 from clipcal.training._learner import Learner
 from clipcal.training._prompts import Prompts
 
@@ -60,7 +60,7 @@ def predict_logits(
 
 @torch.no_grad()
 def predict_logits_from_pixels(
-    learner: Learner, prompts: Prompts, data: TrainingData, batch_size: int, *, text_depends_on_image: bool
+    learner: Learner, prompts: Prompts, batches: Iterable[Batch], *, text_depends_on_image: bool
 ) -> NDArray[np.float64]:
     """Predict logits from images that the learner encodes itself, in the precision of the towers.
 
@@ -70,10 +70,8 @@ def predict_logits_from_pixels(
         Trained learner.
     prompts : Prompts
         Prompts of the classes.
-    data : TrainingData
-        Images; their targets are ignored.
-    batch_size : int
-        Images that pass the image tower at once; one if the text features depend on the image.
+    batches : iterable of Batch
+        Images, one per batch if the text features depend on the image. Their targets are ignored.
     text_depends_on_image : bool
         Whether the text features depend on the image.
 
@@ -83,7 +81,7 @@ def predict_logits_from_pixels(
         Logits.
     """
     texts = None if text_depends_on_image else learner.encode_texts(prompts, None)
-    return _logits(learner, prompts, data.in_order(1 if texts is None else batch_size), texts=texts)
+    return _logits(learner, prompts, batches, texts=texts)
 
 
 def _logits(
