@@ -110,7 +110,8 @@ def setting(backbone: OpenClipBackbone, n_classes: int, **parameters: Any) -> tu
     )
     with seeded(problem.generator):
         learner = MaPLe(**parameters).learner(problem).to(backbone.device).train()
-    pixels = torch.randn(BATCH, 3, 224, 224, generator=torch_generator(1)).to(backbone.device)
+    size = backbone.model.visual.image_size
+    pixels = torch.randn(BATCH, 3, *size, generator=torch_generator(1)).to(backbone.device)
     ones = torch.ones(BATCH, device=backbone.device)
     targets = torch.arange(BATCH, device=backbone.device) % n_classes
     features = F.normalize(backbone.encode_images(pixels), dim=-1)

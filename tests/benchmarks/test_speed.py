@@ -9,6 +9,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from clipcal import CoOp, PromptTunedCLIPClassifier
+from clipcal.backbones import open_backbone
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks" / "speed"
 # Source distributions have no benchmarks.
@@ -27,6 +28,15 @@ def whole_fit(speed_scripts):
 
 def write_to(monkeypatch, module, folder):
     monkeypatch.setattr(module, "report", partial(module.report, results=folder))
+
+
+def test_step_of_maple_equals_the_published_computation(speed_scripts, monkeypatch):
+    maple = speed_scripts("maple")
+    monkeypatch.setattr(maple, "random_clip", lambda: open_backbone("mini", device="cpu"))
+    rows = {row["what"]: row for row in maple.times(n_classes=5, n_rounds=1)}
+    assert rows["ours"]["gradient off by"] < 1e-4
+    assert rows["checkpointing"]["gradient off by"] < 1e-4
+    assert all(row["seconds"] > 0 for row in rows.values())
 
 
 class TestManyClasses:
