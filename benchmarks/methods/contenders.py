@@ -145,9 +145,9 @@ def methods(features: Features, options: Options) -> dict[str, TuningMethod]:
     found = {}
     backbone = features.backbone(options.logit_scale)
     for name, kind in METHODS.items():
-        if kind.needs_pixels:
-            continue
         method = with_template(kind(), options.template)
+        if method.needs_pixels:
+            continue
         method.set_params(**method.recipes["original"].method_params)
         untrained = PromptTunedCLIPClassifier(backbone, method=method, max_epochs=0)
         try:

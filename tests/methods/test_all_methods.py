@@ -20,7 +20,7 @@ CENTERS = zero_shot_features(TOY, NAMES * 10, "a photo of a {}.").numpy()
 X = CENTERS + 0.3 * RNG.normal(size=(30, 16))
 
 pytestmark = pytest.mark.parametrize(
-    "method", [name for name, method in METHODS.items() if not method.needs_pixels]
+    "method", [name for name, method in METHODS.items() if not method().needs_pixels]
 )
 
 

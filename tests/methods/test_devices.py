@@ -9,12 +9,26 @@ from tuning_problem import problem_of
 from clipcal import DynamicOutlierRegularizer
 from clipcal.backbones import OpenClipBackbone
 from clipcal.classifiers._components import find_method
-from clipcal.methods import METHODS
-from clipcal.training import EmbeddedData, seeded, torch_generator
+from clipcal.methods import METHODS, DePT
+from clipcal.training import EmbeddedData, ImageViews, PixelData, seeded, torch_generator
 
 NAMES = ["dog", "golden retriever puppy", "crane (bird)", "Boeing 737-800", "x"]
 NOUNS = ["denim", "violin", "twilight", "rhapsody in blue", "lantern", "fire engine", "salt"]
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="requires a CUDA device")
+
+
+METHOD_OF = {name: find_method(name) for name in METHODS} | {"dept of maple": DePT("maple")}
+
+
+def data_on(backbone, method):
+    targets = (torch.arange(10) % 5).to(backbone.device)
+    weights = torch.ones(10, device=backbone.device)
+    if method.needs_pixels:
+        pixels = torch.randn((10, 3, 32, 32), generator=torch_generator(1))
+        views = ImageViews(lambda rows, numbers: pixels[rows], backbone)
+        return PixelData(targets, weights, views=views, rows=torch.arange(10))
+    raw = torch.randn((10, 1, backbone.embedding_dim), generator=torch_generator(1))
+    return EmbeddedData.from_raw(raw, targets, weights)
 
 
 def losses_on(device, precision, name):
@@ -22,12 +36,10 @@ def losses_on(device, precision, name):
     backbone = OpenClipBackbone(
         make_tiny_model(), open_clip.SimpleTokenizer(), device=device, precision=precision
     )
-    raw = torch.randn((10, 1, backbone.embedding_dim), generator=torch_generator(1))
-    targets = (torch.arange(10) % 5).to(backbone.device)
-    data = EmbeddedData.from_raw(raw, targets, torch.ones(10, device=backbone.device))
+    data = data_on(backbone, METHOD_OF[name])
     problem = problem_of(backbone, NAMES, method=name, data=data)
     with seeded(problem.generator):
-        learner = find_method(name).learner(problem).to(backbone.device)
+        learner = METHOD_OF[name].learner(problem).to(backbone.device)
     prompts, term, n_classes = learner.prompts(NAMES), None, len(NAMES)
     try:
         term = DynamicOutlierRegularizer(lexicon=NOUNS, batch_size=3, pool_size=6).prepare(problem, learner)
@@ -43,7 +55,7 @@ def losses_on(device, precision, name):
     return {key: loss.item() for key, loss in losses.items()}
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.needs_pixels])
+@pytest.mark.parametrize("name", METHOD_OF)
 @pytest.mark.parametrize(
     ("device", "precision", "tolerance"),
     [

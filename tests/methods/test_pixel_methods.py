@@ -28,7 +28,7 @@ from clipcal.exceptions import BackboneError
 from clipcal.methods import METHODS, DePT, PromptSRC
 
 NAMES = ["cat", "dog", "old hammer"]
-METHOD_OF = {name: name for name, method in METHODS.items() if method.needs_pixels}
+METHOD_OF = {name: name for name, method in METHODS.items() if method().needs_pixels}
 METHOD_OF |= {"dept": DePT("maple"), "promptsrc": PromptSRC(teacher_template="dtd")}
 RNG = np.random.default_rng(0)
 Y = np.array(NAMES * 4)

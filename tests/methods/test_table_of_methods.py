@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from plain_towers import pixel_problem
+from tiny_clip import uneven_backbone
 from toy_backbone import toy_backbone_for
 from tuning_problem import problem_of
 
@@ -43,6 +45,8 @@ TABLE = {row[0].strip('`"'): dict(zip(HEAD, row, strict=True)) for row in ROWS}
 
 
 def learner_of(method):
+    if method.needs_pixels:
+        return method.learner(pixel_problem(uneven_backbone(), method=method.name))
     raw = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 1, 16)))
     data = EmbeddedData.from_raw(raw, torch.arange(6) % 3, torch.ones(6))
     problem = problem_of(toy_backbone_for(method.name, 16), NAMES, method=method.name, data=data)
