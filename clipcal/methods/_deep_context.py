@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from clipcal.backbones import Backbone
-from clipcal.methods._coop import ContextLearner, CoOp, check_room
+from clipcal.methods._coop import ContextLearner, CoOp
 from clipcal.methods._prompted_images import draw_prompts
 from clipcal.training import Prompts, TuningProblem
 
@@ -88,7 +88,6 @@ def deep_context_layout(
             f"context_init={context_init!r} has {n_words} tokens, but n_context={n_context}; use a smaller "
             "n_context, a longer text, or context_init=None for a random context."
         )
-    check_room(problem.backbone, n_words)
     shape = (depth - 1, n_context, problem.backbone.token_dim)
     return {
         "backbone": problem.backbone,

@@ -15,7 +15,7 @@ from tiny_clip import uneven_backbone
 from training_steps import assert_steps_agree
 from tuning_problem import encode as features_of
 
-from clipcal.methods import METHODS, MaPLe, zero_shot_features
+from clipcal.methods import IVLP, METHODS, VPT, MaPLe, PromptSRC, zero_shot_features
 from clipcal.training import seeded, torch_generator
 
 
@@ -147,6 +147,14 @@ def test_image_features_do_not_depend_on_the_classes():
 
 
 class TestParameters:
+    @pytest.mark.parametrize("given", [False, True])
+    @pytest.mark.parametrize("method", [MaPLe, IVLP, PromptSRC, VPT])
+    def test_checkpointing_reaches_the_image_tower(self, method, given):
+        params = {} if method is not PromptSRC else {"teacher_template": "dtd"}
+        method = method(activation_checkpointing=given, **params)
+        learner = method.learner(pixel_problem(uneven_backbone(), method=method.name))
+        assert learner.image_encoder.activation_checkpointing is given
+
     def test_published_recipes(self):
         original, of_dor = (METHODS["maple"].recipes[name] for name in ("original", "dor"))
         for recipe in (original, of_dor):
