@@ -47,7 +47,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
     backbone : str or Backbone, default="ViT-B-16/openai"
         The frozen CLIP; see :func:`clipcal.backbones.open_backbone`. ``"mini"`` needs no download.
     method : str or TuningMethod, default="coop"
-        Tuning method, such as ``"coop"``, ``"cocoop"`` or ``"taskres"``; :ref:`methods` lists all names. Each
+        Tuning method, such as ``"coop"``, ``"maple"`` or ``"taskres"``; :ref:`methods` lists all names. Each
         name stands for a class of :mod:`clipcal.methods`, with its default parameters.
     regularizer : str, Regularizer, a list of these, or None, default=None
         Loss terms that are added to the loss of the method or replace its cross-entropy. ``"dor"`` keeps the
@@ -101,11 +101,11 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         Weights of classes, by which sample weights are multiplied. ``"balanced"`` gives each class the same
         total weight. Labels that a mapping does not contain have weight 1.
     n_views : int or "fresh", default=1
-        Number of views of each image. 1 trains on center crops. For 2 or more, this many random crops,
-        flipped with probability 0.5, are encoded before training, and each step draws one of them per image.
-        ``"fresh"`` draws and encodes a new crop of each image in each step, as the published trainers do,
-        which is slow without a GPU; 10 has nearly the same effect. With the published number of epochs, one
-        view overfits. Embeddings have one view.
+        Number of views of each image. 1 trains on center crops. For 2 or more, each step draws one of this
+        many random crops per image, flipped with probability 0.5. ``"fresh"`` draws a new crop in each step,
+        as the published trainers do. Crops are encoded before training, fresh ones in each step, which is
+        slow without a GPU; 10 has nearly the same effect. Methods that prompt the image tower encode all in
+        each step. With the published number of epochs, one view overfits. Embeddings have one view.
     warm_start : bool, default=False
         Whether ``fit`` starts from the learned parameters of the previous ``fit``, which must have had the
         same class names. Learning rate schedule, optimizer and ``history_`` start anew. There is no early
@@ -288,7 +288,7 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         ----------
         X : images or embeddings
             Paths (list, array, Series, :class:`~clipcal.images.ImagePaths`), PIL images, uint8 arrays or
-            tensors of shape (n_samples, height, width[, 3]), or embeddings of shape (n_samples, n_features).
+            tensors (n_samples, height, width[, 3]), or, for most methods, embeddings (n_samples, n_features).
         y : array-like of shape (n_samples,)
             Labels.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -303,8 +303,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         Raises
         ------
         ValueError
-            If X and y are invalid or inconsistent, y has fewer than two classes, or parameters contradict
-            each other.
+            If X and y are invalid or inconsistent, y has fewer than two classes, X contains embeddings but
+            the method prompts the image tower, or parameters contradict each other.
         ClassNameError
             If a class name is empty, too long or a duplicate.
         FloatingPointError

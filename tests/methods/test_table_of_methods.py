@@ -77,7 +77,9 @@ def test_flags(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_learners(name):
     learner, row = learner_of(find_method(name)), TABLE[name]
-    assert (row["prefix shared by all prompts"] == "no prompts") == isinstance(learner, FrozenTextLearner)
+    assert (row["prefix shared by all prompts"] == "no text prompts") == isinstance(
+        learner, FrozenTextLearner
+    )
     kinds = {"no": not learner.supports_new_classes, "zero-shot": isinstance(learner, ClassRowLearner)}
     assert row["new classes"] == next((kind for kind, holds in kinds.items() if holds), "yes")
 
