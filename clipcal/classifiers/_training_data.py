@@ -68,6 +68,8 @@ def training_data(
 
     Raises
     ------
+    ImageReadError
+        If a file is missing or not an image.
     ValueError
         If X contains embeddings, but the method or ``n_views="fresh"`` needs images.
     """
@@ -84,7 +86,10 @@ def training_data(
     fresh = n_views == "fresh"
     if fresh or needs_pixels:
         seed = None if n_views == 1 else int(random_state.randint(_N_NUMBERS))
-        views = ImageViews(PixelLoader(X, backbone, seed=seed).load, backbone, keep=keep and not fresh)
+        loader = PixelLoader(X, backbone, seed=seed)
+        # Otherwise a missing file would stop a training of hours, or go unnoticed if it is not drawn.
+        loader.check_headers()
+        views = ImageViews(loader.load, backbone, keep=keep and not fresh)
         rows = torch.arange(len(targets))
         return PixelData(**on_device, views=views, rows=rows, n_crops=_N_NUMBERS if fresh else int(n_views))
     if input_kind(X) != "embeddings":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from clipcal.images._inputs import as_images
-from clipcal.images._reading import read_image
+from clipcal.images._reading import check_header, read_image
 from clipcal.images._views import crops
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ class PixelLoader:
         self.images = as_images(images)
         self.backbone = backbone
         self.seed = seed
+
+    def check_headers(self) -> None:
+        """Raise ImageReadError if a file is missing or is not an image, without decoding it."""
+        with ThreadPoolExecutor(_MAX_THREADS) as pool:
+            for _ in pool.map(partial(check_header, self.images), range(len(self.images))):
+                pass
 
     def load(self, rows: list[int], numbers: list[int]) -> torch.Tensor:
         """Return pixels (n, 3, height, width) on the CPU.

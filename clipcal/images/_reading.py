@@ -61,6 +61,17 @@ def read_image(images: Sequence[Any] | NDArray[Any], i: int) -> Image.Image:
         raise _unreadable(images, i, error) from error
 
 
+def check_header(images: Sequence[Any] | NDArray[Any], i: int) -> None:
+    """Raise ImageReadError if a file is missing or its header is not that of an image."""
+    item = images[i]
+    if isinstance(item, (str, os.PathLike)):
+        try:
+            with Image.open(item):
+                pass
+        except Exception as error:  # as in read_image
+            raise _unreadable(images, i, error) from error
+
+
 def image_digest(images: Sequence[Any] | NDArray[Any], i: int) -> bytes:
     """Hash the content of one image, independent of its path.
 

@@ -48,6 +48,8 @@ _BASES: dict[str, Callable[[], TuningMethod]] = {
 _RATE_FACTOR = 6.5
 # Embeddings whose length differs from 1 by less than this have been normalized.
 _UNIT = 1e-3
+# Images whose norms are measured if they are encoded in each step.
+_N_MEASURED = 64
 # Parts of a learner that DePT replaces, so that the base method must have their defaults.
 _REPLACED = (
     "backward",
@@ -364,7 +366,7 @@ def _norm_range(data: TrainingData | None) -> Tensor:
     if data is None:
         return torch.zeros(2)  # a fitted learner is rebuilt, and the range is then loaded
     if not isinstance(data, EmbeddedData):
-        return torch.stack(next(data.in_order()).norms.aminmax())
+        return torch.stack(data.first(_N_MEASURED).norms.aminmax())
     if _are_unit(data.norms):
         warn_caller(
             "The embeddings have unit length, but method='dept' trains a linear classifier of features "

@@ -163,8 +163,10 @@ class IVLP(TuningMethod):
         validate_parameters(self)
         backbone = problem.backbone
         images = image_encoder(backbone, self.name, activation_checkpointing=self.activation_checkpointing)
-        depth = depth_of(self.depth, PromptEncoder(backbone).n_blocks, parameter="depth")
-        visual_depth = depth_of(self.visual_depth, images.n_blocks, parameter="visual_depth")
+        depth = depth_of(self.depth, PromptEncoder(backbone).n_blocks, parameter="depth", tower="text tower")
+        visual_depth = depth_of(
+            self.visual_depth, images.n_blocks, parameter="visual_depth", tower="image tower"
+        )
         layout = deep_context_layout(
             problem,
             self.context_init,

@@ -174,7 +174,7 @@ class MaPLe(TuningMethod):
             problem,
             self.context_init,
             self.n_context,
-            depth=depth_of(self.depth, n_blocks, parameter="depth"),
+            depth=depth_of(self.depth, n_blocks, parameter="depth", tower="smaller tower"),
             template=self.template,
             text_chunk_size=self.text_chunk_size,
         )

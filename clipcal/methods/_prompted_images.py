@@ -49,7 +49,9 @@ def image_encoder(backbone: Backbone, method: str, *, activation_checkpointing: 
         raise BackboneError(f"method={method!r} prompts the image tower. {error}") from error
 
 
-def depth_of(given: int | None, n_blocks: int, *, parameter: str, default: int | None = None) -> int:
+def depth_of(
+    given: int | None, n_blocks: int, *, parameter: str, tower: str, default: int | None = None
+) -> int:
     """Return the number of blocks with prompts of their own.
 
     Parameters
@@ -58,8 +60,8 @@ def depth_of(given: int | None, n_blocks: int, *, parameter: str, default: int |
         Value of the parameter.
     n_blocks : int
         Number of blocks of the tower, or the smaller one of two towers.
-    parameter : str
-        Name of the parameter, for the error message.
+    parameter, tower : str
+        Name of the parameter and of the tower, for the error message.
     default : int or None, default=None
         Value for None. If it is None itself, it is 9, as in the published code of several methods, or three
         quarters of the blocks of a tower with fewer than 12 blocks.
@@ -73,7 +75,7 @@ def depth_of(given: int | None, n_blocks: int, *, parameter: str, default: int |
         return default or max(1, min(_DEPTH, 3 * n_blocks // 4))
     if given > n_blocks:
         raise ValueError(
-            f"{parameter}={given}, but the tower has only {n_blocks} blocks; use a smaller number, or None."
+            f"{parameter}={given}, but the {tower} has only {n_blocks} blocks; use a smaller number, or None."
         )
     return given
 

@@ -125,8 +125,8 @@ class PromptSRC(IVLP):
         Epoch with the largest weight in the average, counted from 1. If None, it is three quarters of the
         number of epochs, 15 of 20 as published.
     average_std : float or None, default=None
-        Standard deviation of the weights, in epochs. If None, it is a twentieth of the number of epochs, 1 of
-        20 as published.
+        Standard deviation of the weights, in epochs, at least 0.001. If None, it is a twentieth of the number
+        of epochs, 1 of 20 as published.
     text_chunk_size : int or "auto", default="auto"
         See :class:`CoOp`.
     activation_checkpointing : bool, default=False
@@ -179,7 +179,7 @@ class PromptSRC(IVLP):
         "text_weight": [Interval(Real, 0, None, closed="left")],
         "image_weight": [Interval(Real, 0, None, closed="left")],
         "average_mean": [Interval(Real, None, None, closed="neither"), None],
-        "average_std": [Interval(Real, 0, None, closed="neither"), None],
+        "average_std": [Interval(Real, 1e-3, None, closed="left"), None],
     }
 
     def __init__(

@@ -155,7 +155,13 @@ class VPT(TuningMethod):
             problem.backbone, self.name, activation_checkpointing=self.activation_checkpointing
         )
         default = min(_DEPTH, images.n_blocks)
-        depth = depth_of(self.visual_depth, images.n_blocks, parameter="visual_depth", default=default)
+        depth = depth_of(
+            self.visual_depth,
+            images.n_blocks,
+            parameter="visual_depth",
+            tower="image tower",
+            default=default,
+        )
         shape = depth, self.n_visual_prompts, images.width
         prompts = draw_prompts(*shape, backbone=problem.backbone, generator=problem.generator)
         return VisualPromptLearner(problem, self.template, images, prompts)

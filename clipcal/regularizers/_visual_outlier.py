@@ -143,7 +143,7 @@ class VisualOutlierRegularizer(Regularizer):
         validate_parameters(self)
         assert problem.data is not None and problem.other_images is not None
         with torch.enable_grad():
-            features = learner.encode_images(next(problem.data.in_order(1)))
+            features = learner.encode_images(problem.data.first(1))
         if not features.requires_grad:
             raise ValueError(
                 f"regularizer='dor-visual' has no effect on method={problem.method!r}, which does not train "

@@ -64,7 +64,7 @@ def check_learner(
         raise TypeError(f"{kind} {has}; set training_free = {not training_free} on the method.")
     learner.eval()
     with torch.no_grad():
-        batch = next(data.in_order(2))
+        batch = data.first(2)
         out, _ = learner(batch, class_prompts, len(class_prompts))
     n, n_classes = len(batch.targets), len(class_prompts)
     if out.logits.shape != (n, n_classes):

@@ -109,6 +109,11 @@ class TrainingData:
         for rows in torch.arange(len(self), device=self.index_device).split(batch_size):
             yield self.batch(rows, torch.full_like(rows, view))
 
+    def first(self, n: int) -> Batch:
+        """Return the first view of the first n samples, or of all if there are fewer."""
+        rows = torch.arange(min(n, len(self)), device=self.index_device)
+        return self.batch(rows, torch.zeros_like(rows))
+
     def take(self, rows: Tensor, targets: Tensor) -> Self:
         """Return the samples of some rows, with new class indices.
 

@@ -25,7 +25,7 @@ class ImageViews:
     """Views of images: pixels, embedded patches, and features of the frozen CLIP.
 
     Each is computed when it is first needed. Pixels are not kept, since embedded patches need about as much
-    memory and less time. Patches and features are kept for later epochs, each kind as long as it fits into
+    memory and less time. Patches and features are kept for later epochs, as long as both together fit into
     half a GiB or, if larger on CUDA, a quarter of the free memory.
 
     Parameters
@@ -46,15 +46,18 @@ class ImageViews:
         self.device = backbone.device
         self._encode = backbone.encode_images
         self._embed: Callable[[Tensor], Tensor] | None = getattr(backbone, "embed_pixels", None)
-        budget = memory_budget(backbone.device) if keep else 0
+        budget = _Budget(memory_budget(backbone.device) if keep else 0)
         self._patches, self._features = _Kept(budget), _Kept(budget)
         self._reader = ThreadPoolExecutor(1, "clipcal-pixels", initializer=single_threaded)
 
-    def start_reading(self, views: Sequence[_View]) -> Future[Tensor] | None:
-        """Read pixels in another thread, unless the patches of all views are kept."""
-        if all(view in self._patches for view in views):
-            return None
-        return self._reader.submit(self.load, *_rows_and_numbers(views))
+    def keeps(self, views: Sequence[_View]) -> bool:
+        """Whether the patches of all views are kept."""
+        return all(view in self._patches for view in views)
+
+    def read(self, views: Sequence[_View]) -> Future[Tensor]:
+        """Read pixels in another thread, after those that are being read."""
+        rows, numbers = zip(*views, strict=True)
+        return self._reader.submit(self.load, list(rows), list(numbers))
 
     def patches(self, views: Sequence[_View], pixels: Callable[[], Tensor]) -> Tensor | None:
         """Return embedded patches (n, n_tokens, width); None if the backbone does not compute them."""
@@ -65,10 +68,17 @@ class ImageViews:
         return self._features.get(views, pixels, self._encode)
 
 
-class _Kept:
-    """Tensors of single views, kept until the memory budget in bytes is used up."""
+@dataclass
+class _Budget:
+    """Memory in bytes that is left for tensors of views."""
 
-    def __init__(self, budget: int) -> None:
+    left: int
+
+
+class _Kept:
+    """Tensors of single views, kept until the memory budget is used up."""
+
+    def __init__(self, budget: _Budget) -> None:
         self.budget = budget
         self._values: dict[_View, Tensor] = {}
 
@@ -91,8 +101,8 @@ class _Kept:
         # Rows of `new`, as a row of `values` would keep copies of the others in memory.
         for i, value in zip(missing, new, strict=True):
             size = value.numel() * value.element_size()
-            if size <= self.budget:
-                self.budget -= size
+            if size <= self.budget.left:
+                self.budget.left -= size
                 self._values[views[i]] = value
         return values
 
@@ -108,15 +118,18 @@ class _PixelBatch(Batch):
         own = {"targets": targets, "weights": weights, "_source": source, "_views": views, "_reading": None}
         self.__dict__.update(own)  # the base class is frozen
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self._views)} images)"
+
     def start_reading(self) -> None:
-        """Read the pixels in another thread."""
-        self.__dict__["_reading"] = self._source.start_reading(self._views)
+        """Read the pixels in another thread, unless patches make them unnecessary."""
+        if not self._source.keeps(self._views):
+            self.__dict__["_reading"] = self._source.read(self._views)
 
     @cached_property
     def _on_cpu(self) -> Tensor:
-        if self._reading is not None:
-            return self._reading.result()
-        return self._source.load(*_rows_and_numbers(self._views))
+        reading = self._source.read(self._views) if self._reading is None else self._reading
+        return reading.result()
 
     @cached_property
     def pixels(self) -> Tensor:  # type: ignore[override]
@@ -203,8 +216,3 @@ def _read_ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
         waiting = batch
     if waiting is not None:
         yield waiting
-
-
-def _rows_and_numbers(views: Sequence[_View]) -> tuple[list[int], list[int]]:
-    rows, numbers = zip(*views, strict=True)
-    return list(rows), list(numbers)

@@ -82,8 +82,8 @@ def test_published_recipe():
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"depth": 4}, "^depth=4, but the tower has only 3 blocks"),
-        ({"visual_depth": 5}, "^visual_depth=5, but the tower has only 4 blocks"),
+        ({"depth": 4}, "^depth=4, but the text tower has only 3 blocks"),
+        ({"visual_depth": 5}, "^visual_depth=5, but the image tower has only 4 blocks"),
         ({"visual_depth": 0}, "'visual_depth' parameter of IVLP.*Got 0"),
         ({"n_visual_prompts": 0}, "'n_visual_prompts' parameter of IVLP.*Got 0"),
         ({"n_context": 5}, "'a photo of a' has 4 tokens, but n_context=5"),

@@ -174,7 +174,7 @@ class TestParameters:
     @pytest.mark.parametrize(
         ("params", "words"),
         [
-            ({"depth": 4}, "depth=4, but the tower has only 3 blocks; use a smaller number, or None"),
+            ({"depth": 4}, "depth=4, but the smaller tower has only 3 blocks; use a smaller number, or None"),
             ({"depth": 0}, "'depth' parameter of MaPLe.*Got 0"),
             ({"n_context": 0}, "'n_context' parameter of MaPLe.*Got 0"),
             ({"n_context": 5}, "'a photo of a' has 4 tokens, but n_context=5; use a smaller"),

@@ -24,7 +24,7 @@ from clipcal import (
 from clipcal.backbones import OpenClipBackbone
 from clipcal.classifiers import EarlyStopping
 from clipcal.classifiers._components import find_method
-from clipcal.exceptions import BackboneError
+from clipcal.exceptions import BackboneError, ImageReadError
 from clipcal.methods import METHODS, DePT, PromptSRC
 
 NAMES = ["cat", "dog", "old hammer"]
@@ -282,3 +282,17 @@ def test_number_of_epochs_is_chosen_on_held_out_data(method):
     assert numbers[:2] == [0, 1]
     for record in clf.validation_history_:
         assert record["mean_log_loss"] == pytest.approx((record["log_loss"] + record["new_log_loss"]) / 2)
+
+
+def test_unreadable_files_are_found_before_training(method, tmp_path):
+    """Also if the last, incomplete batch is dropped, so that the file may not be drawn."""
+    paths = [tmp_path / f"{i}.png" for i in range(6)]
+    for path, image in zip(paths, X, strict=False):
+        Image.fromarray(image).save(path)
+    paths[4].write_bytes(b"x")
+    for seed in range(3):
+        with pytest.raises(ImageReadError, match=r"Image 4, .*4\.png.*does not recognize the image format"):
+            make(method, batch_size=4, random_state=seed).fit(paths, Y[:6])
+    paths[4].unlink()
+    with pytest.raises(ImageReadError, match=r"Image 4, .*there is no such file"):
+        make(method, batch_size=4).fit(paths, Y[:6])

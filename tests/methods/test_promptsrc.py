@@ -221,7 +221,7 @@ def test_published_recipes():
         ({"average_std": 0}, ValueError, "'average_std' parameter of PromptSRC.*Got 0"),
         ({"average_mean": math.nan}, ValueError, "'average_mean' parameter of PromptSRC.*Got nan"),
         ({"text_weight": -1}, ValueError, "'text_weight' parameter of PromptSRC.*Got -1"),
-        ({"visual_depth": 5}, ValueError, "^visual_depth=5, but the tower has only 4 blocks"),
+        ({"visual_depth": 5}, ValueError, "^visual_depth=5, but the image tower has only 4 blocks"),
         ({"teacher_template": "a pet"}, ClassNameError, "exactly one"),
     ],
 )

@@ -88,7 +88,7 @@ def test_published_recipe():
 @pytest.mark.parametrize(
     ("params", "error", "words"),
     [
-        ({"visual_depth": 5}, ValueError, "^visual_depth=5, but the tower has only 4 blocks"),
+        ({"visual_depth": 5}, ValueError, "^visual_depth=5, but the image tower has only 4 blocks"),
         ({"visual_depth": 0}, ValueError, "'visual_depth' parameter of VPT.*Got 0"),
         ({"n_visual_prompts": 0}, ValueError, "'n_visual_prompts' parameter of VPT.*Got 0"),
         ({"template": "a pet"}, ClassNameError, "exactly one"),
