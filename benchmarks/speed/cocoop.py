@@ -18,15 +18,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from models import class_names, padded_features, random_clip
+from models import class_names, padded_features, random_clip, tuning_problem
 from paired import compare, in_a_process, report
 from scale import read_peak, reset_peak
 from text import floor
 from torch.nn import functional as F
 
 from clipcal.backbones import OpenClipBackbone
-from clipcal.methods import CoCoOp, zero_shot_features
-from clipcal.training import Batch, EmbeddedData, TuningProblem, seeded, torch_generator
+from clipcal.methods import CoCoOp
+from clipcal.training import Batch, EmbeddedData, seeded, torch_generator
 
 BATCH = 8
 
@@ -108,15 +108,7 @@ def problem(backbone: OpenClipBackbone, n_classes: int) -> tuple[Batch, Any]:
     raw = torch.randn(BATCH, 1, backbone.embedding_dim, generator=torch_generator(1))
     targets = (torch.arange(BATCH) % n_classes).to(backbone.device)
     data = EmbeddedData.from_raw(raw, targets, torch.ones(BATCH, device=backbone.device))
-    zero_shot = partial(zero_shot_features, backbone)
-    tuning = TuningProblem(
-        backbone,
-        class_names(n_classes),
-        zero_shot=zero_shot,
-        zero_shot_table=zero_shot,
-        generator=torch_generator(0),
-        data=data,
-    )
+    tuning = tuning_problem(backbone, class_names(n_classes), data)
     with seeded(tuning.generator):
         learner = CoCoOp().learner(tuning).to(backbone.device)
     return next(data.in_order(BATCH)), learner

@@ -20,15 +20,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from models import class_names, random_clip
+from models import class_names, random_clip, tuning_problem
 from paired import compare, in_a_process, report
 from scale import read_peak, reset_peak
 from text import floor as text_floor
+from text import products
 from torch.nn import functional as F
 
 from clipcal.backbones import OpenClipBackbone
-from clipcal.methods import MaPLe, zero_shot_features
-from clipcal.training import Batch, Learner, TuningProblem, seeded, torch_generator
+from clipcal.methods import MaPLe
+from clipcal.training import Batch, Learner, seeded, torch_generator
 
 BATCH = 4
 WITH_PEAK = ("published", "ours", "checkpointing")
@@ -100,14 +101,7 @@ def peak(way: str, n_classes: int) -> dict[str, Any]:
 
 def setting(backbone: OpenClipBackbone, n_classes: int, **parameters: Any) -> tuple[Learner, Any, Batch]:
     """Return the learner of MaPLe, the prompts of the classes and random images."""
-    zero_shot = partial(zero_shot_features, backbone)
-    problem = TuningProblem(
-        backbone,
-        class_names(n_classes),
-        zero_shot=zero_shot,
-        zero_shot_table=zero_shot,
-        generator=torch_generator(0),
-    )
+    problem = tuning_problem(backbone, class_names(n_classes))
     with seeded(problem.generator):
         learner = MaPLe(**parameters).learner(problem).to(backbone.device).train()
     size = backbone.model.visual.image_size
@@ -191,18 +185,7 @@ def image_floor(backbone: OpenClipBackbone) -> Callable[[], None]:
         width = block.attn.embed_dim
         work += [(into[width:], n_tokens), (into[:width], BATCH)] if last else [(into, n_tokens)]
         work += [(weight, BATCH if last else n_tokens) for weight in rest if weight.ndim == 2]
-    work = [(weight.to(dtype), n) for weight, n in work]
-    sizes = {size for weight, n in work for size in ((n, weight.shape[0]), (n, weight.shape[1]))}
-    tokens = {size: torch.randn(size, dtype=dtype, device=backbone.device) for size in sizes}
-
-    def run() -> None:
-        with torch.no_grad():
-            for weight, n in work:
-                F.linear(tokens[n, weight.shape[1]], weight)
-            for weight, n in reversed(work):
-                tokens[n, weight.shape[0]] @ weight
-
-    return run
+    return products([(weight.to(dtype), n) for weight, n in work])
 
 
 def both(*parts: Callable[[], None]) -> Callable[[], None]:

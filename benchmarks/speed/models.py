@@ -14,7 +14,7 @@ from clipcal import CoOp
 from clipcal.backbones import OpenClipBackbone
 from clipcal.methods import zero_shot_features
 from clipcal.text import load_nouns
-from clipcal.training import TuningProblem, torch_generator
+from clipcal.training import TrainingData, TuningProblem, torch_generator
 
 
 def random_clip(device: str = "auto", precision: str = "auto") -> OpenClipBackbone:
@@ -37,11 +37,22 @@ def class_names(n: int) -> list[str]:
 
 def random_context(backbone: OpenClipBackbone, names: list[str], n_context: int = 16) -> Any:
     """Return CoOp's learner with random vectors, as a fit makes it."""
+    return CoOp(context_init=None, n_context=n_context).learner(tuning_problem(backbone, names))
+
+
+def tuning_problem(
+    backbone: OpenClipBackbone, names: list[str], data: TrainingData | None = None
+) -> TuningProblem:
+    """Return the tuning problem of some classes, as a fit makes it."""
     zero_shot = partial(zero_shot_features, backbone)
-    problem = TuningProblem(
-        backbone, names, zero_shot=zero_shot, zero_shot_table=zero_shot, generator=torch_generator(0)
+    return TuningProblem(
+        backbone,
+        names,
+        zero_shot=zero_shot,
+        zero_shot_table=zero_shot,
+        generator=torch_generator(0),
+        data=data,
     )
-    return CoOp(context_init=None, n_context=n_context).learner(problem)
 
 
 def padded_features(backbone: OpenClipBackbone, context: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

@@ -104,28 +104,25 @@ def difference(ours: torch.Tensor, expected: torch.Tensor) -> float:
 
 def floor(backbone: OpenClipBackbone, n_tokens: int, n_names: int) -> Callable[[], None]:
     """Return a function that runs the matrix products of a pass, in the last block on end markers only."""
-    low = backbone.precision == "bf16"
-    kwargs: dict[str, Any] = {
-        "device": backbone.device,
-        "dtype": torch.bfloat16 if low else torch.float32,
-    }
+    dtype = torch.bfloat16 if backbone.precision == "bf16" else torch.float32
     blocks = backbone.text_tower.module.transformer.resblocks
     work = []
     for number, block in enumerate(blocks):
         width = block.attn.embed_dim
-        into = block.attn.in_proj_weight.to(kwargs["dtype"])
-        rest = [
-            w.to(kwargs["dtype"])
-            for w in (block.attn.out_proj.weight, *block.mlp.parameters())
-            if w.ndim == 2
-        ]
+        into = block.attn.in_proj_weight.to(dtype)
+        rest = [w.to(dtype) for w in (block.attn.out_proj.weight, *block.mlp.parameters()) if w.ndim == 2]
         if number < len(blocks) - 1:
             work += [(weight, n_tokens) for weight in (into, *rest)]
         else:
             work += [(into[width:], n_tokens), (into[:width], n_names)]
             work += [(weight, n_names) for weight in rest]
-    inputs = {(n, w.shape[1]): torch.randn(n, w.shape[1], **kwargs) for w, n in work}
-    outputs = {(n, w.shape[0]): torch.randn(n, w.shape[0], **kwargs) for w, n in work}
+    return products(work)
+
+
+def products(work: list[tuple[torch.Tensor, int]]) -> Callable[[], None]:
+    """Return a function that multiplies n rows by each weight, forward and backward."""
+    inputs = {(n, w.shape[1]): w.new_empty(n, w.shape[1]).normal_() for w, n in work}
+    outputs = {(n, w.shape[0]): w.new_empty(n, w.shape[0]).normal_() for w, n in work}
 
     def run() -> None:
         with torch.no_grad():

@@ -18,6 +18,8 @@ from clipcal.training import ImagePromptEncoder, PromptEncoder, Recipe, TuningPr
 
 __all__ = ["CoupledLearner", "MaPLe"]
 
+_RECIPE = Recipe(max_epochs=5, learning_rate=0.0035, batch_size=4)
+
 
 class CoupledLearner(PromptedImagesMixin, DeepContextLearner):
     """Learner of prompts in the text tower, and of linear maps of them to prompts in the image tower.
@@ -105,13 +107,8 @@ class MaPLe(TuningMethod):
     name: ClassVar[str] = "maple"
     recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
         {
-            "original": Recipe(max_epochs=5, learning_rate=0.0035, batch_size=4),
-            "dor": Recipe(
-                max_epochs=5,
-                learning_rate=0.0035,
-                batch_size=4,
-                method_params=MappingProxyType({"context_init": None}),
-            ),
+            "original": _RECIPE,
+            "dor": _RECIPE.with_values(method_params=MappingProxyType({"context_init": None})),
         }
     )
     needs_pixels: ClassVar[bool] = True

@@ -162,11 +162,9 @@ class PromptSRC(IVLP):
     name: ClassVar[str] = "promptsrc"
     recipes: ClassVar[Mapping[str, Recipe]] = MappingProxyType(
         {
-            "original": Recipe(max_epochs=20, learning_rate=0.0025, batch_size=4),
-            "dor": Recipe(
+            "original": IVLP.recipes["original"],
+            "dor": IVLP.recipes["original"].with_values(
                 max_epochs=50,
-                learning_rate=0.0025,
-                batch_size=4,
                 method_params=MappingProxyType(
                     {"average_mean": 30, "average_std": 30, "teacher_template": "imagenet-80"}
                 ),
