@@ -11,6 +11,7 @@ from tuning_problem import problem_of
 
 from clipcal import CoOp, DynamicOutlierRegularizer, PromptTunedCLIPClassifier
 from clipcal.backbones import OpenClipBackbone
+from clipcal.methods import VPT, DePT, MaPLe, PromptSRC
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="requires a CUDA device")
 
@@ -81,3 +82,31 @@ def test_training_steps_do_not_synchronize_with_the_device():
     fit("cuda", 8)
     # Ten times as many steps, but the same number of synchronizations.
     assert n_waits(80) == n_waits(8)
+
+
+def fit_on_images(device, method, n_views):
+    images = np.random.default_rng(0).integers(0, 256, (15, 32, 32, 3), dtype=np.uint8)
+    # A single batch, as the order of images is drawn on the device.
+    settings = {"max_epochs": 3, "batch_size": 15, "random_state": 0, "n_views": n_views}
+    clf = PromptTunedCLIPClassifier(backbone_on(device), method=method, **settings)
+    return clf.fit(images, NAMES * 3), images
+
+
+@pytest.mark.parametrize(
+    "method",
+    [MaPLe(), MaPLe(activation_checkpointing=True), PromptSRC(teacher_template="dtd"), VPT(), DePT("maple")],
+    ids=["maple", "checkpointing", "promptsrc", "vpt", "dept"],
+)
+def test_prompts_in_the_image_tower_equal_those_on_the_cpu(method):
+    (clf, images), (expected, _) = (fit_on_images(device, method, n_views=1) for device in ("cuda", "cpu"))
+    for name, values in expected.learned_.items():
+        np.testing.assert_allclose(clf.learned_[name], values, atol=1e-3, rtol=1e-3)
+    proba = expected.predict_proba(images)
+    np.testing.assert_allclose(clf.predict_proba(images), proba, atol=1e-2)
+
+
+def test_random_crops_are_read_and_kept_on_the_gpu():
+    for n_views in (3, "fresh"):
+        clf, images = fit_on_images("cuda", "maple", n_views)
+        assert clf.device_.startswith("cuda")
+        assert np.isfinite(clf.predict_proba(images)).all()
