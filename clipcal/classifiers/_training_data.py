@@ -64,7 +64,8 @@ def training_data(
     name : str, default="X"
         Name of the parameter X in error messages.
     keep : bool, default=True
-        Whether what is computed of images in each step is kept for later steps.
+        Whether images are needed in several steps, so that files are checked before the first, and what is
+        computed of images in a step is kept for later ones.
 
     Raises
     ------
@@ -87,8 +88,9 @@ def training_data(
     if fresh or needs_pixels:
         seed = None if n_views == 1 else int(random_state.randint(_N_NUMBERS))
         loader = PixelLoader(X, backbone, seed=seed)
-        # Otherwise a missing file would stop a training of hours, or go unnoticed if it is not drawn.
-        loader.check_headers()
+        if keep:
+            # Otherwise a missing file would stop a training of hours, or go unnoticed if it is not drawn.
+            loader.check_headers()
         views = ImageViews(loader.load, backbone, keep=keep and not fresh)
         rows = torch.arange(len(targets))
         return PixelData(**on_device, views=views, rows=rows, n_crops=_N_NUMBERS if fresh else int(n_views))

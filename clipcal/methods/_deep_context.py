@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
 
+from clipcal._compat import Interval, StrOptions
 from clipcal.backbones import Backbone
 from clipcal.methods._coop import ContextLearner, CoOp
 from clipcal.methods._prompted_images import draw_prompts
 from clipcal.training import Prompts, TuningProblem
 
-__all__ = ["DeepContextLearner", "deep_context_layout"]
+__all__ = ["DEEP_CONTEXT_CONSTRAINTS", "DeepContextLearner", "deep_context_layout"]
+
+# Of the parameters of a method from which :func:`deep_context_layout` computes the layout.
+DEEP_CONTEXT_CONSTRAINTS: dict[str, list[Any]] = {
+    "context_init": [str, None],
+    "n_context": [Interval(Integral, 1, None, closed="left")],
+    "depth": [Interval(Integral, 1, None, closed="left"), None],
+    "template": [str],
+    "text_chunk_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+}
 
 
 class DeepContextLearner(ContextLearner):

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from clipcal._compat import Interval, StrOptions, validate_parameters
+from clipcal._compat import Interval, validate_parameters
 from clipcal.methods._base import TuningMethod
-from clipcal.methods._deep_context import DeepContextLearner, deep_context_layout
+from clipcal.methods._deep_context import DEEP_CONTEXT_CONSTRAINTS, DeepContextLearner, deep_context_layout
 from clipcal.methods._prompted_images import PromptedImagesMixin, depth_of, draw_prompts, image_encoder
 from clipcal.training import ImagePromptEncoder, PromptEncoder, Recipe, TuningProblem
 
@@ -34,11 +34,7 @@ class BothTowersLearner(PromptedImagesMixin, DeepContextLearner):
     def __init__(self, image_encoder: ImagePromptEncoder, visual_prompts: Tensor, **layout: Any) -> None:
         super().__init__(**layout)
         self.image_encoder = image_encoder
-        self.visual_prompts = nn.Parameter(visual_prompts.detach().float().clone())
-
-    def image_prompts(self) -> dict[int, Tensor]:
-        """Return the prompts of the image tower."""
-        return dict(enumerate(self.visual_prompts))
+        self.visual_prompts = nn.Parameter(visual_prompts)
 
 
 class IVLP(TuningMethod):
@@ -102,13 +98,9 @@ class IVLP(TuningMethod):
     needs_pixels: ClassVar[bool] = True
     linear: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "context_init": [str, None],
-        "n_context": [Interval(Integral, 1, None, closed="left")],
-        "depth": [Interval(Integral, 1, None, closed="left"), None],
+        **DEEP_CONTEXT_CONSTRAINTS,
         "n_visual_prompts": [Interval(Integral, 1, None, closed="left")],
         "visual_depth": [Interval(Integral, 1, None, closed="left"), None],
-        "template": [str],
-        "text_chunk_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "activation_checkpointing": ["boolean"],
     }
 

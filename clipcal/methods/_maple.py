@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from numbers import Integral
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from clipcal._compat import Interval, StrOptions, validate_parameters
+from clipcal._compat import validate_parameters
 from clipcal.methods._base import TuningMethod
-from clipcal.methods._deep_context import DeepContextLearner, deep_context_layout
+from clipcal.methods._deep_context import DEEP_CONTEXT_CONSTRAINTS, DeepContextLearner, deep_context_layout
 from clipcal.methods._prompted_images import PromptedImagesMixin, depth_of, image_encoder
 from clipcal.training import ImagePromptEncoder, PromptEncoder, Recipe, TuningProblem
 
@@ -114,11 +113,7 @@ class MaPLe(TuningMethod):
     needs_pixels: ClassVar[bool] = True
     linear: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "context_init": [str, None],
-        "n_context": [Interval(Integral, 1, None, closed="left")],
-        "depth": [Interval(Integral, 1, None, closed="left"), None],
-        "template": [str],
-        "text_chunk_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        **DEEP_CONTEXT_CONSTRAINTS,
         "activation_checkpointing": ["boolean"],
     }
 

@@ -18,14 +18,16 @@ _DEPTH = 9
 class PromptedImagesMixin(Learner):
     """Mixin for learners whose image features depend on prompts in the image tower.
 
-    A subclass has the attribute ``image_encoder`` and implements :meth:`image_prompts`.
+    A subclass has the attribute ``image_encoder``, and either learns ``visual_prompts`` of shape
+    (n_blocks, n_prompts, width) or computes its prompts in :meth:`image_prompts`.
     """
 
     image_encoder: ImagePromptEncoder
+    visual_prompts: Tensor
 
     def image_prompts(self) -> dict[int, Tensor]:
         """Return the prompts of the image tower by block, of shape (n_prompts, width)."""
-        raise NotImplementedError
+        return dict(enumerate(self.visual_prompts))
 
     def raw_images(self, batch: Batch) -> Tensor:
         """Encode images with the current prompts, without normalization of the features."""

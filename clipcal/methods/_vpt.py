@@ -48,10 +48,6 @@ class VisualPromptLearner(PromptedImagesMixin, FrozenTextLearner):
         self.image_encoder = image_encoder
         self.visual_prompts = nn.Parameter(visual_prompts)
 
-    def image_prompts(self) -> dict[int, Tensor]:
-        """Return the prompts of the image tower."""
-        return dict(enumerate(self.visual_prompts))
-
 
 class VPT(TuningMethod):
     """Visual prompt tuning (VPT) of CLIP: learned tokens in the image tower, with zero-shot text features.
