@@ -287,7 +287,8 @@ class PromptTunedCLIPClassifier(CallbackSupportMixin, NamedComponents, LearnedCL
         Parameters
         ----------
         X : images or embeddings
-            Paths (list, array, Series, :class:`~clipcal.images.ImagePaths`), PIL images, uint8 arrays or
+            Paths (list, array, Series, :class:`~clipcal.images.ImagePaths`), contents of image files, PIL
+            images, image columns of Hugging Face data sets (:func:`clipcal.load_images`), uint8 arrays or
             tensors (n_samples, height, width[, 3]), or, for most methods, embeddings (n_samples, n_features).
         y : array-like of shape (n_samples,)
             Labels.

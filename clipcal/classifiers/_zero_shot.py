@@ -135,7 +135,8 @@ class ZeroShotCLIPClassifier(CLIPClassifier):
         Parameters
         ----------
         X : images or embeddings
-            Paths (list, array, Series, :class:`~clipcal.images.ImagePaths`), PIL images, uint8 arrays or
+            Paths (list, array, Series, :class:`~clipcal.images.ImagePaths`), contents of image files, PIL
+            images, image columns of Hugging Face data sets (:func:`clipcal.load_images`), uint8 arrays or
             tensors of shape (n_samples, height, width[, 3]), or embeddings of shape (n_samples, n_features).
             X is validated but not used.
         y : array-like of shape (n_samples,)

@@ -127,10 +127,12 @@ class CLIPImageEncoder(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : images
-            A list, 1-D array or Series of paths, :class:`ImagePaths`, a list of PIL images, uint8 arrays or
-            tensors (n, height, width) or (n, height, width, 3), or a list of uint8 arrays or tensors of one
-            image each. Grayscale is repeated in all channels, transparent images (a fourth channel) are
-            composited on white, and the EXIF orientation is applied. Opened PIL images are not kept decoded.
+            A list, 1-D array or Series of paths, of contents of image files (bytes) or of records
+            ``{"bytes": ..., "path": ...}``, :class:`ImagePaths`, :class:`LazyImages`, an image column of a
+            Hugging Face data set, a list of PIL images, uint8 arrays or tensors (n, height, width) or
+            (n, height, width, 3), or a list of uint8 arrays or tensors of one image each. Grayscale is
+            repeated in all channels, transparent images (a fourth channel) are composited on white, and the
+            EXIF orientation is applied. Opened PIL images are not kept decoded.
 
         Returns
         -------

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.utils import check_random_state
 
 from clipcal._progress import progress_bar
 from clipcal.caching import FeatureTable, MemoryLike, as_cache
 from clipcal.images._inputs import as_images
+from clipcal.images._items import is_opened
 from clipcal.images._reading import image_digest, read_image, read_with_digest
 from clipcal.images._views import views
 
@@ -53,9 +53,11 @@ def encode_images(
     Parameters
     ----------
     images : images
-        A list, 1-D array or Series of paths, :class:`ImagePaths`, a list of PIL images, uint8 arrays or
-        tensors (n, height, width) or (n, height, width, 3), or a list of uint8 arrays or tensors of one
-        image each. Opened PIL images are not kept decoded.
+        A list, 1-D array or Series of paths, of contents of image files (bytes) or of records
+        ``{"bytes": ..., "path": ...}``, :class:`ImagePaths`, :class:`LazyImages`, an image column of a
+        Hugging Face data set, a list of PIL images, uint8 arrays or tensors (n, height, width) or
+        (n, height, width, 3), or a list of uint8 arrays or tensors of one image each. Opened PIL images are
+        not kept decoded.
     backbone : Backbone
         The CLIP model, as returned by :func:`clipcal.backbones.open_backbone`.
     batch_size : int, default=64
@@ -104,7 +106,7 @@ def encode_images(
     # Unseeded crops are never drawn again, so caching them would only fill the disk.
     cache = None if n_views > 1 and random_state is None else as_cache(memory)
     # Opened PIL images may share one file object, or occur twice, so they are read by a single thread.
-    n_threads = 1 if isinstance(images[0], Image.Image) else min(8, os.cpu_count() or 1)
+    n_threads = 1 if is_opened(images) else min(8, os.cpu_count() or 1)
     out = np.empty((len(images), n_views, backbone.embedding_dim), dtype=np.float32)
     with (
         _threads(n_threads) as pool,

@@ -10,6 +10,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from clipcal.images._items import encoded
+
 _SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 # One folder per class, possibly inside one folder per split.
 _MAX_DEPTH = 3
@@ -28,10 +30,11 @@ def folder_advice(path: str | os.PathLike[str]) -> str:
 
 def folder_fault(paths: Sequence[Any] | NDArray[Any], i: int) -> str:
     """Return the error message for a path that is a folder."""
-    got = f"{str(paths[i])!r} is a folder, but each path must be an image file"
-    if i or not all(os.path.isdir(path) for path in paths):
-        return f"{got}. Remove it, or replace it with the images in it: {folder_advice(paths[i])}."
-    found = [_found(path) for path in islice(iter(paths), 100)]
+    folder = encoded(paths[i])
+    got = f"{str(folder)!r} is a folder, but each path must be an image file"
+    if i or not all(os.path.isdir(encoded(path)) for path in paths):
+        return f"{got}. Remove it, or replace it with the images in it: {folder_advice(folder)}."
+    found = [_found(encoded(path)) for path in islice(iter(paths), 100)]
     depth = max(depth for depth, _ in found)
     suffixes = set().union(*(suffixes for _, suffixes in found))
     listing = _listing("Path(folder)", depth, suffixes)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,95 +14,19 @@ from PIL.Image import Image
 from clipcal._arrays import to_numpy
 from clipcal.exceptions import ImageReadError
 from clipcal.images._folders import folder_advice, folder_fault
+from clipcal.images._items import fetch, is_image_content, is_record
 from clipcal.images._pixels import list_fault, stack_fault
+from clipcal.images._sequences import ImagePaths, LazyImages, is_lazy_column, lazy_column
 
 _ACCEPTED = (
-    "Images are a list, 1-D array or Series of paths, ImagePaths, a list of PIL images, uint8 arrays or "
-    "tensors (n, height, width) or (n, height, width, 3), or a list of uint8 arrays or tensors of one image "
-    "each; embeddings are a 2-D array of numbers."
+    "Images are a list, 1-D array or Series of paths, of contents of image files (bytes) or of records "
+    "{'bytes': ..., 'path': ...}, ImagePaths, LazyImages, an image column of a Hugging Face data set, a list "
+    "of PIL images, uint8 arrays or tensors (n, height, width) or (n, height, width, 3), or a list of uint8 "
+    "arrays or tensors of one image each; embeddings are a 2-D array of numbers."
 )
-_READ_BYTES = (
-    "; if they are paths, write list(map(os.fsdecode, X)), if they are file contents, "
-    "[Image.open(io.BytesIO(x)) for x in X]"
-)
-
-
-class ImagePaths(Sequence[Path]):
-    """Image paths that can be indexed like an array; the images are read when needed.
-
-    Parameters
-    ----------
-    paths : sequence of str or Path
-        The files.
-    root : str, Path or None, default=None
-        Folder that relative paths are relative to. If None, the working directory.
-
-    Attributes
-    ----------
-    paths : tuple of str
-        The files, as given.
-    root : str or None
-        The folder, as given.
-
-    Examples
-    --------
-    >>> from clipcal.images import ImagePaths
-    >>> paths = ImagePaths(["cat.png", "dog.png", "cow.png"], root="animals")
-    >>> len(paths)
-    3
-    >>> paths[1:]
-    ImagePaths(2 paths, 'dog.png' to 'cow.png', root='animals')
-    >>> paths[[True, False, True]].paths
-    ('cat.png', 'cow.png')
-    >>> paths[0].as_posix()
-    'animals/cat.png'
-    """
-
-    def __init__(
-        self, paths: Sequence[str | os.PathLike[str]], root: str | os.PathLike[str] | None = None
-    ) -> None:
-        if isinstance(paths, (str, bytes, os.PathLike)):
-            path = str(os.fsdecode(paths))
-            images = folder_advice(path) if os.path.isdir(path) else f"[{path!r}]"
-            raise TypeError(f"ImagePaths takes a sequence of paths; write ImagePaths({images}).")
-        self.paths = tuple(os.fsdecode(path) for path in paths)
-        self.root = None if root is None else os.fsdecode(root)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @overload
-    def __getitem__(self, key: int) -> Path: ...
-    @overload
-    def __getitem__(self, key: slice | Sequence[int] | Sequence[bool] | NDArray[Any]) -> ImagePaths: ...
-    def __getitem__(self, key: Any) -> Path | ImagePaths:
-        if isinstance(key, slice):
-            return ImagePaths(self.paths[key], self.root)
-        index = np.asarray(key)
-        if index.ndim == 0:
-            path = self.paths[int(index)]
-            return Path(path) if self.root is None else Path(self.root, path)
-        if index.dtype == bool:
-            if len(index) != len(self):
-                raise IndexError(f"The mask has {len(index)} entries for {len(self)} paths.")
-            index = np.flatnonzero(index)
-        return ImagePaths([self.paths[i] for i in index.astype(np.intp)], self.root)
-
-    def __iter__(self) -> Iterator[Path]:
-        return (self[i] for i in range(len(self)))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ImagePaths):
-            return NotImplemented
-        return (self.paths, self.root) == (other.paths, other.root)
-
-    def __hash__(self) -> int:
-        return hash((self.paths, self.root))
-
-    def __repr__(self) -> str:
-        ends = f", {self.paths[0]!r} to {self.paths[-1]!r}" if self.paths else ""
-        root = "" if self.root is None else f", root={self.root!r}"
-        return f"ImagePaths({len(self)} paths{ends}{root})"
+# Kinds of images of which a cell of a table holds one.
+_ONE_PER_CELL = ("paths", "PIL images", "file contents", "image records")
+_READ_BYTES = "if they are paths, write list(map(os.fsdecode, X))"
 
 
 def input_kind(X: Any) -> Literal["embeddings", "images"]:
@@ -140,16 +63,23 @@ def input_kind(X: Any) -> Literal["embeddings", "images"]:
     >>> input_kind(np.zeros((5, 32, 32, 3), dtype=np.uint8))
     'images'
     """
-    if isinstance(X, ImagePaths):
+    if isinstance(X, (ImagePaths, LazyImages)) or is_lazy_column(X):
+        # Only the first image is looked at, as each access may read a file.
         _check_not_empty(len(X))
-        _check_not_folder(X)
-        return "images"
+        first = fetch(X, 0)
+        if _item_kind(first) == "paths":
+            _check_not_folder(X)
+            return "images"
+        return _list_kind([first])
     if hasattr(X, "toarray"):
         return _table_kind(X)
     _check_is_sequence(X)
     if hasattr(X, "columns"):
         return _table_kind(X)
-    return _array_kind(X) if _is_array(X) else _list_kind(list(X))
+    if _is_array(X):
+        return _array_kind(X)
+    _check_not_dataset(X)
+    return _list_kind(list(X))
 
 
 def as_images(X: Any) -> Sequence[Any] | NDArray[Any]:
@@ -162,8 +92,9 @@ def as_images(X: Any) -> Sequence[Any] | NDArray[Any]:
 
     Returns
     -------
-    ImagePaths, list or ndarray
-        One item per image: a path, a PIL image or a uint8 array.
+    ImagePaths, LazyImages, list or ndarray
+        One item per image: a path, the content of a file as bytes, a record of both, a PIL image or a uint8
+        array.
 
     Raises
     ------
@@ -174,8 +105,10 @@ def as_images(X: Any) -> Sequence[Any] | NDArray[Any]:
         shape = getattr(X, "shape", None)
         got = f"{type(X).__name__}" + (f" of shape {tuple(shape)}" if shape is not None else "")
         raise ValueError(f"Expected images, got numbers ({got}). {_ACCEPTED}")
-    if isinstance(X, ImagePaths):
+    if isinstance(X, (ImagePaths, LazyImages)):
         return X
+    if is_lazy_column(X):
+        return lazy_column(X)
     items = _as_array(X) if _is_array(X) else X
     if getattr(items, "dtype", None) == np.uint8:
         return to_numpy(items)
@@ -189,12 +122,14 @@ def _check_not_empty(n: int) -> None:
 
 def _check_not_folder(paths: Sequence[Any] | NDArray[Any]) -> None:
     """Raise if the first path is a folder; later ones are found when they are read."""
-    if os.path.isdir(paths[0]):
+    if os.path.isdir(fetch(paths, 0)):
         raise ImageReadError(f"Image 0 of X, {folder_fault(paths, 0)} {_ACCEPTED}")
 
 
 def _check_is_sequence(X: Any) -> None:
     """Raise TypeError if X is not a sequence of samples."""
+    if isinstance(X, bytes) and is_image_content(X):
+        raise TypeError("X is the content of a single image file; pass a list: [X].")
     if isinstance(X, (str, bytes, os.PathLike)):
         path = str(os.fsdecode(X))
         if os.path.isdir(path):
@@ -204,6 +139,8 @@ def _check_is_sequence(X: Any) -> None:
         raise TypeError(f"X is a single path, {path!r}; pass a list: [{path!r}].")
     if isinstance(X, Image):
         raise TypeError("X is a single PIL image; pass a list: [image].")
+    if is_record(X):
+        raise TypeError("X is a single image record; pass a list: [X].")
     if isinstance(X, (Mapping, AbstractSet)):
         raise TypeError(f"X is a {type(X).__name__}, which does not define an order of samples. {_ACCEPTED}")
     if isinstance(X, Iterator):
@@ -212,6 +149,20 @@ def _check_is_sequence(X: Any) -> None:
         )
     if X is None or not ((hasattr(X, "__len__") and hasattr(X, "__getitem__")) or _is_array(X)):
         raise TypeError(f"X is a {type(X).__name__}. {_ACCEPTED}")
+
+
+def _check_not_dataset(X: Any) -> None:
+    """Raise TypeError if X is a data set of images with labels, before all its images are decoded."""
+    if isinstance(X, (list, tuple)) or not len(X):
+        return
+    first = X[0]
+    if (isinstance(first, Mapping) and not is_record(first)) or (
+        isinstance(first, tuple) and first and _item_kind(first[0]) not in ("numbers", "paths")
+    ):
+        raise TypeError(
+            f"X is a data set of type {type(X).__name__} with items of several values. Write data = "
+            f"clipcal.load_images(X) and pass data.images and data.target. {_ACCEPTED}"
+        )
 
 
 def _is_array(X: Any) -> bool:
@@ -227,7 +178,7 @@ def _table_kind(X: Any) -> Literal["embeddings", "images"]:
     """Reject data frames of paths or images; scikit-learn validates other frames and sparse matrices."""
     if hasattr(X, "columns") and len(X) and len(X.columns):
         first = np.asarray(X[X.columns[0]])[0]
-        if _item_kind(first) in ("paths", "PIL images"):
+        if _item_kind(first) in _ONE_PER_CELL:
             column = X.columns[0]
             raise ValueError(
                 f"X is a data frame of {_item_kind(first)}; pass the column alone: X[{column!r}]."
@@ -244,11 +195,16 @@ def _array_kind(X: Any) -> Literal["embeddings", "images"]:
             _check_not_empty(len(array))
             _check_not_folder(array)
             return "images"
-        # Bytes, objects, and variable-width strings, which may have missing values.
-        return _list_kind(list(array)) if array.dtype.kind in "SOT" else "embeddings"
+        if array.dtype.kind == "S":
+            raise TypeError(
+                "X holds bytes of equal length, as an array without zeros at the end of each; "
+                f"{_READ_BYTES}, if they are file contents, pass a list of them. {_ACCEPTED}"
+            )
+        # Objects, and variable-width strings, which may have missing values.
+        return _list_kind(list(array)) if array.dtype.kind in "OT" else "embeddings"
     if array.ndim == 2:
         kind = _item_kind(array.flat[0]) if array.size else None
-        if kind in ("paths", "PIL images"):
+        if kind in _ONE_PER_CELL:
             column = "make it 1-D: X.ravel()" if 1 in array.shape else "pass one column, such as X[:, 0]"
             raise ValueError(f"X is a 2-D array of {kind}; {column}. {_ACCEPTED}")
         return "embeddings"
@@ -265,7 +221,9 @@ def _item_kind(item: Any) -> str:
     if isinstance(item, Image):
         return "PIL images"
     if isinstance(item, bytes):
-        return "bytes"
+        return "file contents"
+    if is_record(item):
+        return "image records"
     if isinstance(item, (int, float, complex, list, tuple, np.number, np.bool_)):
         return "numbers"
     n_axes = getattr(item, "ndim", None)
@@ -283,13 +241,20 @@ def _list_kind(items: list[Any]) -> Literal["embeddings", "images"]:
     if kinds[0] == "numbers":
         _check_row(items[0])
         return "embeddings"
-    if kinds[0] == "paths":
+    if kinds[0] in ("paths", "image records"):
         _check_not_folder(items)
+        return "images"
+    if kinds[0] == "file contents":
+        if not is_image_content(items[0]):
+            raise TypeError(
+                f"X holds bytes that are not the contents of image files, at position 0: {items[0]!r}; "
+                f"{_READ_BYTES}. {_ACCEPTED}"
+            )
         return "images"
     if kinds[0] == "PIL images":
         return "images"
     if kinds[0] != "arrays":
-        raise TypeError(f"X holds {kinds[0]}{_READ_BYTES if kinds[0] == 'bytes' else ''}. {_ACCEPTED}")
+        raise TypeError(f"X holds {kinds[0]}. {_ACCEPTED}")
     fault = list_fault(items)
     if fault:
         raise ImageReadError(f"Image {fault[0]}: {fault[1]} {_ACCEPTED}")
@@ -299,7 +264,7 @@ def _list_kind(items: list[Any]) -> Literal["embeddings", "images"]:
 def _check_row(row: Any) -> None:
     """Raise if the rows of a nested list hold paths or images."""
     kind = _item_kind(row[0]) if isinstance(row, (list, tuple)) and row else None
-    if kind in ("paths", "PIL images", "arrays"):
+    if kind in (*_ONE_PER_CELL, "arrays"):
         raise TypeError(
             f"X holds {type(row).__name__}s of {kind}; pass one of each row, such as [row[0] for row in X]. "
             f"{_ACCEPTED}"

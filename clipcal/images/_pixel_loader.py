@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from clipcal.images._inputs import as_images
+from clipcal.images._items import is_opened
 from clipcal.images._reading import check_header, read_image
 from clipcal.images._views import crops
 
@@ -68,7 +67,7 @@ class PixelLoader:
         from clipcal.backbones import single_threaded
 
         # Opened PIL images may share one file object, so they are read by a single thread.
-        shared = isinstance(self.images[0], Image.Image)
+        shared = is_opened(self.images)
         n_threads = 1 if shared else min(_MAX_THREADS, len(rows), os.cpu_count() or 1)
         with ThreadPoolExecutor(n_threads, initializer=single_threaded) as pool:
             return torch.stack(list(pool.map(self._view, rows, numbers)))

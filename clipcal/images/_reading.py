@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipcal.exceptions import ImageReadError
 from clipcal.images._folders import folder_fault
+from clipcal.images._items import fetch, is_encoded, open_encoded, read_content
 from clipcal.images._opened import is_closed, to_decode
 from clipcal.images._pixels import to_uint8, value_span
 
@@ -24,7 +24,7 @@ def read_image(images: Sequence[Any] | NDArray[Any], i: int) -> Image.Image:
 
     Parameters
     ----------
-    images : sequence of paths, PIL images or uint8 arrays
+    images : sequence of paths, contents of files, PIL images or uint8 arrays
         Images as returned by :func:`as_images`.
     i : int
         Position of the image.
@@ -48,28 +48,22 @@ def read_image(images: Sequence[Any] | NDArray[Any], i: int) -> Image.Image:
     >>> image.mode, image.size
     ('RGB', (30, 20))
     """
-    item = images[i]
+    item = fetch(images, i)
     try:
-        if isinstance(item, Image.Image):
-            with to_decode(item) as image:
-                return _to_rgb(image)
-        if isinstance(item, (str, os.PathLike)):
-            with Image.open(item) as image:
-                return _to_rgb(image)
-        return _to_rgb(Image.fromarray(np.asarray(item)))
+        return _decoded(item)
     except Exception as error:  # decoders may raise anything on a corrupt file
-        raise _unreadable(images, i, error) from error
+        raise _unreadable(images, i, item, error) from error
 
 
 def check_header(images: Sequence[Any] | NDArray[Any], i: int) -> None:
     """Raise ImageReadError if a file is missing or its header is not that of an image."""
-    item = images[i]
-    if isinstance(item, (str, os.PathLike)):
+    item = fetch(images, i)
+    if is_encoded(item):
         try:
-            with Image.open(item):
+            with open_encoded(item):
                 pass
         except Exception as error:  # as in read_image
-            raise _unreadable(images, i, error) from error
+            raise _unreadable(images, i, item, error) from error
 
 
 def image_digest(images: Sequence[Any] | NDArray[Any], i: int) -> bytes:
@@ -77,7 +71,7 @@ def image_digest(images: Sequence[Any] | NDArray[Any], i: int) -> bytes:
 
     Parameters
     ----------
-    images : sequence of paths, PIL images or uint8 arrays
+    images : sequence of paths, contents of files, PIL images or uint8 arrays
         Images as returned by :func:`as_images`.
     i : int
         Position of the image.
@@ -92,14 +86,7 @@ def image_digest(images: Sequence[Any] | NDArray[Any], i: int) -> bytes:
     ImageReadError
         If the file cannot be read.
     """
-    item = images[i]
-    if not isinstance(item, (str, os.PathLike)):
-        return pixel_digest(read_image(images, i))
-    try:
-        with open(item, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise _unreadable(images, i, error) from error
+    return read_with_digest(images, i, lambda digest: False)[0]
 
 
 def read_with_digest(
@@ -109,20 +96,17 @@ def read_with_digest(
 
     The file is read once: if it changed between two reads, the hash would not match the pixels.
     """
-    item = images[i]
-    if not isinstance(item, (str, os.PathLike)):
-        image = read_image(images, i)
-        digest = pixel_digest(image)
-        return digest, image if wanted(digest) else None
+    item = fetch(images, i)
     try:
-        content = Path(item).read_bytes()
+        if not is_encoded(item):
+            image = _decoded(item)
+            digest = pixel_digest(image)
+            return digest, image if wanted(digest) else None
+        content = read_content(item)
         digest = hashlib.sha256(content).digest()
-        if not wanted(digest):
-            return digest, None
-        with Image.open(io.BytesIO(content)) as opened:
-            return digest, _to_rgb(opened)
+        return digest, _decoded(content) if wanted(digest) else None
     except Exception as error:  # as in read_image
-        raise _unreadable(images, i, error) from error
+        raise _unreadable(images, i, item, error) from error
 
 
 def pixel_digest(image: Image.Image) -> bytes:
@@ -130,6 +114,17 @@ def pixel_digest(image: Image.Image) -> bytes:
     digest = hashlib.sha256(f"{image.mode} {image.size} ".encode())
     digest.update(image.tobytes())
     return digest.digest()
+
+
+def _decoded(item: Any) -> Image.Image:
+    """Return an image, given by its path, the content of its file, a PIL image or an array, in RGB."""
+    if isinstance(item, Image.Image):
+        with to_decode(item) as image:
+            return _to_rgb(image)
+    if is_encoded(item):
+        with open_encoded(item) as image:
+            return _to_rgb(image)
+    return _to_rgb(Image.fromarray(np.asarray(item)))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -151,9 +146,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _unreadable(images: Sequence[Any] | NDArray[Any], i: int, error: Exception) -> ImageReadError:
-    item = images[i]
-    if isinstance(item, (str, os.PathLike)):
+def _unreadable(images: Sequence[Any] | NDArray[Any], i: int, item: Any, error: Exception) -> ImageReadError:
+    if isinstance(item, bytes):
+        what = _described(item)
+    elif is_encoded(item):
         what = repr(str(item))
         if Path(item).is_dir():
             return ImageReadError(f"Image {i}, {folder_fault(images, i)}")
@@ -169,3 +165,8 @@ def _unreadable(images: Sequence[Any] | NDArray[Any], i: int, error: Exception) 
     elif is_closed(item):
         reason = "it was closed before its pixels were read. Call load() before closing it, or pass its path."
     return ImageReadError(f"Image {i}, {what}, could not be read: {reason}")
+
+
+def _described(content: bytes) -> str:
+    start = f" that start with {content[:16]!r}" if content else ""
+    return f"{len(content)} bytes{start}"

@@ -65,8 +65,8 @@ class VisualOutlierRegularizer(Regularizer):
     weight : float, default=2.0
         Factor of the loss term, at least 0.
     images : images, embeddings or None, default=None
-        Images that show none of the training classes: paths, PIL images, uint8 arrays or tensors, or their
-        embeddings of shape (n_images, n_features), as for ``fit`` of the classifier. If None, 304 generated
+        Images that show none of the training classes, or their embeddings of shape (n_images, n_features), in
+        any form that ``fit`` of the classifier accepts. If None, 304 generated
         images (:func:`clipcal.datasets.make_shapes`) without those of the training classes. They are far from
         photographs: use images of a similar kind as the training images where possible.
     n_outliers : int or None, default=None
