@@ -8,6 +8,8 @@ __all__ = [
     "ClassNameError",
     "ImageReadError",
     "ModelFileError",
+    "PlanError",
+    "ResultsError",
     "WeightsUnavailableError",
 ]
 
@@ -30,3 +32,11 @@ class ImageReadError(ValueError, OSError):
 
 class ModelFileError(ValueError):
     """A file is not one that :func:`clipcal.save` has written, is damaged, or needs a newer clipcal."""
+
+
+class PlanError(ValueError):
+    """A benchmark plan is invalid."""
+
+
+class ResultsError(ValueError):
+    """A folder does not contain benchmark results, or a file in it is damaged."""

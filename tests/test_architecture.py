@@ -82,6 +82,7 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
         "plots",
         "text",
     },
+    "benchmark": {"_whole_file", "calibration", "classifiers", "datasets", "images", "metrics", "text"},
     "cli": {"clipcal"},
 }
 # Packages that may be imported only inside functions and under TYPE_CHECKING.
@@ -90,7 +91,8 @@ DEFERRED_IMPORTS: dict[str, set[str]] = {
     "classifiers": {"backbones", "methods", "regularizers", "training"},
     "persistence": {"backbones", "methods", "regularizers"},
     "demo": {"backbones", "methods", "regularizers", "training"},
-    "cli": {"demo"},
+    "benchmark": {"backbones", "methods", "regularizers"},
+    "cli": {"benchmark", "demo"},
 }
 
 TORCH_PACKAGES = {"backbones", "methods", "regularizers", "training"}
