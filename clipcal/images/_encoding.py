@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from clipcal._progress import progress_bar
-from clipcal.caching import FeatureTable, MemoryLike, as_cache
+from clipcal.caching import FeatureCache, FeatureTable, MemoryLike, as_cache
+from clipcal.exceptions import ImageReadError
+from clipcal.images._faults import Faults
 from clipcal.images._inputs import as_images
 from clipcal.images._items import is_opened
 from clipcal.images._reading import image_digest, read_image, read_with_digest
@@ -34,7 +36,8 @@ _BLOCK = 4096
 _SECONDS_BETWEEN_WRITES = 30.0
 
 Images: TypeAlias = "Sequence[Any] | NDArray[Any]"
-# A cache key, and pixels (n_views, 3, height, width), or None if an earlier position has the same key.
+# A cache key, and pixels (n_views, 3, height, width), or None if an earlier position has the same key. The key
+# of an unreadable image is empty.
 Prepared: TypeAlias = "tuple[bytes, torch.Tensor | None]"
 
 
@@ -97,30 +100,74 @@ def encode_images(
     >>> encode_images(images, backbone).shape == (2, backbone.embedding_dim)
     True
     """
-    from clipcal.backbones import precision_of
-
     images = as_images(images)
     if n_views < 1 or batch_size < 1:
         raise ValueError(f"n_views and batch_size must be at least 1, got {n_views} and {batch_size}.")
     seed = 0 if n_views == 1 else int(check_random_state(random_state).randint(2**31 - 1))
     # Unseeded crops are never drawn again, so caching them would only fill the disk.
     cache = None if n_views > 1 and random_state is None else as_cache(memory)
+    total = len(images)
+    with progress_bar(shown=verbose >= 1, description="Encoding images", unit="img", total=total) as bar:
+        out = _encode(images, backbone, batch_size, n_views, seed, cache, bar.update, Faults())
+    return out[:, 0].copy() if n_views == 1 else out
+
+
+def encode_readable(
+    images: Images,
+    backbone: Backbone,
+    *,
+    batch_size: int,
+    memory: MemoryLike | None,
+    advance: Callable[[int], Any],
+    faults: Faults,
+) -> NDArray[np.float32]:
+    """Embed images as returned by :func:`as_images`; unreadable ones may be left out.
+
+    Parameters
+    ----------
+    images, backbone, batch_size, memory
+        See :func:`encode_images`.
+    advance : callable
+        Called with the number of images that were processed.
+    faults : Faults
+        Receives the error of each image that cannot be read.
+
+    Returns
+    -------
+    ndarray of shape (n_readable, embedding_dim), float32
+        Embeddings of the readable images, not normalized.
+    """
+    out = _encode(images, backbone, batch_size, 1, 0, as_cache(memory), advance, faults)[:, 0]
+    return np.delete(out, sorted(faults.errors), axis=0)
+
+
+def _encode(
+    images: Images,
+    backbone: Backbone,
+    batch_size: int,
+    n_views: int,
+    seed: int,
+    cache: FeatureCache | None,
+    advance: Callable[[int], Any],
+    faults: Faults,
+) -> NDArray[np.float32]:
+    """Return embeddings (n, n_views, width); the rows of images in `faults` are undefined."""
+    from clipcal.backbones import precision_of
+
     # Opened PIL images may share one file object, or occur twice, so they are read by a single thread.
     n_threads = 1 if is_opened(images) else min(8, os.cpu_count() or 1)
     out = np.empty((len(images), n_views, backbone.embedding_dim), dtype=np.float32)
-    with (
-        _threads(n_threads) as pool,
-        progress_bar(shown=verbose >= 1, description="Encoding images", unit="img", total=len(images)) as bar,
-    ):
+    with _threads(n_threads) as pool:
         # Each image has n_views crops; a forward pass still takes about batch_size of them.
         step = max(1, batch_size // n_views)
         n_ahead = max(2 * n_threads, min(step, _MAX_WAITING // n_views))
         tower = partial(_through_tower, pool, backbone, step, n_views, n_ahead)
-        prepare = partial(_prepare, images, backbone, n_views, seed)
+        prepare = partial(_prepare, images, backbone, n_views, seed, faults)
         if cache is None:
             for rows, _, embeddings in tower(prepare, range(len(images))):
-                out[rows] = embeddings
-                bar.update(len(rows))
+                if embeddings is not None:
+                    out[rows] = embeddings
+                advance(len(rows))
         else:
             table = cache.table(
                 "images" if n_views == 1 else f"crops {n_views} {seed}",
@@ -129,8 +176,8 @@ def encode_images(
                 precision=precision_of(backbone),
                 backbone=backbone.name,
             )
-            _encode_missing(images, out, table, prepare, tower, pool, bar.update)
-    return out[:, 0].copy() if n_views == 1 else out
+            _encode_missing(images, out, table, prepare, tower, pool, advance, faults)
+    return out
 
 
 @contextmanager
@@ -151,13 +198,19 @@ def _prepare(
     backbone: Backbone,
     n_views: int,
     seed: int,
+    faults: Faults,
     i: int,
     owners: dict[bytes, int] | None = None,
 ) -> Prepared:
     """Decode and transform one image; `owners` maps each key to the first position that has it."""
-    if owners is None:
-        return b"", views(read_image(images, i), backbone, n_views, seed)
-    digest, image = read_with_digest(images, i, lambda key: owners.setdefault(key, i) == i)
+    try:
+        if owners is None:
+            digest, image = b"", read_image(images, i)
+        else:
+            digest, image = read_with_digest(images, i, lambda key: owners.setdefault(key, i) == i)
+    except ImageReadError as error:
+        faults.add(i, error)
+        return b"", None
     return digest, None if image is None else views(image, backbone, n_views, seed)
 
 
@@ -172,8 +225,8 @@ def _through_tower(
 ) -> Iterator[tuple[list[int], list[bytes], NDArray[np.float32] | None]]:
     """Yield positions, keys and embeddings (n, n_views, width) of each batch.
 
-    Threads prepare the next batches while the image encoder works on the current one. A position whose key
-    another position has is yielded alone, with embeddings None.
+    Threads prepare the next batches while the image encoder works on the current one. A position that is
+    unreadable, or whose key another position has, is yielded alone, with embeddings None.
     """
     import torch
 
@@ -219,16 +272,18 @@ def _encode_missing(
     tower: Callable[..., Iterator[tuple[list[int], list[bytes], NDArray[np.float32] | None]]],
     pool: ThreadPoolExecutor,
     advance: Callable[[int], Any],
+    faults: Faults,
 ) -> None:
     """Fill `out` with cached embeddings, then encode the missing ones and cache them."""
     owners: dict[bytes, int] = {}
     alike: list[tuple[int, bytes]] = []
     new = _NewRows(table)
-    missing = _missing(images, out, table, pool, advance)
+    missing = _missing(images, out, table, pool, advance, faults)
     try:
         for rows, keys, embeddings in tower(partial(prepare, owners=owners), missing):
             if embeddings is None:
-                alike.append((rows[0], keys[0]))
+                if keys[0]:
+                    alike.append((rows[0], keys[0]))
             else:
                 out[rows] = embeddings
                 new.add(keys, embeddings)
@@ -237,6 +292,9 @@ def _encode_missing(
         new.write()
     for i, key in alike:
         out[i] = out[owners[key]]
+        if owners[key] in faults.errors:
+            # The same content fails in the same way; this call gives the message with the position and path.
+            prepare(i)
 
 
 def _missing(
@@ -245,6 +303,7 @@ def _missing(
     table: FeatureTable,
     pool: ThreadPoolExecutor,
     advance: Callable[[int], Any],
+    faults: Faults,
 ) -> Iterator[int]:
     """Fill `out` with cached embeddings, and yield the positions of the missing ones."""
     if table.empty:
@@ -253,11 +312,20 @@ def _missing(
         return
     for start in range(0, len(images), _BLOCK):
         block = range(start, min(start + _BLOCK, len(images)))
-        digests = list(pool.map(partial(image_digest, images), block))
+        digests = list(pool.map(partial(_digest, images, faults), block))
         rows, found = table.get(digests)
         out[start : block.stop][found] = rows[found].reshape(-1, *out.shape[1:])
         advance(int(found.sum()))
         yield from (np.flatnonzero(~found) + start).tolist()
+
+
+def _digest(images: Images, faults: Faults, i: int) -> bytes:
+    """Hash an image; the hash of an unreadable image is a key that the table does not have."""
+    try:
+        return image_digest(images, i)
+    except ImageReadError as error:
+        faults.add(i, error)
+        return bytes(32)
 
 
 class _NewRows:
