@@ -6,6 +6,7 @@ from clipcal.images._inputs import as_images, input_kind
 from clipcal.images._pixel_loader import PixelLoader as PixelLoader
 from clipcal.images._reading import image_digest, read_image
 from clipcal.images._sequences import ImagePaths, LazyImages
+from clipcal.images._shards import load_embeddings
 
 __all__ = [
     "CLIPImageEncoder",
@@ -15,5 +16,6 @@ __all__ = [
     "encode_images",
     "image_digest",
     "input_kind",
+    "load_embeddings",
     "read_image",
 ]

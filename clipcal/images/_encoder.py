@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -14,6 +15,7 @@ from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context, vali
 from clipcal.caching import FeatureCache, MemoryLike
 from clipcal.images._encoding import encode_images
 from clipcal.images._inputs import as_images
+from clipcal.images._shards import ShardOptions, encode_shards
 
 if TYPE_CHECKING:
     import torch
@@ -157,10 +159,88 @@ class CLIPImageEncoder(TransformerMixin, BaseEstimator):
             memory=self.memory,
             verbose=int(self.verbose),
         )
-        if self.normalize:
-            lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-            embeddings = embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)
-        return embeddings
+        return _normalized(embeddings) if self.normalize else embeddings
+
+    def encode_to(
+        self,
+        X: Any,
+        folder: str | os.PathLike[str],
+        *,
+        shard_size: int = 10_000,
+        dtype: str = "float32",
+        part: tuple[int, int] = (0, 1),
+        on_error: str = "raise",
+    ) -> None:
+        """Embed millions of images into a folder, in files of `shard_size` rows.
+
+        The layout is that of clip-retrieval: ``img_emb/img_emb_00000.npy`` and, if the images are given as
+        paths, ``metadata/metadata_00000.parquet`` with the columns ``image_path`` and ``position``. Memory
+        holds one shard of embeddings and a few decoded images. A call that was interrupted, even by
+        ``kill -9``, continues at the first incomplete shard if it is repeated, and writes the same files.
+        :func:`clipcal.images.load_embeddings` reads the folder.
+
+        Parameters
+        ----------
+        X : images or iterator of images
+            See :meth:`transform`. An iterator is read shard by shard, so that the images of one shard only
+            are in memory.
+        folder : str or Path
+            The folder; it is created if it does not exist.
+        shard_size : int, default=10_000
+            Number of images per file.
+        dtype : {"float32", "float16"}, default="float32"
+            Type of the numbers in the files. ``"float16"``, which clip-retrieval writes, halves their size.
+        part : tuple of two int, default=(0, 1)
+            ``(i, n)`` encodes the shards i, i + n, i + 2n and so on, so that n processes or machines that
+            call it with i = 0, ..., n - 1 share the work in one folder.
+        on_error : {"raise", "skip"}, default="raise"
+            What to do with an image that cannot be read: raise an error, or leave the image out, with a
+            warning that says how many were left out.
+
+        Raises
+        ------
+        BackboneError
+            If the backbone cannot be opened.
+        ImageReadError
+            If an image cannot be read and `on_error` is ``"raise"``; the message gives its position and its
+            path or type. The shards before it are complete.
+        ImportError
+            If images are given as paths and pyarrow, the extra ``parquet``, is not installed.
+        TypeError, ValueError
+            If X does not hold images, if an argument is not valid, or if the folder has embeddings of other
+            images, of another backbone, or with other settings.
+
+        Notes
+        -----
+        Images in the folder are recognized by their paths, as given (relative to the root of
+        :class:`ImagePaths`); images in memory by the content of the first and the last image of each shard.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from clipcal import CLIPImageEncoder, make_shapes
+        >>> from clipcal.images import load_embeddings
+        >>> X, y = make_shapes("textures", n_per_class=1, random_state=0, return_X_y=True)
+        >>> encoder = CLIPImageEncoder("mini", device="cpu")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     encoder.encode_to(X, folder, shard_size=4, part=(0, 2))
+        ...     encoder.encode_to(X, folder, shard_size=4, part=(1, 2))
+        ...     data = load_embeddings(folder)
+        >>> bool((abs(data.embeddings - encoder.transform(X)) < 1e-5).all())
+        True
+        """
+        validate_parameters(self)
+        options = ShardOptions(shard_size, dtype, part, on_error)
+        encode_shards(
+            X if isinstance(X, Iterator) else as_images(X),
+            folder,
+            self._open_backbone(),
+            options,
+            normalize=_normalized if self.normalize else None,
+            batch_size=self.batch_size,
+            memory=self.memory,
+            verbose=int(self.verbose),
+        )
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Get the output feature names: ``clip0``, ``clip1``, and so on.
@@ -194,3 +274,8 @@ class CLIPImageEncoder(TransformerMixin, BaseEstimator):
         from clipcal.backbones import open_backbone
 
         return open_backbone(self.backbone, device=self.device, precision=self.precision, memory=self.memory)
+
+
+def _normalized(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)

@@ -36,8 +36,8 @@ _BLOCK = 4096
 _SECONDS_BETWEEN_WRITES = 30.0
 
 Images: TypeAlias = "Sequence[Any] | NDArray[Any]"
-# A cache key, and pixels (n_views, 3, height, width), or None if an earlier position has the same key. The key
-# of an unreadable image is empty.
+# A cache key, and pixels (n_views, 3, height, width), or None if an earlier position has the same key. The
+# key of an unreadable image is empty.
 Prepared: TypeAlias = "tuple[bytes, torch.Tensor | None]"
 
 
@@ -203,9 +203,10 @@ def _prepare(
     owners: dict[bytes, int] | None = None,
 ) -> Prepared:
     """Decode and transform one image; `owners` maps each key to the first position that has it."""
+    digest, image = b"", None
     try:
         if owners is None:
-            digest, image = b"", read_image(images, i)
+            image = read_image(images, i)
         else:
             digest, image = read_with_digest(images, i, lambda key: owners.setdefault(key, i) == i)
     except ImageReadError as error:
