@@ -32,6 +32,7 @@ _HOMES = {
     "maximum_calibration_error": "clipcal.metrics",
     "mce_scorer": "clipcal.metrics",
     "load": "clipcal.persistence",
+    "load_images": "clipcal.datasets",
     "open_vocabulary": "clipcal.model_selection",
     "save": "clipcal.persistence",
 }

@@ -22,10 +22,11 @@ _MAX_LOOKED_AT = 10_000
 def folder_advice(path: str | os.PathLike[str]) -> str:
     """Return a Python expression that lists the images in a folder.
 
-    It uses the file types found in the folder; if there are none, ``*.jpg`` in one folder per class.
+    It is :func:`clipcal.load_images`, unless the folder holds images but no class folders.
     """
-    depth, suffixes = _found(path)
-    return f"sorted({_listing(f'Path({str(path)!r})', depth, suffixes)})"
+    depth, _ = _found(path)
+    unlabeled = "" if depth == 1 else ", labeled=False"
+    return f"clipcal.load_images({str(path)!r}{unlabeled}).images"
 
 
 def folder_fault(paths: Sequence[Any] | NDArray[Any], i: int) -> str:

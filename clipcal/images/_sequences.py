@@ -52,8 +52,8 @@ class ImagePaths(Sequence[Path]):
     ) -> None:
         if isinstance(paths, (str, bytes, os.PathLike)):
             path = str(os.fsdecode(paths))
-            images = folder_advice(path) if os.path.isdir(path) else f"[{path!r}]"
-            raise TypeError(f"ImagePaths takes a sequence of paths; write ImagePaths({images}).")
+            code = folder_advice(path) if os.path.isdir(path) else f"ImagePaths([{path!r}])"
+            raise TypeError(f"ImagePaths takes a sequence of paths; write {code}.")
         self.paths = tuple(os.fsdecode(path) for path in paths)
         self.root = None if root is None else os.fsdecode(root)
 
