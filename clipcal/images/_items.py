@@ -88,4 +88,9 @@ def is_image_content(content: bytes) -> bool:
 
 def is_opened(images: Sequence[Any] | NDArray[Any]) -> bool:
     """Whether the images are PIL images: they may share a file object, so a single thread must read them."""
-    return not isinstance(images, np.ndarray) and isinstance(fetch(images, 0), Image.Image)
+    if isinstance(images, np.ndarray):
+        return False
+    try:
+        return isinstance(fetch(images, 0), Image.Image)
+    except ImageReadError:  # reported when it is read
+        return True
