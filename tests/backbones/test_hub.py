@@ -2,18 +2,18 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub
 import numpy as np
 import open_clip
 import pytest
+from fake_hub import OPENAI_REPOSITORY, FakeHub, hub_environment, random_repository, serving
 from huggingface_hub.utils import get_session
 from safetensors.torch import save
 from tiny_clip import make_tiny_model
@@ -36,73 +36,13 @@ HF_TOKENIZER_CFG = {"context_length": 16, "hf_tokenizer_name": "org/tokenizer"}
 SECONDS = 8.0
 
 
-class FakeHub(ThreadingHTTPServer):
-    """Serve two repositories as the hub does, directly or as the proxy of a host that does not exist."""
-
-    daemon_threads = True
-    repositories = ("org/name", "timm/vit_base_patch16_clip_224.openai")
-
-    def __init__(self, delay=0.0, moved_to=None):
-        super().__init__(("127.0.0.1", 0), Answers)
-        self.delay = delay
-        self.moved_to = moved_to
-        self.requests = []
-        config = json.dumps({"model_cfg": MODEL_CFG}).encode()
-        self.contents = {
-            "open_clip_config.json": config,
-            "open_clip_model.safetensors": save(make_tiny_model().state_dict()),
-        }
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Answers(BaseHTTPRequestHandler):
-    def do_HEAD(self):
-        self.answer()
-
-    def do_GET(self):
-        self.wfile.write(self.answer())
-
-    def do_CONNECT(self):
-        self.server.requests.append("CONNECT")
-        self.send_error(503)
-
-    def answer(self):
-        path = self.path.removeprefix("http://nowhere.invalid")
-        self.server.requests.append(f"{self.command} {path}")
-        time.sleep(self.server.delay)
-        repository, _, filename = path[1:].partition("/resolve/main/")
-        content = self.server.contents.get(filename) if repository in self.server.repositories else None
-        if path in ("", "/"):
-            self.send_response(302 if self.server.moved_to else 200)
-            self.send_header("Location", self.server.moved_to or "/")
-            self.end_headers()
-            return b""
-        if content is None:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound")
-            content = b""
-        else:
-            self.send_response(200)
-            self.send_header("ETag", f'"{filename.partition(".")[0]}"')
-            self.send_header("X-Repo-Commit", "1" * 40)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        return content
-
-    def log_message(self, *args):
-        pass
-
-
-@contextmanager
-def serving(server):
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def tiny_hub(config=MODEL_CFG, **kwargs):
+    """Return a server with a model that is small, in the repositories of two backbones."""
+    files = {
+        "open_clip_config.json": json.dumps({"model_cfg": config}).encode(),
+        "open_clip_model.safetensors": save(make_tiny_model().state_dict()),
+    }
+    return FakeHub({"org/name": files, OPENAI_REPOSITORY: files}, **kwargs)
 
 
 @pytest.fixture(autouse=True)
@@ -229,7 +169,7 @@ class TestNoConnection:
         client = type(get_session())
         if not hasattr(get_session(), "follow_redirects"):
             pytest.skip("this client of the hub configures proxies differently")
-        with serving(FakeHub()) as proxy, client(proxy=proxy.url) as session:
+        with serving(tiny_hub()) as proxy, client(proxy=proxy.url) as session:
             monkeypatch.setattr(hub_module, "get_session", lambda: session)
             assert_refused_soon(lambda: open_backbone("hf-hub:org/name", device="cpu"), "ProxyError")
             assert proxy.requests == ["CONNECT"]
@@ -237,15 +177,30 @@ class TestNoConnection:
 
 class TestConnection:
     def test_weights_are_downloaded(self, endpoint):
-        with serving(FakeHub()) as server:
+        with serving(tiny_hub()) as server:
             endpoint(server.url)
             backbone = open_backbone("hf-hub:org/name", device="cpu")
         assert backbone.embedding_dim == 64
-        assert server.requests.count("GET /org/name/resolve/main/open_clip_model.safetensors") == 1
+        assert len(server.downloads()) == 1
+
+    def test_interrupted_download_is_continued(self, endpoint, monkeypatch):
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits before it tries again
+        with serving(tiny_hub()) as server:
+            endpoint(server.url)
+            server.cut = 12_000_000  # of 13.6 million bytes; the client writes 10 MiB at once
+            cut = open_backbone("hf-hub:org/name", device="cpu")
+        first, second = server.downloads()
+        assert second == f"{first} bytes={10 * 2**20}-"
+        assert all(
+            (ours == theirs).all()
+            for ours, theirs in zip(
+                cut.model.state_dict().values(), make_tiny_model().state_dict().values(), strict=True
+            )
+        )
 
     def test_slow_server_is_waited_for(self, endpoint, monkeypatch):
         monkeypatch.setattr(hub_module, "_ANSWER_SECONDS", 0.1)
-        with serving(FakeHub(delay=0.5)) as server:
+        with serving(tiny_hub(delay=0.5)) as server:
             endpoint(server.url)
             assert open_backbone("hf-hub:org/name", device="cpu").embedding_dim == 64
 
@@ -255,12 +210,12 @@ class TestConnection:
         assert Hub().failure == ""
 
     def test_redirect_of_the_root_page_is_not_followed(self, endpoint):
-        with serving(FakeHub(moved_to=f"http://{closed_port()}")) as server:
+        with serving(tiny_hub(moved_to=f"http://{closed_port()}")) as server:
             endpoint(server.url)
             assert open_backbone("hf-hub:org/name", device="cpu").embedding_dim == 64
 
     def test_missing_repository_raises(self, endpoint):
-        with serving(FakeHub()) as server:
+        with serving(tiny_hub()) as server:
             endpoint(server.url)
             with pytest.raises(WeightsUnavailableError, match=r"org/other.*404"):
                 open_backbone("hf-hub:org/other", device="cpu")
@@ -270,7 +225,7 @@ class TestConnection:
         requests = pytest.importorskip("requests")
         monkeypatch.setattr(hub_module, "get_session", requests.Session)
         monkeypatch.setattr(hub_module, "_ANSWER_SECONDS", 0.1)
-        with serving(FakeHub(delay=0.5)) as server:
+        with serving(tiny_hub(delay=0.5)) as server:
             endpoint(server.url)
             assert Hub().failure == ""
         monkeypatch.setattr(hub_module, "_CONNECT_SECONDS", 0.5)
@@ -282,7 +237,7 @@ class TestConnection:
 class TestCache:
     @pytest.mark.parametrize("name", ["ViT-B-16/openai", "hf-hub:org/name"])
     def test_cached_weights_open_without_a_network(self, endpoint, tiny_architecture, monkeypatch, name):
-        with serving(FakeHub()) as server:
+        with serving(tiny_hub()) as server:
             endpoint(server.url)
             fingerprint = open_backbone(name, device="cpu").fingerprint
         registry._loaded.clear()
@@ -293,7 +248,7 @@ class TestCache:
         assert time.perf_counter() - start < SECONDS
 
     def test_with_a_network_the_cache_is_validated_but_not_downloaded_again(self, endpoint):
-        with serving(FakeHub()) as server:
+        with serving(tiny_hub()) as server:
             endpoint(server.url)
             open_backbone("hf-hub:org/name", device="cpu")
             registry._loaded.clear()
@@ -304,7 +259,7 @@ class TestCache:
 
     def test_backbone_recorded_in_a_feature_cache_sends_no_request(self, endpoint, monkeypatch, tmp_path):
         memory = tmp_path / "features"
-        with serving(FakeHub()) as server:
+        with serving(tiny_hub()) as server:
             endpoint(server.url)
             fingerprint = open_backbone("hf-hub:org/name", device="cpu", memory=memory).fingerprint
         registry._loaded.clear()
@@ -330,7 +285,7 @@ class TestEnvironment:
     def test_mirror_proxy_and_offline_mode(self, tmp_path):
         code = "print(open_backbone('hf-hub:org/name', device='cpu').fingerprint)"
         home = {"HF_HOME": str(tmp_path), "NO_PROXY": "", "no_proxy": ""}
-        with serving(FakeHub()) as server:
+        with serving(tiny_hub()) as server:
             # The host is reachable through the proxy only.
             through = home | {"HF_ENDPOINT": "http://nowhere.invalid", "HTTP_PROXY": server.url}
             first, _ = self.run(code, **through)
@@ -344,6 +299,52 @@ class TestEnvironment:
         direct, seconds = self.run(code, **home, HF_ENDPOINT=f"http://{closed_port()}")
         assert direct.stdout == first.stdout
         assert seconds < 2 * SECONDS
+
+
+class TestFirstRun:
+    """Fit and predict in new processes: with an empty cache, then from the cache without a network."""
+
+    CODE = """
+import numpy as np, sys
+from clipcal import PromptTunedCLIPClassifier
+X = np.random.default_rng(0).integers(0, 256, (4, 48, 64, 3), dtype=np.uint8)
+clf = PromptTunedCLIPClassifier(sys.argv[1], recipe="original", max_epochs=1, random_state=0, device="cpu")
+print(clf.fit(X, ["cat", "dog", "cat", "dog"]).predict_proba(X).tolist())
+"""
+
+    def run(self, backbone, environment):
+        done = subprocess.run(
+            [sys.executable, "-c", self.CODE, backbone],
+            env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def check(self, backbone, server, home):
+        environment = hub_environment(server, home)
+        with serving(server):
+            first = self.run(backbone, environment)
+            assert len(server.downloads()) == 1
+            assert self.run(backbone, environment) == first
+            assert len(server.downloads()) == 1
+        assert np.allclose(np.sum(json.loads(first), axis=1), 1)
+        assert self.run(backbone, environment | {"HF_HUB_OFFLINE": "1"}) == first
+
+    @pytest.mark.slow
+    def test_repository(self, tmp_path):
+        self.check("hf-hub:org/name", tiny_hub(), tmp_path)
+
+    @pytest.mark.slow
+    def test_default_backbone(self, tmp_path):
+        weights = tmp_path / "ViT-B-16.safetensors"  # 300 MB
+        try:
+            files = random_repository("ViT-B-16", weights)
+            self.check("ViT-B-16/openai", FakeHub({OPENAI_REPOSITORY: files}), tmp_path / "home")
+        finally:
+            weights.unlink()
+            shutil.rmtree(tmp_path / "home", ignore_errors=True)
 
 
 class TestTokenizer:
@@ -375,12 +376,9 @@ class TestTokenizer:
     def test_hub_is_probed_once_per_opened_backbone(self, endpoint, asked, monkeypatch):
         probes = []
         monkeypatch.setattr(hub_module, "_probe_hub", lambda: probes.append(1))
-        with serving(FakeHub()) as server:
+        text_cfg = MODEL_CFG["text_cfg"] | {"hf_tokenizer_name": "org/tokenizer"}
+        with serving(tiny_hub(MODEL_CFG | {"text_cfg": text_cfg})) as server:
             endpoint(server.url)
-            text_cfg = MODEL_CFG["text_cfg"] | {"hf_tokenizer_name": "org/tokenizer"}
-            server.contents["open_clip_config.json"] = json.dumps(
-                {"model_cfg": MODEL_CFG | {"text_cfg": text_cfg}}
-            ).encode()
             open_backbone("hf-hub:org/name", device="cpu")
         assert asked == [("org/tokenizer", False)]
         assert probes == [1]
@@ -420,13 +418,13 @@ class TestUrl:
 
     def test_slow_server_is_waited_for_and_the_cache_needs_no_network(self, tag, monkeypatch):
         monkeypatch.setattr(hub_module, "_CONNECT_SECONDS", 0.2)
-        with serving(FakeHub(delay=0.5)) as server:
+        with serving(tiny_hub(delay=0.5)) as server:
             tag(f"{server.url}/org/name/resolve/main/open_clip_model.safetensors")
             fingerprint = open_backbone("Tiny/tag", device="cpu").fingerprint
         registry._loaded.clear()
         assert open_backbone("Tiny/tag", device="cpu").fingerprint == fingerprint
 
     def test_http_error_is_not_a_connection_failure(self):
-        with serving(FakeHub()) as server:
+        with serving(tiny_hub()) as server:
             hub_module._probe_url(f"{server.url}/nothing")
         assert server.requests == ["HEAD /nothing"]
