@@ -126,7 +126,7 @@ def write_results(
     for part in ("cells", "failed", "runs"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     listed = [{"key": key_of(cell), "cell": cell} for cell in cells]
-    plan = {"name": name, "n_bins": 15, "seeds": sorted({cell["seed"] for cell in cells})}
+    plan = {"name": name, "n_bins": 15, "seeds": sorted({cell["seed"] for cell in cells} - {0})}
     _write(
         folder / "plan.json",
         {"format": 1, "name": name, "plan": plan, "cells": listed, "paper": list(paper)},

@@ -1,5 +1,6 @@
 """Benchmarks: plans, their runs, tables and reports."""
 
-from clipcal.benchmark._results import Results, read_results
+from clipcal.benchmark._report import write_report
+from clipcal.benchmark._results import Predictions, Results, read_results
 
-__all__ = ["Results", "read_results"]
+__all__ = ["Predictions", "Results", "read_results", "write_report"]

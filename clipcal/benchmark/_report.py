@@ -1,0 +1,118 @@
+"""Write the report of a benchmark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from clipcal._whole_file import write_whole
+from clipcal.benchmark._aggregate import make_grids
+from clipcal.benchmark._facts import (
+    cell_records,
+    completeness,
+    environment_table,
+    problem_table,
+    run_records,
+    warnings_of,
+)
+from clipcal.benchmark._formats import csv_of, latex_of, markdown_of, records_to_csv
+from clipcal.benchmark._paper import paper_table
+from clipcal.benchmark._results import Results, read_results
+from clipcal.benchmark._tables import Table, comparison_table, dataset_tables, summary_table
+from clipcal.exceptions import ResultsError
+
+__all__ = ["write_report"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A summary, which all formats of the report show, and further tables of a protocol."""
+
+    protocol: str
+    title: str
+    main: tuple[Table, ...]
+    details: tuple[Table, ...] = ()
+
+
+def write_report(
+    results: Results | str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    spread: Literal["std", "ci95"] = "std",
+) -> Path:
+    """Write the tables of a benchmark as Markdown, CSV, LaTeX and a page for the browser.
+
+    The files are ``report.html``, one page without further files, ``report.md``, ``cells.csv`` with one line
+    per cell, ``runs.csv`` with run times, and a CSV and a LaTeX file for each table in the folder ``tables``.
+    Except for ``runs.csv``, they have the same bytes for the same cells.
+
+    Parameters
+    ----------
+    results : Results, str or Path
+        Results, or their folder.
+
+    out : str or Path, default=None
+        Folder for the report; by default, ``report`` in the folder of the results.
+
+    spread : {"std", "ci95"}, default="std"
+        What follows ± in tables: the population standard deviation over seeds, as in most papers, or
+        1.96 times this, divided by the root of the number of seeds.
+
+    Returns
+    -------
+    folder : Path
+        The folder of the report.
+
+    Raises
+    ------
+    ResultsError
+        If the folder has no results, or a file in it is damaged.
+    ImportError
+        If jinja2 is not installed, which is in the extra ``report``.
+
+    See Also
+    --------
+    read_results : Read a folder of results.
+
+    Examples
+    --------
+    >>> from clipcal.benchmark import write_report
+    >>> write_report("results")  # doctest: +SKIP
+    PosixPath('results/report')
+    """
+    if spread not in ("std", "ci95"):
+        raise ValueError(f"spread must be 'std' or 'ci95', got {spread!r}.")
+    if not isinstance(results, Results):
+        results = read_results(results)
+    if not results.cells:
+        raise ResultsError(f"{str(results.folder)!r} has no finished cells. {completeness(results)}")
+    folder = results.folder / "report" if out is None else Path(out)
+    tables = _tables(results, spread)
+    files = {"report.md": _markdown(results, tables), "cells.csv": records_to_csv(cell_records(results))}
+    files["runs.csv"] = records_to_csv(run_records(results))
+    for table in tables:
+        files[f"tables/{table.name}.csv"] = csv_of(table)
+        files[f"tables/{table.name}.tex"] = latex_of(table)
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        content = text.encode()
+        write_whole(folder / name, lambda file, content=content: file.write(content))
+    return folder
+
+
+def _tables(results: Results, spread: str) -> list[Table]:
+    grids = make_grids(results)
+    tables: list[Table | None] = []
+    for grid in grids:
+        tables += [summary_table(grid, spread), comparison_table(grid), *dataset_tables(grid, spread)]
+    tables += [paper_table(results, grids), problem_table(results), environment_table(results)]
+    return [table for table in tables if table is not None]
+
+
+def _markdown(results: Results, tables: Sequence[Table]) -> str:
+    told = [completeness(results), *(f"**Note:** {text}" for text in warnings_of(results))]
+    parts = [f"# {results.plan['name']}", *told, *map(markdown_of, tables)]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
