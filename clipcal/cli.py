@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from clipcal import __version__
 
@@ -18,6 +19,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"clipcal {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
+    for add_command in (_add_demo,):
+        add_command(commands)
+    options = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run(options)
+
+
+# Each command has a function that adds its arguments, and one that runs it and returns the exit status. The
+# latter imports what it needs, so that the help of the other commands is shown at once.
+
+
+def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
         help="compare all methods on generated images, offline, in minutes",
@@ -29,23 +42,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--n-jobs", type=_n_jobs, default=-1, help="number of processes; -1, the default, uses all cores"
     )
     demo.add_argument("--quick", action="store_true", help="run one task and one seed, in less than a minute")
-    options = parser.parse_args(arguments)
+    demo.set_defaults(run=_demo)
 
+
+def _demo(options: argparse.Namespace) -> int:
     from clipcal.demo import run_demo
 
     try:
         sys.stdout.write(run_demo(options.out, n_jobs=options.n_jobs, quick=options.quick))
     except ImportError as error:
-        parser.exit(1, f"clipcal: {error}\n")
+        _fail(str(error))
     except OSError as error:
         if error.filename is None:
             raise
-        parser.exit(
-            1,
-            f"clipcal: results cannot be written to {str(options.out)!r} ({error.strerror}). "
-            "Use another folder: clipcal demo --out FOLDER\n",
+        _fail(
+            f"results cannot be written to {str(options.out)!r} ({error.strerror}). "
+            "Use another folder: clipcal demo --out FOLDER"
         )
     return 0
+
+
+def _fail(message: str) -> NoReturn:
+    """Write a message to standard error and exit with status 1."""
+    sys.stderr.write(f"clipcal: {message}\n")
+    raise SystemExit(1)
 
 
 def _n_jobs(text: str) -> int:
