@@ -154,8 +154,8 @@ def _read(source: Any, labeled: bool, root: Path | None, columns: Mapping[str, s
         return read_torch_dataset(source, labeled=labeled)
     raise TypeError(
         "load_images takes a folder, a .csv, .tsv, .parquet or .json file, or a data set of torchvision or "
-        f"Hugging Face; got a {type(source).__name__}. Images and labels in lists or arrays can be passed to "
-        "classifiers as they are."
+        f"Hugging Face; got a {type(source).__name__}. Images and labels in lists, arrays and columns can be "
+        "passed to classifiers as they are; of a DataLoader, pass its dataset."
     )
 
 

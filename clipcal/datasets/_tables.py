@@ -207,7 +207,8 @@ def _read_parquet(path: Path, root: Path, columns: Mapping[str, str] | None, lab
             raise ValueError(f"Row {values.index(None)} of {what}: the {found[role]!r} is missing.")
     classes = _class_label(schema, found.get("label"))
     column = table.column(found["image"])
-    if str(column.type) in ("string", "large_string", "string_view"):
+    kind = str(column.type)
+    if "string" in kind and not kind.startswith("struct"):
         return _from_paths({**lists, "image": column.to_pylist()}, root, what, **classes)
     labels = lists.get("label")
     if "class_name" in lists:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ def is_torch_dataset(source: Any) -> bool:
     return (
         hasattr(source, "__len__")
         and hasattr(source, "__getitem__")
-        and not hasattr(source, "dtype")
-        and not isinstance(source, (list, tuple, str, bytes, dict))
+        and not hasattr(source, "dtype")  # arrays and columns
+        and not hasattr(source, "columns")  # tables
+        and not isinstance(source, (Sequence, Mapping, bytes))
     )
 
 

@@ -12,9 +12,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.model_selection import train_test_split
+from torch.utils.data import DataLoader
 
 from clipcal import ImagePaths, ZeroShotCLIPClassifier, load_images
 from clipcal.exceptions import ImageReadError
@@ -307,7 +309,7 @@ class TestTables:
 
     def test_repeated_images(self, pets):
         row = ["pug/1.jpg", "x", "train", "a"]
-        with pytest.warns(UserWarning, match="1 rows of .* repeat the image of an earlier row"):
+        with pytest.warns(UserWarning, match=r"1 rows of .* repeat the image of an earlier row"):
             assert len(load_images(table(pets / "a.csv", [row, row])).train.images) == 2
         rows = [row, ["pug/1.jpg", "x", "test", "a"]]
         with (
@@ -408,6 +410,13 @@ class TestParquet:
         assert data.train.target.tolist() == [10, 2]
         assert read_image(data.train.images, 1).getpixel((0, 0)) == (2, 2, 2)
 
+    def test_paths_in_a_dictionary_array(self, pets):
+        arrow = pytest.importorskip("pyarrow")
+        paths = arrow.array(["pug/1.jpg", "pug/10.jpg", "pug/1.jpg"]).dictionary_encode()
+        path = self.made(pets / "a.parquet", image=paths, label=["x", "y", "x"])
+        with pytest.warns(UserWarning, match=r"1 rows of .* repeat"):
+            assert load_images(path).images == ImagePaths(["pug/1.jpg", "pug/10.jpg", "pug/1.jpg"], pets)
+
     def test_missing_labels_raise(self, pets):
         path = self.made(pets / "a.parquet", image=[content(), content()], label=["x", None])
         with pytest.raises(ValueError, match=r"Row 1 of .*: the 'label' is missing"):
@@ -426,7 +435,9 @@ def test_other_sources_raise(pets):
         load_images(pets / "gone")
     with pytest.raises(ValueError, match=r"1.jpg' is not a folder, and its format is unknown"):
         load_images(pets / "pug/1.jpg")
-    for source in ([str(pets / "pug/1.jpg")], np.zeros((2, 4, 4)), None, {"a": 1}):
+    lists = ([str(pets / "pug/1.jpg")], np.zeros((2, 4, 4)), ImagePaths(["a.jpg"]), load_images(pets))
+    frame = pd.DataFrame({"path": ["a.jpg"], "label": ["a"]})
+    for source in (*lists, frame, frame["path"], None, 3, {"a": 1}, DataLoader([1, 2])):
         with pytest.raises(TypeError, match="load_images takes a folder"):
             load_images(source)
 
