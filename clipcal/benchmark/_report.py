@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from clipcal._whole_file import write_whole
-from clipcal.benchmark._aggregate import make_grids
+from clipcal.benchmark._aggregate import Grid, make_grids
 from clipcal.benchmark._facts import (
     cell_records,
     completeness,
@@ -19,22 +18,13 @@ from clipcal.benchmark._facts import (
     warnings_of,
 )
 from clipcal.benchmark._formats import csv_of, latex_of, markdown_of, records_to_csv
+from clipcal.benchmark._page import page_of
 from clipcal.benchmark._paper import paper_table
 from clipcal.benchmark._results import Results, read_results
 from clipcal.benchmark._tables import Table, comparison_table, dataset_tables, summary_table
 from clipcal.exceptions import ResultsError
 
 __all__ = ["write_report"]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A summary, which all formats of the report show, and further tables of a protocol."""
-
-    protocol: str
-    title: str
-    main: tuple[Table, ...]
-    details: tuple[Table, ...] = ()
 
 
 def write_report(
@@ -90,9 +80,12 @@ def write_report(
     if not results.cells:
         raise ResultsError(f"{str(results.folder)!r} has no finished cells. {completeness(results)}")
     folder = results.folder / "report" if out is None else Path(out)
-    tables = _tables(results, spread)
+    grids = make_grids(results)
+    summaries, details, facts = _tables(results, grids, spread)
+    tables = [*summaries, *details, *facts]
     files = {"report.md": _markdown(results, tables), "cells.csv": records_to_csv(cell_records(results))}
     files["runs.csv"] = records_to_csv(run_records(results))
+    files["report.html"] = page_of(results, grids, [*summaries, *facts])
     for table in tables:
         files[f"tables/{table.name}.csv"] = csv_of(table)
         files[f"tables/{table.name}.tex"] = latex_of(table)
@@ -103,12 +96,20 @@ def write_report(
     return folder
 
 
-def _tables(results: Results, spread: str) -> list[Table]:
-    grids = make_grids(results)
-    tables: list[Table | None] = []
+def _tables(
+    results: Results, grids: Sequence[Grid], spread: str
+) -> tuple[list[Table], list[Table], list[Table]]:
+    """Return averages and comparisons, tables with each data set, and tables of the whole plan."""
+    summaries: list[Table | None] = []
+    details: list[Table] = []
     for grid in grids:
-        tables += [summary_table(grid, spread), comparison_table(grid), *dataset_tables(grid, spread)]
-    tables += [paper_table(results, grids), problem_table(results), environment_table(results)]
+        summaries += [summary_table(grid, spread), comparison_table(grid)]
+        details += dataset_tables(grid, spread)
+    facts = [paper_table(results, grids), problem_table(results), environment_table(results)]
+    return _present(summaries), details, _present(facts)
+
+
+def _present(tables: Sequence[Table | None]) -> list[Table]:
     return [table for table in tables if table is not None]
 
 

@@ -66,6 +66,20 @@ class Results:
     plan: dict[str, Any]
     paper: list[dict[str, Any]]
 
+    def has_predictions(self, key: str) -> bool:
+        """Tell whether the folder has the predictions of a cell.
+
+        Parameters
+        ----------
+        key : str
+            Key of the cell.
+
+        Returns
+        -------
+        present : bool
+        """
+        return self._place(key).is_file()
+
     def predictions(self, key: str) -> Predictions:
         """Read the predictions of a finished cell.
 
@@ -83,12 +97,15 @@ class Results:
         ResultsError
             If the file is missing or damaged.
         """
-        path = self.folder / "cells" / f"{key}.npz"
+        path = self._place(key)
         try:
             with np.load(path, allow_pickle=False) as file:
                 return Predictions(file["y_true"], file["y_prob"], file["classes"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise _damaged(path, error) from error
+
+    def _place(self, key: str) -> Path:
+        return self.folder / "cells" / f"{key}.npz"
 
 
 def read_results(folder: str | os.PathLike[str]) -> Results:

@@ -10,7 +10,19 @@ from clipcal.benchmark._aggregate import NOT_PLANNED, Estimate, Grid, Model
 from clipcal.benchmark._comparisons import compare
 from clipcal.benchmark._metrics import METRICS, TABLE_METRICS
 
-__all__ = ["Row", "Table", "Value", "comparison_table", "dataset_tables", "summary_table", "value_of"]
+__all__ = [
+    "NO_NUMBER",
+    "Row",
+    "Table",
+    "Value",
+    "comparison_table",
+    "dataset_tables",
+    "estimate_of",
+    "joined_name",
+    "summary_table",
+    "title_of",
+    "value_of",
+]
 
 NO_NUMBER = "\N{EN DASH}"
 
@@ -112,11 +124,11 @@ def summary_table(grid: Grid, spread: str = "std") -> Table:
     columns = list(_columns(grid))
     rows = []
     for model in grid.models:
-        cells = [value_of(_estimate(grid, model, *column), column[0], spread) for column in columns]
+        cells = [value_of(estimate_of(grid, model, *column), column[0], spread) for column in columns]
         rows.append(Row((*_names(grid, model), *cells), model.method))
     caption = f"{_described(grid)} {_about_spread(spread)} {_about(grid, *TABLE_METRICS)}"
     headers = tuple(_header(grid, *column) for column in columns)
-    title = f"{_title(grid)}: averages"
+    title = f"{title_of(grid)}: averages"
     return Table(
         f"{grid.protocol}_summary",
         grid.protocol,
@@ -150,15 +162,15 @@ def dataset_tables(
             name = joined_name(metric) if part == "joined" else part
             rows = []
             for model in grid.models:
-                found = [_estimate(grid, model, metric, part, dataset) for dataset in grid.datasets]
-                found.append(_estimate(grid, model, metric, part))
+                found = [estimate_of(grid, model, metric, part, dataset) for dataset in grid.datasets]
+                found.append(estimate_of(grid, model, metric, part))
                 cells = [value_of(one, metric, spread) for one in found]
                 rows.append(Row((*_names(grid, model), *cells), model.method))
             detail = "" if name == "all" else f", {name}"
             yield Table(
                 f"{grid.protocol}_{metric}" + ("" if part == "all" else f"_{name.replace(' ', '-').lower()}"),
                 grid.protocol,
-                f"{_title(grid)}: {METRICS[metric].label}{detail}",
+                f"{title_of(grid)}: {METRICS[metric].label}{detail}",
                 f"{_average_column(grid)} {_about_spread(spread)} {_about(grid, metric)}",
                 (*_name_columns(grid), *grid.datasets, "average"),
                 tuple(rows),
@@ -203,7 +215,7 @@ def comparison_table(grid: Grid) -> Table | None:
     return Table(
         f"{grid.protocol}_comparisons",
         grid.protocol,
-        f"{_title(grid)}: with and without the loss term",
+        f"{title_of(grid)}: with and without the loss term",
         "Difference to the same method and calibrator without the loss term, in percentage points. The 95 % "
         "interval of the mean difference is from the t distribution, the p-value from the two-sided Wilcoxon "
         "signed-rank test; it is not corrected for the number of tests. Pairs are data sets, with means over "
@@ -218,6 +230,28 @@ def joined_name(metric: str) -> str:
     return "HM" if metric == "accuracy" else "mean"
 
 
+def estimate_of(grid: Grid, model: Model, metric: str, part: str, dataset: str | None = None) -> Estimate:
+    """Return the mean on a data set, or (None) the average over data sets, of a part of the classes.
+
+    The part ``"joined"`` is the mean of base and new classes.
+    """
+    if part == "joined":
+        return grid.joined(model, dataset, metric)
+    if dataset is None:
+        return grid.over_datasets(model, part, metric)
+    return grid.over_seeds(model, dataset, part, metric)
+
+
+def title_of(grid: Grid) -> str:
+    """Return the title of a protocol."""
+    return {
+        "base-to-new": "Base to new classes",
+        "few-shot": "Few-shot classification",
+        "cross-dataset": "Transfer to other data sets",
+        "domain-generalization": "Domain generalization",
+    }.get(grid.protocol, grid.protocol)
+
+
 def _columns(grid: Grid) -> Iterator[tuple[str, str, str | None]]:
     """Yield metric, part and data set (None for the average) of the columns of a summary."""
     for metric in TABLE_METRICS:
@@ -227,14 +261,6 @@ def _columns(grid: Grid) -> Iterator[tuple[str, str, str | None]]:
             yield metric, part, None
         if len(grid.parts) > 1:
             yield metric, "joined", None
-
-
-def _estimate(grid: Grid, model: Model, metric: str, part: str, dataset: str | None = None) -> Estimate:
-    if part == "joined":
-        return grid.joined(model, dataset, metric)
-    if dataset is None:
-        return grid.over_datasets(model, part, metric)
-    return grid.over_seeds(model, dataset, part, metric)
 
 
 def _header(grid: Grid, metric: str, part: str, dataset: str | None) -> str:
@@ -259,15 +285,6 @@ def _name_columns(grid: Grid) -> tuple[str, ...]:
 def _names(grid: Grid, model: Model) -> tuple[str | Value, ...]:
     shots: tuple[Any, ...] = (Value(model.n_shots, digits=0),) if _many_shots(grid) else ()
     return (model.label, *shots)
-
-
-def _title(grid: Grid) -> str:
-    return {
-        "base-to-new": "Base to new classes",
-        "few-shot": "Few-shot classification",
-        "cross-dataset": "Transfer to other data sets",
-        "domain-generalization": "Domain generalization",
-    }.get(grid.protocol, grid.protocol)
 
 
 def _described(grid: Grid) -> str:
