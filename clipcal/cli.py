@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"clipcal {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for add_command in (_add_demo,):
+    for add_command in (_add_demo, _add_report):
         add_command(commands)
     options = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
@@ -59,6 +59,43 @@ def _demo(options: argparse.Namespace) -> int:
             f"results cannot be written to {str(options.out)!r} ({error.strerror}). "
             "Use another folder: clipcal demo --out FOLDER"
         )
+    return 0
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report",
+        help="write the tables of benchmark results, and a page for the browser",
+        description="Write averages, comparisons and tables of all data sets as Markdown, CSV and LaTeX, and "
+        "one HTML page with heat maps and reliability diagrams.",
+    )
+    report.add_argument("results", type=Path, help="folder of benchmark results")
+    report.add_argument("--out", type=Path, help="folder for the report; by default, report in RESULTS")
+    report.add_argument(
+        "--spread",
+        choices=("std", "ci95"),
+        default="std",
+        help="what follows ±: the population standard deviation over seeds, or 1.96 standard errors",
+    )
+    report.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from clipcal.benchmark import write_report
+    from clipcal.exceptions import ResultsError
+
+    try:
+        folder = write_report(options.results, options.out, spread=options.spread)
+    except (ImportError, ResultsError) as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(
+            f"the report cannot be written to {str(error.filename)!r} ({error.strerror}). "
+            "Use another folder: clipcal report RESULTS --out FOLDER"
+        )
+    sys.stdout.write(f"{folder / 'report.html'}\n{folder / 'report.md'}\n")
     return 0
 
 

@@ -4,6 +4,7 @@ import csv
 import os
 
 import pytest
+from fake_results import base_to_new_cells, write_results
 
 from clipcal.cli import main
 from clipcal.demo import _claims, _tables
@@ -85,3 +86,32 @@ def test_verdict_of_a_claim(mean, spread, n_cells, verdict):
 def test_numbers_of_claims_are_fractions():
     assert "| +0.030 ± 0.020 |" in _tables.format_claims([claim(0.03, 0.02, 9)])
     assert "| -0.030    |" in _tables.format_claims([claim(-0.03, 0.0, 1)])
+
+
+def test_report(tmp_path, capsys):
+    pytest.importorskip("jinja2")
+    write_results(tmp_path / "results", base_to_new_cells(seeds=[1, 2]))
+    assert main(["report", str(tmp_path / "results"), "--out", str(tmp_path / "report")]) == 0
+    pages = [tmp_path / "report" / name for name in ("report.html", "report.md")]
+    assert capsys.readouterr().out.splitlines() == [str(page) for page in pages]
+    assert "1.96" not in pages[1].read_text(encoding="utf-8")
+    assert main(["report", str(tmp_path / "results"), "--spread", "ci95"]) == 0
+    assert "1.96" in (tmp_path / "results" / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_report_of_a_folder_without_results_is_an_error(tmp_path, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["report", str(tmp_path)])
+    assert raised.value.code == 1
+    assert "is not a folder of benchmark results" in capsys.readouterr().err
+
+
+def test_report_into_a_file_is_an_error(tmp_path, capsys):
+    pytest.importorskip("jinja2")
+    write_results(tmp_path, base_to_new_cells(seeds=[1]))
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(SystemExit) as raised:
+        main(["report", str(tmp_path), "--out", str(tmp_path / "taken")])
+    assert raised.value.code == 1
+    assert "the report cannot be written to" in capsys.readouterr().err
+    assert (tmp_path / "taken").read_text() == "mine"
