@@ -6,6 +6,7 @@ Each is a subclass of a built-in exception, so ``except ValueError`` also catche
 __all__ = [
     "BackboneError",
     "ClassNameError",
+    "DatasetError",
     "ImageReadError",
     "ModelFileError",
     "PlanError",
@@ -40,3 +41,7 @@ class PlanError(ValueError):
 
 class ResultsError(ValueError):
     """A folder does not contain benchmark results, or a file in it is damaged."""
+
+
+class DatasetError(ValueError):
+    """A data set is unknown, missing or damaged, or cannot be drawn from as asked."""

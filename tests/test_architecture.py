@@ -66,7 +66,7 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
     "backbones": set(),
     "images": {"_whole_file"},
     "scenes": set(),
-    "datasets": {"images", "scenes"},
+    "datasets": {"images", "scenes", "text"},
     "methods": {"backbones", "regularizers", "text", "training"},
     "regularizers": {"backbones", "datasets", "text", "training"},
     "training": {"backbones"},
