@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
+from clipcal._caller import warn_caller
 from clipcal.datasets._catalog import CATALOG, MINI_PREFIX, DatasetFacts, resolve_name
-from clipcal.datasets._few_shot import base_new_classes, draw_few_shot, rank_images
+from clipcal.datasets._few_shot import DRAWS, base_new_classes, check_seed, draw_few_shot, rank_images
 from clipcal.datasets._index import SUBSETS, Index
 from clipcal.datasets._locate import find_root, locate, missing_images, missing_message
 from clipcal.datasets._mini_sets import mini_classes, mini_subset
@@ -30,6 +30,7 @@ _MAX_VALIDATION_SHOTS = 4
 # Validation images per class that are taken from the training images, if there are no others.
 _N_HELD_OUT = 20
 _CLASSES = ("all", "base", "new")
+_MISSING = ("raise", "drop")
 _DRAWN_SHOTS, _DRAWN_SEEDS = 16, (1, 2, 3)
 
 
@@ -45,7 +46,7 @@ def load_benchmark(
 ) -> Any:
     """Load a published data set from disk, or a generated one.
 
-    Images are read when they are used. Nothing is downloaded or written; see :func:`fetch_benchmark`.
+    Images are read when they are used. Nothing is downloaded, and nothing is written below `root`.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ def load_benchmark(
         name : str
             Name of the data set.
         split_info : dict
-            ``file`` and ``sha256`` of the split, ``draw``, ``random_state``, ``n_shots``, ``digest`` (a
+            ``file`` and ``sha256`` of the split, ``draw``, ``seed``, ``n_shots``, ``digest`` (a
             SHA-256 of paths and classes of each subset), ``published_draw`` (whether the drawn images are
             those of publications; None if it is not known), and ``notes``.
         DESCR : str
@@ -103,7 +104,6 @@ def load_benchmark(
     See Also
     --------
     load_images : Load images of other data sets.
-    check_benchmark : Check the files of a data set.
 
     Notes
     -----
@@ -126,14 +126,8 @@ def load_benchmark(
     ['circle', 'square', 'triangle']
     """
     name = resolve_name(name)
-    for value, options, parameter in (
-        (classes, _CLASSES, "classes"),
-        (missing, ("raise", "drop"), "missing"),
-    ):
-        if value not in options:
-            raise DatasetError(
-                f"{parameter}={value!r} is not supported; choose one of {', '.join(map(repr, options))}."
-            )
+    _check_choices(classes=(classes, _CLASSES), missing=(missing, _MISSING), draw=(draw, DRAWS))
+    seed = check_seed(random_state)
     if name.startswith(MINI_PREFIX):
         index, arrays = _mini_index(name)
     else:
@@ -141,13 +135,13 @@ def load_benchmark(
         index, arrays = locate(facts, find_root(root)), None
         _compare_sizes(facts, index)
         _drop_missing(facts, index, missing)
-    positions = _draw(index, name, n_shots, draw, random_state)
+    positions = _draw(index, name, n_shots, draw, seed)
     info = {
         **index.info,
         "draw": None if n_shots is None else draw,
-        "random_state": None if n_shots is None else int(random_state),
+        "seed": seed,
         "n_shots": n_shots,
-        "published_draw": _is_published(index, name, n_shots, draw, random_state, positions),
+        "published_draw": _is_published(index, name, n_shots, draw, seed, positions),
     }
     labels, n_base = _labels_of(index.class_ids, classes)
     parts = {}
@@ -166,6 +160,14 @@ def load_benchmark(
         split_info=info,
         DESCR=_description(name, classes, parts, len(ids), info),
     )
+
+
+def _check_choices(**choices: tuple[str, tuple[str, ...]]) -> None:
+    for parameter, (value, options) in choices.items():
+        if value not in options:
+            raise DatasetError(
+                f"{parameter}={value!r} is not supported; choose one of {', '.join(map(repr, options))}."
+            )
 
 
 def _mini_index(name: str) -> tuple[Index, dict[str, Any]]:
@@ -188,7 +190,7 @@ def _compare_sizes(facts: DatasetFacts, index: Index) -> None:
             what = "classes" if part == "classes" else f"{part} images"
             told.append(f"{found[part]:,} {what} instead of the published {number:,}.")
     if told:
-        warnings.warn(f"{facts.title} has {' '.join(told)}", UserWarning, stacklevel=3)
+        warn_caller(f"{facts.title} has {' '.join(told)}")
     for text in told:
         index.note(text)
 
@@ -203,7 +205,7 @@ def _drop_missing(facts: DatasetFacts, index: Index, missing: str) -> None:
     message = missing_message(facts, index, absent)
     if missing == "raise":
         raise DatasetError(f'{message} To load the others, pass missing="drop".')
-    warnings.warn(f"{message} They are left out; results are not comparable.", UserWarning, stacklevel=3)
+    warn_caller(f"{message} They are left out; results are not comparable with published ones.")
     index.note(f"{n_absent:,} missing images were left out.")
     for subset, rows in absent.items():
         index.keep(subset, sorted(set(range(len(index.paths[subset]))) - set(rows)))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import random
 import unicodedata
-import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from numbers import Integral
 from typing import Any, TypeVar
 
+from clipcal._caller import warn_caller
 from clipcal.exceptions import DatasetError
 
-__all__ = ["DRAWS", "base_new_classes", "draw_few_shot", "rank_images"]
+__all__ = ["DRAWS", "base_new_classes", "check_seed", "draw_few_shot", "rank_images"]
 
 DRAWS = ("stable", "dassl")
 _VERSION = "clipcal draw 1"
@@ -88,13 +88,15 @@ def draw_few_shot(
     if short:
         told = ", ".join(f"{label!r} ({n})" for label, n in list(short.items())[:3])
         more = f" and {len(short) - 3} more" if len(short) > 3 else ""
-        warnings.warn(
-            f"{len(short)} classes have fewer than {n_shots} images and are used whole: {told}{more}.",
-            UserWarning,
-            stacklevel=2,
+        warn_caller(
+            f"{len(short)} classes have fewer than {n_shots} images and are used whole: {told}{more}."
         )
     if draw == "dassl":
-        generator = random_state if isinstance(random_state, random.Random) else _seeded(random_state)
+        generator = (
+            random_state
+            if isinstance(random_state, random.Random)
+            else random.Random(check_seed(random_state))
+        )
         return [
             row
             for rows in rows_of.values()
@@ -107,7 +109,7 @@ def draw_few_shot(
     return [
         row
         for label in order
-        for row in rank_images(rows_of[label], paths, seed=_integer(random_state), name=name)[:n_shots]
+        for row in rank_images(rows_of[label], paths, seed=check_seed(random_state), name=name)[:n_shots]
     ]
 
 
@@ -169,11 +171,14 @@ def base_new_classes(classes: Sequence[_Class]) -> tuple[list[_Class], list[_Cla
     return list(classes[:n_base]), list(classes[n_base:])
 
 
-def _seeded(random_state: Any) -> random.Random:
-    return random.Random(_integer(random_state))
+def check_seed(random_state: Any) -> int:
+    """Return the seed of a draw.
 
-
-def _integer(random_state: Any) -> int:
+    Raises
+    ------
+    DatasetError
+        If it is not an integer.
+    """
     if not isinstance(random_state, Integral) or isinstance(random_state, bool):
         raise DatasetError(
             f"random_state must be an integer, so that the same images are drawn again; got {random_state!r}."
