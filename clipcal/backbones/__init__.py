@@ -15,6 +15,7 @@ from clipcal.backbones._fixed_text import encode_fixed as encode_fixed
 from clipcal.backbones._packing import Packing as Packing
 from clipcal.backbones._protocol import Backbone
 from clipcal.backbones._registry import open_backbone
+from clipcal.backbones._threads import limit_threads as limit_threads
 from clipcal.backbones._threads import product_size as product_size
 from clipcal.backbones._threads import single_threaded as single_threaded
 from clipcal.backbones._threads import threads_for as threads_for

@@ -37,11 +37,15 @@ class FeatureCache:
     ----------
     location : str or Path
         Path of the folder. It is created by the first write.
+    read_only : bool, default=False
+        Whether nothing is added. What is found then does not depend on earlier calls.
 
     Attributes
     ----------
     location : Path
         Path of the folder.
+    read_only : bool
+        As given.
 
     Examples
     --------
@@ -59,8 +63,9 @@ class FeatureCache:
     ('mini', 'images', True, True)
     """
 
-    def __init__(self, location: str | os.PathLike[str]) -> None:
+    def __init__(self, location: str | os.PathLike[str], *, read_only: bool = False) -> None:
         self.location = Path(location).expanduser()
+        self.read_only = read_only
 
     def table(
         self, kind: str, *, width: int, fingerprint: str, precision: str = "fp32", backbone: str = ""
@@ -89,7 +94,8 @@ class FeatureCache:
         identity = {"kind": kind, "width": width, "fingerprint": fingerprint, "precision": precision}
         content = json.dumps([_FORMAT, identity], sort_keys=True)
         folder = self.location / f"features-{hashlib.sha256(content.encode()).hexdigest()}"
-        return FeatureTable(folder, width, {"format": _FORMAT, "backbone": backbone, **identity})
+        label = {"format": _FORMAT, "backbone": backbone, **identity}
+        return FeatureTable(folder, width, label, read_only=self.read_only)
 
     def info(self) -> list[dict[str, Any]]:
         """List the tables of the cache.
@@ -144,7 +150,7 @@ class FeatureCache:
         return read_json(self._note_path(subject))
 
     def write_note(self, subject: str, note: dict[str, Any]) -> None:
-        """Write a small JSON record to the folder, and warn if this fails.
+        """Write a small JSON record to the folder, unless it is read-only, and warn if this fails.
 
         Parameters
         ----------
@@ -153,13 +159,16 @@ class FeatureCache:
         note : dict
             Content, serializable as JSON.
         """
+        if self.read_only:
+            return
         try:
             write_json(self._note_path(subject), note)
         except OSError as error:
             warn_unwritable(self.location, error)
 
     def __repr__(self) -> str:
-        return f"FeatureCache({str(self.location)!r})"
+        read_only = ", read_only=True" if self.read_only else ""
+        return f"FeatureCache({str(self.location)!r}{read_only})"
 
     def _note_path(self, subject: str) -> Path:
         return self.location / f"note-{hashlib.sha256(subject.encode()).hexdigest()}.json"

@@ -42,12 +42,15 @@ class FeatureTable:
         Number of features per row.
     label : dict
         Description of the table, written next to the rows.
+    read_only : bool, default=False
+        Whether :meth:`put` does nothing.
     """
 
-    def __init__(self, folder: Path, width: int, label: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, width: int, label: dict[str, Any], *, read_only: bool = False) -> None:
         self.folder = folder
         self.width = width
         self.label = label
+        self.read_only = read_only
         # None marks an incomplete or damaged file.
         self._shards: dict[str, Shard | None] = {}
 
@@ -90,7 +93,7 @@ class FeatureTable:
         return rows, found
 
     def put(self, keys: Sequence[bytes], rows: ArrayLike) -> None:
-        """Add rows in one new file. If the folder cannot be written to, warn instead.
+        """Add rows in one new file, unless the table is read-only. If the folder is not writable, warn.
 
         Parameters
         ----------
@@ -110,6 +113,8 @@ class FeatureTable:
                 f"{len(keys)} keys of this table need rows of shape ({len(keys)}, {self.width}), "
                 f"got {given.shape}."
             )
+        if self.read_only:
+            return
         known = self.get(keys)[1]
         different, first = np.unique(as_keys(keys)[~known], return_index=True)
         if not len(different):
