@@ -37,8 +37,8 @@ _HOMES = {
     "save": "clipcal.persistence",
 }
 _PACKAGES = (
-    "backbones", "caching", "calibration", "classifiers", "datasets", "exceptions", "images", "methods",
-    "metrics", "model_selection", "persistence", "plots", "regularizers", "text", "training",
+    "backbones", "benchmark", "caching", "calibration", "classifiers", "datasets", "exceptions", "images",
+    "methods", "metrics", "model_selection", "persistence", "plots", "regularizers", "text", "training",
 )  # fmt: skip
 
 __all__ = [*_HOMES, "__version__"]

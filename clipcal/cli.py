@@ -10,6 +10,10 @@ from typing import Any, NoReturn
 
 from clipcal import __version__
 
+# Exit statuses, besides 0, and 2 for invalid options: of a command that could not run, of a benchmark with
+# failed cells, and of a command that was interrupted.
+FAULT, FAILED_CELLS, INTERRUPTED = 1, 3, 130
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
@@ -19,11 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"clipcal {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for add_command in (_add_demo, _add_report):
+    for add_command in (_add_demo, _add_bench, _add_report):
         add_command(commands)
     options = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
-    return run(options)
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        hint = getattr(options, "interrupted", "")
+        sys.stderr.write(f"\nclipcal: interrupted. {hint}\n")
+        return INTERRUPTED
 
 
 # Each command has a function that adds its arguments, and one that runs it and returns the exit status. The
@@ -53,13 +62,96 @@ def _demo(options: argparse.Namespace) -> int:
     except ImportError as error:
         _fail(str(error))
     except OSError as error:
-        if error.filename is None:
-            raise
-        _fail(
-            f"results cannot be written to {str(options.out)!r} ({error.strerror}). "
-            "Use another folder: clipcal demo --out FOLDER"
-        )
+        _unwritable(error, options.out, "demo")
     return 0
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="run a benchmark plan, or what is missing of it",
+        description="Run the cells of a plan that are missing in the folder of results. A run may be "
+        "interrupted at any moment; the same command goes on. The exit status is 0 if all cells are "
+        f"complete or were left out by options, {FAILED_CELLS} if cells failed, and {FAULT} if the plan or "
+        "the data are invalid.",
+    )
+    bench.add_argument("plan", type=Path, help="TOML file")
+    bench.add_argument("--out", type=Path, help="folder of results; by default, results/NAME-OF-THE-PLAN")
+    bench.add_argument("--root", help="folder of the data sets; by default, the variable CLIPCAL_DATA")
+    bench.add_argument("--dry-run", action="store_true", help="show what would run, and for how long")
+    bench.add_argument("--limit", type=_count, help="run at most this number of fits")
+    bench.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE[,VALUE]",
+        help="run only these cells, such as dataset=dtd,eurosat; may be given several times",
+    )
+    bench.add_argument("--n-jobs", type=_n_jobs, default=1, help="number of processes; -1 uses all cores")
+    bench.add_argument("--backend", choices=["local", "dask"], default="local", help="where fits run")
+    bench.add_argument("--scheduler", help="address of the dask scheduler, such as tcp://host:8786")
+    bench.add_argument(
+        "--resources",
+        type=_resources,
+        metavar="NAME=NUMBER",
+        help="resources of a dask worker that each fit needs, such as GPU=1",
+    )
+    bench.add_argument("--verbose", "-v", action="count", default=1, help="show the progress of each fit")
+    bench.add_argument("--quiet", "-q", action="store_true", help="show no progress")
+    bench.set_defaults(run=_bench, interrupted="The same command goes on with the missing cells.")
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from clipcal.benchmark import estimate_cost, load_plan, run_plan
+
+    try:
+        plan = load_plan(options.plan)
+        if options.root is not None:
+            plan = replace(plan, root=options.root)
+        out = options.out or Path("results", options.plan.stem)
+        conditions = _conditions(options.where)
+        if options.dry_run:
+            sys.stdout.write(f"{estimate_cost(plan, out, conditions=conditions)}\n")
+            return 0
+        summary = run_plan(
+            plan,
+            out,
+            n_jobs=options.n_jobs,
+            conditions=conditions,
+            limit=options.limit,
+            engine=_engine(options),
+            verbose=0 if options.quiet else options.verbose,
+        )
+    except (ValueError, ImportError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _unwritable(error, options.out, f"bench {options.plan}")
+    sys.stdout.write(f"{summary}\nResults: {out}\n")
+    return FAILED_CELLS if summary.failed else 0
+
+
+def _engine(options: argparse.Namespace) -> Any:
+    """Return the engine for the options of ``bench``; None for local processes."""
+    if options.backend == "local":
+        if options.scheduler or options.resources:
+            _fail("--scheduler and --resources need --backend dask.")
+        return None
+    from clipcal.benchmark import DaskEngine
+
+    return DaskEngine.connect(options.scheduler, resources=options.resources)
+
+
+def _unwritable(error: OSError, out: Path | None, command: str) -> NoReturn:
+    """Tell that a folder cannot be written to; an error without a file is raised as it is."""
+    if error.filename is None:
+        raise error
+    folder = out if out is not None else error.filename
+    _fail(
+        f"results cannot be written to {str(folder)!r} ({error.strerror}). "
+        f"Use another folder: clipcal {command} --out FOLDER"
+    )
 
 
 def _add_report(commands: Any) -> None:
@@ -102,7 +194,7 @@ def _report(options: argparse.Namespace) -> int:
 def _fail(message: str) -> NoReturn:
     """Write a message to standard error and exit with status 1."""
     sys.stderr.write(f"clipcal: {message}\n")
-    raise SystemExit(1)
+    raise SystemExit(FAULT)
 
 
 def _n_jobs(text: str) -> int:
@@ -112,3 +204,29 @@ def _n_jobs(text: str) -> int:
             f"expected a number of processes, 1, 2, ..., or -1 for all cores; got {text!r}"
         )
     return number
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number, 1, 2, ...; got {text!r}")
+    return int(text)
+
+
+def _resources(text: str) -> dict[str, float]:
+    name, equals, number = text.partition("=")
+    try:
+        if name and equals:
+            return {name: float(number)}
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected NAME=NUMBER, such as GPU=1; got {text!r}")
+
+
+def _conditions(texts: Sequence[str]) -> dict[str, list[str]]:
+    conditions: dict[str, list[str]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not name or not equals or not values:
+            _fail(f"--where takes FIELD=VALUE, such as dataset=dtd; got {text!r}.")
+        conditions.setdefault(name, []).extend(values.split(","))
+    return conditions

@@ -1,0 +1,119 @@
+"""The data of a fit and its embeddings, loaded once per process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipcal._whole_file import write_whole
+from clipcal.benchmark._components import backbone_of
+from clipcal.benchmark._plan import Plan
+from clipcal.datasets import load_benchmark
+from clipcal.images import ImagePaths, encode_images
+
+__all__ = ["embedded", "load_part"]
+
+
+def load_part(plan: Plan, name: str, classes: str, n_shots: int, seed: int) -> Any:
+    """Return some classes of a data set, with drawn training images.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan, for the folder of data sets and the kind of draw.
+    name : str
+        Data set; see :func:`clipcal.datasets.load_benchmark`.
+    classes : {"all", "base", "new"}
+        The classes.
+    n_shots : int
+        Number of training images per class; 0 for all.
+    seed : int
+        Seed of the draw.
+
+    Returns
+    -------
+    data : Bunch
+    """
+    return _load(name, plan.root, classes, n_shots, seed, plan.draw)
+
+
+@lru_cache(maxsize=32)
+def _load(name: str, root: str | None, classes: str, n_shots: int, seed: int, draw: str) -> Any:
+    return load_benchmark(
+        name, root=root, classes=classes, n_shots=n_shots or None, random_state=seed, draw=draw
+    )
+
+
+def embedded(
+    plan: Plan, name: str, subset: str, *, n_shots: int = 0, seed: int = 0, memory: str, verbose: int = 0
+) -> tuple[NDArray[np.float32], dict[str, int]]:
+    """Return the embeddings of all images of a subset, and the row of each relative path.
+
+    They are stored in one file, and always computed in the same batches, so that they do not depend on what
+    was computed before: embeddings in other batches differ by rounding errors.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan.
+    name : str
+        Data set.
+    subset : {"train", "validation", "test"}
+        The subset.
+    n_shots, seed : int, default=0
+        The draw of the training and validation images.
+    memory : str
+        Folder of the cache.
+    verbose : int, default=0
+        If at least 1, a progress bar is shown while images are encoded.
+
+    Returns
+    -------
+    embeddings : ndarray of float32, shape (n_images, embedding_dim)
+    rows : dict of str to int
+    """
+    # Test images are not drawn.
+    drawn = (n_shots, seed) if subset != "test" else (0, 0)
+    part = load_part(plan, name, "all", *drawn)[subset]
+    return _embedded(plan, _signature(part.images), part, memory, verbose)
+
+
+_kept: dict[Path, NDArray[np.float32]] = {}
+_MAX_KEPT = 8
+
+
+def _embedded(
+    plan: Plan, signature: str, part: Any, memory: str, verbose: int
+) -> tuple[NDArray[np.float32], dict[str, int]]:
+    from clipcal.backbones import precision_of
+
+    backbone = backbone_of(plan)
+    facts = f"{signature} {backbone.fingerprint} {precision_of(backbone)}"
+    path = Path(memory, "embeddings", f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.npy")
+    if path not in _kept:
+        while len(_kept) >= _MAX_KEPT:
+            del _kept[next(iter(_kept))]
+        if not path.is_file():
+            encoded = encode_images(part.images, backbone, verbose=verbose)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, lambda file: np.save(file, encoded))
+        _kept[path] = np.load(path)
+    return _kept[path], {relative: row for row, relative in enumerate(part.paths)}
+
+
+def _signature(images: Any) -> str:
+    """Return a hash of the images, or of names, sizes and times of their files."""
+    digest = hashlib.sha256()
+    if isinstance(images, ImagePaths):
+        for path in images:
+            status = os.stat(path)
+            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    else:
+        digest.update(np.ascontiguousarray(images).tobytes())
+    return digest.hexdigest()

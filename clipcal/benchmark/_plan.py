@@ -1,0 +1,281 @@
+"""Plans: which methods, loss terms and calibrators a benchmark compares, on which data sets and protocols."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Self
+
+from clipcal.exceptions import PlanError
+
+__all__ = ["NONE", "PROTOCOLS", "ZERO_SHOT", "Entry", "Plan", "load_plan"]
+
+BASE_TO_NEW, FEW_SHOT = "base-to-new", "few-shot"
+CROSS_DATASET, DOMAIN_GENERALIZATION = "cross-dataset", "domain-generalization"
+PROTOCOLS = (BASE_TO_NEW, FEW_SHOT, CROSS_DATASET, DOMAIN_GENERALIZATION)
+ZERO_SHOT, NONE = "zero-shot", "none"
+_DRAWS = ("stable", "dassl")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method, a regularizer or a calibrator of a plan.
+
+    Parameters
+    ----------
+    name : str
+        Name in tables.
+    component : object
+        Name of the component, such as ``"coop"``, ``"zero-shot"`` or ``"none"``, or the component itself.
+    params : mapping of str to object
+        Parameters to set. For methods and regularizers they are parameters of
+        :class:`~clipcal.PromptTunedCLIPClassifier`, such as ``max_epochs`` or ``method__n_context``, for
+        calibrators those of the calibrator.
+    """
+
+    name: str
+    component: Any
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid of data sets, methods, regularizers, calibrators, protocols and seeds.
+
+    Parameters
+    ----------
+    name : str
+        Title of the report.
+    methods : sequence of Entry
+        Tuning methods; ``"zero-shot"`` is the classifier without training.
+    datasets : sequence of str, default=()
+        Data sets of the protocols ``"base-to-new"`` and ``"few-shot"``; see
+        :func:`clipcal.datasets.list_benchmarks`.
+    protocols : sequence of str, default=("base-to-new",)
+        ``"base-to-new"``: train on the first half of the classes, evaluate on both halves. ``"few-shot"``:
+        train and evaluate on all classes. ``"cross-dataset"``: train on all classes of `source`, evaluate on
+        `source` and `targets`. ``"domain-generalization"``: the same with `shifts`.
+    backbone : str or Backbone, default="ViT-B-16/openai"
+        The frozen CLIP; see :func:`clipcal.backbones.open_backbone`.
+    regularizers : sequence of Entry, default=("none",)
+        Loss terms, each combined with all methods that are trained.
+    calibrators : sequence of Entry, default=("none",)
+        Calibrators, each fitted on the validation images of the training classes.
+    n_shots : sequence of int, default=(16,)
+        Numbers of training images per class.
+    seeds : sequence of int, default=(1, 2, 3)
+        Seeds of the draw of training images and of the training.
+    draw : {"stable", "dassl"}, default="stable"
+        How training images are drawn; see :func:`clipcal.datasets.load_benchmark`.
+    source : str or None, default=None
+        Training data set of the protocols ``"cross-dataset"`` and ``"domain-generalization"``.
+    targets, shifts : sequence of str, default=()
+        Data sets to which the model trained on `source` is transferred, by protocol.
+    classifier : mapping, default={}
+        Parameters of all tuned classifiers, such as ``{"n_views": 10}``.
+    n_bins : int, default=15
+        Number of bins of the calibration errors.
+    root : str or None, default=None
+        Folder with the data sets. If None, the environment variable ``CLIPCAL_DATA``.
+    n_threads : int or None, default=None
+        Number of threads of each fit on a CPU. If None, it is not changed. With a fixed number, results have
+        the same bytes for any number of processes.
+    exclude : sequence of mapping, default=()
+        Combinations that are not run: each is a mapping of fields of a :class:`Cell` to values, such as
+        ``{"method": "cocoop", "dataset": "imagenet"}``.
+    paper : sequence of mapping, default=()
+        Published figures, which reports show beside those of the plan.
+
+    Raises
+    ------
+    PlanError
+        If a value is unknown, missing or contradicts another one.
+
+    See Also
+    --------
+    load_plan : Read a plan from a TOML file.
+
+    Examples
+    --------
+    >>> from clipcal.benchmark import Plan
+    >>> plan = Plan.from_dict(
+    ...     {
+    ...         "name": "colours",
+    ...         "backbone": "mini",
+    ...         "datasets": ["mini/colors-street"],
+    ...         "methods": ["zero-shot", {"name": "CoOp", "method": "coop", "max_epochs": 5}],
+    ...         "regularizers": ["none", {"name": "DOR", "regularizer": "dor"}],
+    ...         "seeds": [1],
+    ...     }
+    ... )
+    >>> [entry.name for entry in plan.methods]
+    ['zero-shot', 'CoOp']
+    """
+
+    name: str
+    methods: Sequence[Entry]
+    datasets: Sequence[str] = ()
+    protocols: Sequence[str] = (BASE_TO_NEW,)
+    backbone: Any = "ViT-B-16/openai"
+    regularizers: Sequence[Entry] = (Entry(NONE, NONE),)
+    calibrators: Sequence[Entry] = (Entry(NONE, NONE),)
+    n_shots: Sequence[int] = (16,)
+    seeds: Sequence[int] = (1, 2, 3)
+    draw: str = "stable"
+    source: str | None = None
+    targets: Sequence[str] = ()
+    shifts: Sequence[str] = ()
+    classifier: Mapping[str, Any] = field(default_factory=dict)
+    n_bins: int = 15
+    root: str | None = None
+    n_threads: int | None = None
+    exclude: Sequence[Mapping[str, Any]] = ()
+    paper: Sequence[Mapping[str, Any]] = ()
+
+    def __post_init__(self) -> None:
+        _check_choices("protocols", self.protocols, PROTOCOLS)
+        _check_choices("draw", [self.draw], _DRAWS)
+        for key in ("n_shots", "seeds"):
+            _check_integers(key, getattr(self, key), lowest=1 if key == "n_shots" else 0)
+        _check_integers("n_bins", [self.n_bins], lowest=1)
+        _check_integers("n_threads", [] if self.n_threads is None else [self.n_threads], lowest=1, empty=True)
+        for key in ("methods", "regularizers", "calibrators"):
+            _check_names(key, [entry.name for entry in getattr(self, key)])
+        for key in ("datasets", "targets", "shifts", "seeds", "n_shots", "protocols"):
+            _check_names(key, getattr(self, key), empty=True)
+        self._check_data_sets()
+
+    def _check_data_sets(self) -> None:
+        needed = {BASE_TO_NEW: "datasets", FEW_SHOT: "datasets"}
+        needed |= {CROSS_DATASET: "targets", DOMAIN_GENERALIZATION: "shifts"}
+        for protocol in self.protocols:
+            if not getattr(self, needed[protocol]):
+                raise PlanError(
+                    f"The protocol {protocol!r} needs {needed[protocol]}; add a line such as "
+                    f'{needed[protocol]} = ["dtd", "eurosat"].'
+                )
+            if protocol in (CROSS_DATASET, DOMAIN_GENERALIZATION) and not self.source:
+                raise PlanError(f'The protocol {protocol!r} needs source, such as source = "imagenet".')
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Return the plan for plain content, as in a TOML file.
+
+        Parameters
+        ----------
+        content : mapping
+            The parameters of :class:`Plan`. Entries of ``methods``, ``regularizers`` and ``calibrators`` are
+            names of components, or mappings with a ``name`` for tables, the component under ``method``,
+            ``regularizer`` or ``calibrator``, and any parameters. As TOML has no null value, ``none``
+            lists parameters that are set to None.
+
+        Returns
+        -------
+        plan : Plan
+
+        Raises
+        ------
+        PlanError
+            If a key is unknown, or a value is invalid.
+        """
+        known = [item.name for item in fields(cls)]
+        for key in content:
+            if key not in known:
+                close = get_close_matches(key, known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(known)}."
+                raise PlanError(f"The plan has the unknown key {key!r}; {hint}")
+        for key in ("name", "methods"):
+            if key not in content:
+                raise PlanError(f"The plan has no {key!r}.")
+        values = dict(content)
+        for key in ("methods", "regularizers", "calibrators"):
+            if key in values:
+                values[key] = tuple(_entry(key, item) for item in values[key])
+        return cls(**values)
+
+
+def load_plan(path: str | os.PathLike[str]) -> Plan:
+    r"""Read a plan from a TOML file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file; see :meth:`Plan.from_dict` for its content.
+
+    Returns
+    -------
+    plan : Plan
+
+    Raises
+    ------
+    PlanError
+        If the file is missing, is not TOML, or its content is not a plan.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from clipcal.benchmark import load_plan
+    >>> path = Path(tempfile.mkdtemp()) / "plan.toml"
+    >>> _ = path.write_text('name = "trial"\nmethods = ["zero-shot"]\ndatasets = ["dtd"]')
+    >>> load_plan(path).backbone
+    'ViT-B-16/openai'
+    """
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"The plan {os.fspath(path)!r} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PlanError(f"The plan {os.fspath(path)!r} is not a TOML file: {error}.") from error
+    try:
+        return Plan.from_dict(content)
+    except PlanError as error:
+        raise PlanError(f"{os.fspath(path)}: {error}") from None
+
+
+def _entry(key: str, item: Any) -> Entry:
+    kind = key.removesuffix("s")
+    if isinstance(item, Entry):
+        return item
+    if isinstance(item, str):
+        return Entry(item, item)
+    if not isinstance(item, Mapping):
+        raise PlanError(f"{key} must hold names or tables, got {item!r}.")
+    params = dict(item)
+    component = params.pop(kind, None)
+    if component is None:
+        raise PlanError(f'An entry of {key} has no {kind!r}: {dict(item)!r}; add {kind} = "...".')
+    name = params.pop("name", component)
+    if not isinstance(name, str) or not name:
+        raise PlanError(f"An entry of {key} needs a name, a string; got {name!r}.")
+    params |= dict.fromkeys(params.pop("none", ()))
+    return Entry(name, component, params)
+
+
+def _check_choices(key: str, values: Sequence[Any], choices: Sequence[str]) -> None:
+    if isinstance(values, str) or not values:
+        raise PlanError(f"{key} must be a list with at least one entry, got {values!r}.")
+    for value in values:
+        if value not in choices:
+            raise PlanError(f"{key}: {value!r} is unknown; choose among {', '.join(map(repr, choices))}.")
+
+
+def _check_integers(key: str, values: Sequence[Any], *, lowest: int, empty: bool = False) -> None:
+    if isinstance(values, (str, Integral)) or not (values or empty):
+        raise PlanError(f"{key} must be a list of integers, got {values!r}.")
+    for value in values:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < lowest:
+            raise PlanError(f"{key} must be an integer of at least {lowest}, got {value!r}.")
+
+
+def _check_names(key: str, values: Sequence[Any], *, empty: bool = False) -> None:
+    if isinstance(values, str) or not (values or empty):
+        raise PlanError(f"{key} must be a list with at least one entry, got {values!r}.")
+    repeated = [value for i, value in enumerate(values) if value in values[:i]]
+    if repeated:
+        raise PlanError(f"{key} has the entry {repeated[0]!r} twice; give each its own name.")

@@ -1,0 +1,162 @@
+"""Reading plans, and expanding them to cells."""
+
+import pytest
+
+from clipcal.benchmark import Plan, expand, load_plan, where
+from clipcal.exceptions import PlanError
+from clipcal.methods import CoOp
+
+PLAN = {"name": "trial", "backbone": "mini", "datasets": ["dtd", "eurosat"], "methods": ["zero-shot", "coop"]}
+
+
+def plan(**changes):
+    return Plan.from_dict({**PLAN, **changes})
+
+
+def cells_of(plan):
+    return [cell for fit in expand(plan) for cell in fit.cells]
+
+
+def test_plan_is_read_from_toml(tmp_path):
+    path = tmp_path / "plan.toml"
+    path.write_text(
+        """
+        name = "trial"
+        datasets = ["dtd"]
+        seeds = [1]
+        methods = ["zero-shot", {name = "CoOp, long", method = "coop", max_epochs = 50, none = ["momentum"]}]
+        regularizers = ["none", {name = "DOR", regularizer = "dor", regularizer__weight = 2.0}]
+        [classifier]
+        n_views = 10
+        [[paper]]
+        method = "CoOp"
+        base = 82.69
+        """
+    )
+    read = load_plan(path)
+    assert [entry.name for entry in read.methods] == ["zero-shot", "CoOp, long"]
+    assert read.methods[1].component == "coop"
+    assert read.methods[1].params == {"max_epochs": 50, "momentum": None}
+    assert read.regularizers[1].params == {"regularizer__weight": 2.0}
+    assert read.classifier == {"n_views": 10} and read.paper == [{"method": "CoOp", "base": 82.69}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": ["coop"]}, "unknown key 'method'; did you mean 'methods'"),
+        ({"protocols": ["base2new"]}, "'base2new' is unknown; choose among 'base-to-new'"),
+        ({"protocols": "base-to-new"}, "must be a list"),
+        ({"seeds": [1, 1]}, "has the entry 1 twice"),
+        ({"seeds": [-1]}, "integer of at least 0, got -1"),
+        ({"seeds": [True]}, "integer of at least 0, got True"),
+        ({"n_shots": [0]}, "integer of at least 1, got 0"),
+        ({"n_shots": 16}, "must be a list of integers, got 16"),
+        ({"draw": "random"}, "'random' is unknown"),
+        ({"methods": []}, "at least one entry"),
+        ({"methods": ["coop", "coop"]}, "'coop' twice"),
+        ({"methods": [{"name": "mine"}]}, "has no 'method'"),
+        ({"methods": [{"method": CoOp()}]}, "needs a name"),
+        ({"protocols": ["cross-dataset"]}, "'cross-dataset' needs targets"),
+        ({"protocols": ["cross-dataset"], "targets": ["dtd"]}, "needs source"),
+        ({"datasets": []}, "needs datasets"),
+    ],
+)
+def test_faults_of_plans_are_told(changes, message):
+    with pytest.raises(PlanError, match=message):
+        plan(**changes)
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe", b'nam = "x"'])
+def test_faults_of_files_name_the_file(tmp_path, content):
+    path = tmp_path / "plan.toml"
+    path.write_bytes(content)
+    with pytest.raises(PlanError, match=r"plan\.toml"):
+        load_plan(path)
+
+
+def test_missing_file_is_told(tmp_path):
+    with pytest.raises(PlanError, match="cannot be read"):
+        load_plan(tmp_path / "plan.toml")
+
+
+def test_base_to_new_trains_on_base_classes_and_tests_on_both_halves():
+    cells = [cell for cell in cells_of(plan(seeds=[1, 2])) if cell.method == "coop"]
+    assert len(cells) == 2 * 2 * 2
+    assert {(cell.dataset, cell.classes) for cell in cells} == {
+        (name, half) for name in ("dtd", "eurosat") for half in ("base", "new")
+    }
+    fits = [fit for fit in expand(plan(seeds=[1, 2])) if fit.method.name == "coop"]
+    assert [len(fit.cells) for fit in fits] == [2, 2, 2, 2]
+    assert {fit.classes for fit in fits} == {"base"}
+
+
+def test_zero_shot_without_calibrator_is_run_once():
+    cells = [cell for cell in cells_of(plan(seeds=[1, 2, 3], n_shots=[4, 16])) if cell.method == "zero-shot"]
+    assert len(cells) == 4 and {(cell.n_shots, cell.seed) for cell in cells} == {(0, 0)}
+    calibrated = plan(seeds=[1, 2, 3], calibrators=["temperature"])
+    assert {cell.seed for cell in cells_of(calibrated) if cell.method == "zero-shot"} == {1, 2, 3}
+
+
+def test_transfer_protocols_share_one_fit():
+    transfer = plan(
+        protocols=["cross-dataset", "domain-generalization"],
+        source="imagenet",
+        targets=["dtd", "eurosat"],
+        shifts=["imagenetv2"],
+        methods=["coop"],
+        seeds=[1],
+    )
+    (fit,) = expand(transfer)
+    assert (fit.train_dataset, fit.classes) == ("imagenet", "all")
+    assert [(cell.protocol, cell.dataset) for cell in fit.cells] == [
+        ("cross-dataset", "imagenet"),
+        ("cross-dataset", "dtd"),
+        ("cross-dataset", "eurosat"),
+        ("domain-generalization", "imagenet"),
+        ("domain-generalization", "imagenetv2"),
+    ]
+
+
+def test_combinations_without_a_meaning_are_left_out():
+    grid = plan(
+        methods=["zero-shot", "coop", "tip-adapter"],
+        regularizers=["none", "dor"],
+        calibrators=["none", "temperature", "vector"],
+        seeds=[1],
+    )
+    cells = cells_of(grid)
+    assert {cell.method for cell in cells if cell.regularizer == "dor"} == {"coop"}
+    assert {cell.classes for cell in cells if cell.calibrator == "vector"} == {"base"}
+    assert {cell.classes for cell in cells if cell.calibrator == "temperature"} == {"base", "new"}
+
+
+def test_excluded_cells_are_left_out():
+    cells = cells_of(plan(exclude=[{"method": "coop", "dataset": ["dtd"]}]))
+    assert {cell.dataset for cell in cells if cell.method == "coop"} == {"eurosat"}
+    assert {cell.dataset for cell in cells if cell.method == "zero-shot"} == {"dtd", "eurosat"}
+    with pytest.raises(PlanError, match="no field 'data'"):
+        expand(plan(exclude=[{"data": "dtd"}]))
+    with pytest.raises(PlanError, match="no cells"):
+        expand(plan(exclude=[{"protocol": "base-to-new"}]))
+
+
+def test_where_keeps_cells_that_meet_all_conditions():
+    fits = where(expand(plan(seeds=[1, 2])), {"seed": ["2"], "classes": ["new"]})
+    assert {(cell.seed, cell.classes) for fit in fits for cell in fit.cells} == {(2, "new")}
+    with pytest.raises(PlanError, match="no field 'halves'"):
+        where(expand(plan()), {"halves": ["new"]})
+    with pytest.raises(PlanError, match="No cell has dataset=imagenet"):
+        where(expand(plan()), {"dataset": ["imagenet"]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ["coopp"]}, "method 'coopp' is unknown; choose among 'zero-shot', 'coop'"),
+        ({"calibrators": ["platt"]}, "calibrator 'platt' is unknown"),
+    ],
+)
+def test_unknown_components_are_told(changes, message):
+    with pytest.raises(PlanError, match=message):
+        expand(plan(**changes))

@@ -1,0 +1,241 @@
+"""Running plans on the tasks of the embedded model."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipcal import CalibratedCLIPClassifier, PromptTunedCLIPClassifier, expected_calibration_error
+from clipcal.benchmark import Plan, estimate_cost, expand, measure, run_plan
+from clipcal.datasets import load_benchmark
+from clipcal.exceptions import PlanError
+from clipcal.images import CLIPImageEncoder
+from clipcal.methods import CoOp
+
+NOUNS = ["anchor", "basket", "candle", "denim", "engine", "feather", "guitar", "helmet", "island", "jacket"]
+PLAN = {
+    "name": "trial",
+    "backbone": "mini",
+    "datasets": ["mini/shapes-studio"],
+    "methods": ["zero-shot", {"name": "CoOp", "method": "coop", "recipe": "original", "max_epochs": 2}],
+    "regularizers": ["none", {"name": "DOR", "regularizer": "dor", "regularizer__lexicon": NOUNS}],
+    "calibrators": ["none", "temperature"],
+    "n_shots": [4],
+    "seeds": [1],
+    "n_threads": 1,
+}
+
+
+def plan(**changes):
+    return Plan.from_dict({**PLAN, **changes})
+
+
+def content_of(results):
+    """Return all files that tables are made from."""
+    return {
+        path.relative_to(results).as_posix(): path.read_bytes()
+        for path in [results / "plan.json", *sorted((results / "cells").iterdir())]
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    results = tmp_path_factory.mktemp("undisturbed")
+    summary = run_plan(plan(), results)
+    assert not summary.failed and summary.n_left == 0
+    return results
+
+
+def records_of(results):
+    return [json.loads(path.read_text()) for path in (results / "cells").glob("*.json")]
+
+
+def test_every_cell_has_metrics_and_predictions(undisturbed):
+    expected = {cell for fit in expand(plan()) for cell in fit.cells}
+    records = records_of(undisturbed)
+    assert {tuple(record["cell"].values()) for record in records} == {
+        tuple(dict(sorted(vars(cell).items())).values()) for cell in expected
+    }
+    for record in records:
+        with np.load(undisturbed / "cells" / f"{record['key']}.npz", allow_pickle=False) as arrays:
+            found = dict(arrays)
+        assert found["y_prob"].shape == (record["data"]["test"]["n"], len(found["classes"]))
+        assert measure(**found, n_bins=15) == record["metrics"]
+
+
+def test_cells_equal_the_same_steps_by_hand(undisturbed):
+    data = load_benchmark("mini/shapes-studio", classes="base", n_shots=4, random_state=1)
+    new = load_benchmark("mini/shapes-studio", classes="new", n_shots=4, random_state=1)
+    encoder = CLIPImageEncoder("mini")
+    classifier = PromptTunedCLIPClassifier("mini", recipe="original", max_epochs=2, random_state=1)
+    classifier.fit(encoder.fit_transform(data.train.images), data.train.target)
+    X = encoder.transform(data.validation.images)
+    calibrated = CalibratedCLIPClassifier(classifier, cv="prefit").fit(X, data.validation.target)
+    other = calibrated.with_classes(new.class_ids)
+    y_prob = other.predict_proba(encoder.transform(new.test.images))
+    ece = expected_calibration_error(new.test.target, y_prob, labels=other.classes_)
+    (record,) = [
+        record
+        for record in records_of(undisturbed)
+        if (record["cell"]["method"], record["cell"]["regularizer"]) == ("CoOp", "none")
+        and (record["cell"]["calibrator"], record["cell"]["classes"]) == ("temperature", "new")
+    ]
+    assert record["metrics"]["ece"] == pytest.approx(ece, abs=1e-4)
+
+
+def test_second_run_does_nothing(undisturbed):
+    before = content_of(undisturbed)
+    summary = run_plan(plan(), undisturbed)
+    assert (summary.n_done, summary.n_finished, summary.n_left) == (summary.n_cells, 0, 0)
+    assert content_of(undisturbed) == before
+    assert estimate_cost(plan(), undisturbed).n_fits == 0
+
+
+def test_missing_cell_is_run_again_with_the_same_bytes(undisturbed, tmp_path):
+    before = content_of(undisturbed)
+    name = next(name for name in before if name.endswith(".json") and name.startswith("cells"))
+    (undisturbed / name).unlink()
+    assert estimate_cost(plan(), undisturbed).n_missing == 1
+    assert run_plan(plan(), undisturbed).n_finished == 1
+    assert content_of(undisturbed) == before
+
+
+def test_number_of_processes_and_order_do_not_matter(undisturbed, tmp_path):
+    run_plan(plan(), tmp_path, conditions={"regularizer": ["DOR"]})
+    run_plan(plan(), tmp_path, n_jobs=2)
+    assert content_of(tmp_path) == content_of(undisturbed)
+
+
+def test_limit_and_conditions(tmp_path):
+    summary = run_plan(plan(), tmp_path, limit=1)
+    assert 0 < summary.n_finished < summary.n_cells
+    conditions = {"method": ["CoOp"], "classes": ["new"]}
+    summary = run_plan(plan(), tmp_path, conditions=conditions)
+    assert summary.n_cells == 4 and summary.n_left == 0
+    assert {
+        record["cell"]["classes"] for record in records_of(tmp_path) if record["cell"]["method"] == "CoOp"
+    } == {"new"}
+
+
+def test_key_depends_on_everything_that_determines_the_numbers():
+    def keys(**changes):
+        from clipcal.benchmark._run import plan_jobs
+
+        return {identity["key"] for job in plan_jobs(plan(**changes)) for identity in job.identities}
+
+    own = keys()
+    assert keys() == own
+    longer = [{"name": "CoOp", "method": "coop", "recipe": "original", "max_epochs": 3}]
+    assert len(keys(methods=["zero-shot", *longer]) & own) == 4  # zero-shot, with two calibrators
+    assert not keys(seeds=[2], calibrators=["temperature"]) & own
+    assert not keys(n_bins=10) & own
+    assert not keys(classifier={"precision": "bf16"}) & own
+    # How it runs does not matter.
+    assert keys(n_threads=2) == own
+
+
+def test_failed_cells_do_not_stop_others_and_are_tried_again(tmp_path):
+    own = {"method": "coop", "recipe": "original", "method__class_specific": True, "max_epochs": 1}
+    methods = ["zero-shot", {"name": "specific", **own}]
+    broken = plan(methods=methods, regularizers=["none"], calibrators=["none"])
+    summary = run_plan(broken, tmp_path)
+    # Class-specific contexts exist for the training classes only.
+    assert len(summary.failed) == 1 and "mini/shapes-studio (new)" in summary.failed[0]
+    (failed,) = (tmp_path / "failed").iterdir()
+    told = json.loads(failed.read_text())
+    assert told["cell"]["classes"] == "new" and "Traceback" in told["traceback"]
+    assert told["error"] in summary.failed[0] and "Failed: specific" in str(summary)
+    again = run_plan(broken, tmp_path)
+    assert again.n_done == 3 and len(again.failed) == 1
+
+
+def test_error_of_a_fit_fails_all_its_cells(tmp_path):
+    methods = [{"name": "CoOp", "method": "coop", "learning_rate": 1e30, "optimizer": "sgd", "max_epochs": 3}]
+    summary = run_plan(plan(methods=methods, regularizers=["none"], calibrators=["none"]), tmp_path)
+    assert len(summary.failed) == 2 and summary.n_finished == 0
+
+
+def test_components_may_be_objects(tmp_path):
+    methods = [{"name": "mine", "method": CoOp(n_context=2, context_init=None), "max_epochs": 1}]
+    run_plan(plan(methods=methods, regularizers=["none"], calibrators=["none"]), tmp_path)
+    for record in records_of(tmp_path):
+        assert record["settings"]["estimator"]["method"]["n_context"] == 2
+
+
+def test_pixel_methods_get_images(tmp_path):
+    methods = [{"name": "MaPLe", "method": "maple", "max_epochs": 1}]
+    summary = run_plan(plan(methods=methods, regularizers=["none"], calibrators=["temperature"]), tmp_path)
+    assert not summary.failed and summary.n_finished == 2
+    assert not (tmp_path / "cache" / "embeddings").exists()
+
+
+def test_zero_shot_prompts_use_the_template_of_each_data_set(tmp_path, monkeypatch):
+    from clipcal.benchmark import _components
+    from clipcal.benchmark._plan import Entry
+
+    none = Entry("none", "none")
+    make = _components.make_classifier
+    template = "a photo of a {}, a type of pet."
+    grid = plan()
+    assert make(grid, Entry("z", "zero-shot"), none, template=template).template == template
+    adapter = make(grid, Entry("a", "clip-adapter"), none, template=template)
+    assert adapter.method.template == template
+    anchor = make(grid, Entry("k", "kgcoop"), Entry("DOR", "dor"), template=template).regularizer
+    assert [term.name for term in anchor] == ["kg", "dor"]
+    assert [term.template for term in anchor] == [template, "a photo of a {}."]
+    own = Entry("z", "zero-shot", {"template": "{} texture."})
+    assert make(grid, own, none, template=template).template == "{} texture."
+    tcp = Entry("t", "tcp", {"method__zero_shot_template": "dataset", "method__template": "{}."})
+    assert make(grid, tcp, none, template=template).method.zero_shot_template == template
+
+
+def test_unknown_parameter_names_the_entry():
+    with pytest.raises(PlanError, match="The entry 'CoOp' of the plan: Invalid parameter 'epochs'"):
+        expand(plan(methods=[{"name": "CoOp", "method": "coop", "epochs": 2}]))
+
+
+SCRIPT = """
+import json, sys
+from clipcal.benchmark import Plan, run_plan
+run_plan(Plan.from_dict(json.loads(sys.argv[1])), sys.argv[2])
+print("complete")
+"""
+
+
+def start(results, content=PLAN):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", SCRIPT, json.dumps(content), str(results)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+
+
+@pytest.mark.slow
+def test_killed_runs_end_with_the_same_bytes(undisturbed, tmp_path):
+    started = time.monotonic()
+    assert "complete" in start(tmp_path / "whole").communicate()[0]
+    seconds = time.monotonic() - started
+    draw = random.Random(0)
+    n_killed = 0
+    for _ in range(20):
+        process = start(tmp_path / "killed")
+        try:
+            process.wait(timeout=draw.uniform(0.3, 1.0) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            n_killed += 1
+        if not any((tmp_path / "killed" / "cells").glob("*")) or n_killed % 5 == 0:
+            continue
+        # What was complete is not touched by the next runs, so remove some of it.
+        done = sorted((tmp_path / "killed" / "cells").glob("*.json"))
+        for path in draw.sample(done, k=len(done) // 2):
+            path.unlink()
+    assert n_killed >= 10
+    assert "complete" in start(tmp_path / "killed").communicate()[0]
+    assert content_of(tmp_path / "killed") == content_of(undisturbed) == content_of(tmp_path / "whole")
