@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -115,15 +116,15 @@ def _bench(options: argparse.Namespace) -> int:
         if options.dry_run:
             sys.stdout.write(f"{estimate_cost(plan, out, conditions=conditions)}\n")
             return 0
-        summary = run_plan(
-            plan,
-            out,
-            n_jobs=options.n_jobs,
-            conditions=conditions,
-            limit=options.limit,
-            engine=_engine(options),
-            verbose=0 if options.quiet else options.verbose,
-        )
+        with closing(_engine(options)) as engine:
+            summary = run_plan(
+                plan,
+                out,
+                conditions=conditions,
+                limit=options.limit,
+                engine=engine,
+                verbose=0 if options.quiet else options.verbose,
+            )
     except (ValueError, ImportError) as error:
         _fail(str(error))
     except OSError as error:
@@ -133,14 +134,14 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _engine(options: argparse.Namespace) -> Any:
-    """Return the engine for the options of ``bench``; None for local processes."""
-    if options.backend == "local":
-        if options.scheduler or options.resources:
-            _fail("--scheduler and --resources need --backend dask.")
-        return None
-    from clipcal.benchmark import DaskEngine
+    """Return where the fits of ``bench`` run."""
+    from clipcal.benchmark import DaskEngine, LocalEngine
 
-    return DaskEngine.connect(options.scheduler, resources=options.resources)
+    if options.backend == "dask":
+        return DaskEngine.connect(options.scheduler, resources=options.resources)
+    if options.scheduler or options.resources:
+        _fail("--scheduler and --resources need --backend dask.")
+    return LocalEngine(options.n_jobs)
 
 
 def _unwritable(error: OSError, out: Path | None, command: str) -> NoReturn:

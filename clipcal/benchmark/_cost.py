@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipcal.benchmark._data import load_part
+from clipcal.benchmark._data import part_facts
 from clipcal.benchmark._plan import NONE, Plan
 from clipcal.benchmark._run import Job, plan_jobs, select
 from clipcal.benchmark._store import is_done, read_run
@@ -122,11 +122,9 @@ def estimate_cost(
     for job in missing:
         for cell, identity in zip(job.fit.cells, job.identities, strict=True):
             n_images = identity["data"]["test"]["n"]
-            n_classes = len(
-                load_part(plan, cell.dataset, cell.classes, job.fit.n_shots, job.fit.seed).class_ids
-            )
+            facts = part_facts(plan, cell.dataset, cell.classes, job.fit.n_shots, job.fit.seed)
             tests[cell.dataset][cell.classes] = n_images
-            n_bytes += n_images * n_classes * _BYTES_PER_PROBABILITY
+            n_bytes += n_images * facts["n_classes"] * _BYTES_PER_PROBABILITY
     n_cells, n_missing = (sum(len(job.fit.cells) for job in part) for part in (chosen, missing))
     # Base and new classes together are all classes.
     images = {name: of.get("all") or sum(of.values()) for name, of in tests.items()}

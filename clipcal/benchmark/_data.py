@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from clipcal.benchmark._plan import Plan
 from clipcal.datasets import load_benchmark
 from clipcal.images import ImagePaths, encode_images
 
-__all__ = ["embedded", "load_part"]
+__all__ = ["digest_of", "embedded", "load_part", "part_facts"]
 
 
 def load_part(plan: Plan, name: str, classes: str, n_shots: int, seed: int) -> Any:
@@ -43,11 +44,48 @@ def load_part(plan: Plan, name: str, classes: str, n_shots: int, seed: int) -> A
     return _load(name, plan.root, classes, n_shots, seed, plan.draw)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def _load(name: str, root: str | None, classes: str, n_shots: int, seed: int, draw: str) -> Any:
     return load_benchmark(
         name, root=root, classes=classes, n_shots=n_shots or None, random_state=seed, draw=draw
     )
+
+
+def part_facts(plan: Plan, name: str, classes: str, n_shots: int, seed: int) -> dict[str, Any]:
+    """Return what identifies the data that :func:`load_part` returns.
+
+    Returns
+    -------
+    facts : dict
+        For each subset, a dict of ``n`` (number of images) and ``digest``; ``template``, ``class_names`` (a
+        hash), ``notes`` and ``n_classes``.
+    """
+    return _part_facts(name, plan.root, classes, n_shots, seed, plan.draw)
+
+
+# Unlike the data, they are small.
+@cache
+def _part_facts(
+    name: str, root: str | None, classes: str, n_shots: int, seed: int, draw: str
+) -> dict[str, Any]:
+    data = _load(name, root, classes, n_shots, seed, draw)
+    parts = {
+        subset: {"n": len(data[subset].target), "digest": digest}
+        for subset, digest in data.split_info["digest"].items()
+    }
+    return {
+        **parts,
+        "template": data.template,
+        "class_names": digest_of([list(pair) for pair in data.class_names.items()]),
+        "notes": list(data.split_info["notes"]),
+        "n_classes": len(data.class_ids),
+    }
+
+
+def digest_of(content: Any) -> str:
+    """Return the SHA-256 of content in JSON."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def embedded(

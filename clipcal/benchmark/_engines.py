@@ -21,6 +21,10 @@ class Engine(Protocol):
 
     in_process: bool
 
+    def close(self) -> None:
+        """Release what the engine holds."""
+        ...
+
     def run(
         self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
     ) -> Iterator[tuple[int, Any]]:
@@ -43,6 +47,9 @@ class LocalEngine:
     def __init__(self, n_jobs: int | None = None) -> None:
         self._parallel = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered")
         self.in_process = self._parallel.n_jobs == 1
+
+    def close(self) -> None:
+        """Do nothing: processes of joblib are shared and end on their own."""
 
     def run(
         self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
@@ -106,8 +113,13 @@ class DaskEngine:
                 f"No dask scheduler with a worker answers at {address!r} ({error}). Start them with "
                 f"'dask scheduler' and 'dask worker {address}'."
             ) from error
-        _check_resources(client, resources or {})
-        return cls(client, resources)
+        engine = cls(client, resources)
+        try:
+            _check_resources(client, resources or {})
+        except ValueError:
+            engine.close()
+            raise
+        return engine
 
     def run(
         self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
@@ -126,6 +138,10 @@ class DaskEngine:
                 future.release()
         finally:
             self._client.cancel(list(futures))
+
+    def close(self) -> None:
+        """Close the connection to the cluster."""
+        self._client.close()
 
 
 def _check_resources(client: Any, wanted: Mapping[str, float]) -> None:

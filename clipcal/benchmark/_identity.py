@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,7 +14,7 @@ from sklearn.base import BaseEstimator
 
 from clipcal.benchmark._cells import Cell, Fit
 from clipcal.benchmark._components import backbone_of, make_calibrator, make_classifier
-from clipcal.benchmark._data import load_part
+from clipcal.benchmark._data import digest_of, part_facts
 from clipcal.benchmark._plan import NONE, Plan
 
 __all__ = ["FORMAT", "identify"]
@@ -50,9 +48,9 @@ def identify(plan: Plan, fit: Fit) -> list[dict[str, Any]]:
 
 
 def _identity(plan: Plan, fit: Fit, cell: Cell) -> dict[str, Any]:
-    train = load_part(plan, fit.train_dataset, fit.classes, fit.n_shots, fit.seed)
-    test = load_part(plan, cell.dataset, cell.classes, fit.n_shots, fit.seed)
-    classifier = make_classifier(plan, fit.method, fit.regularizer, template=train.template, seed=fit.seed)
+    train = part_facts(plan, fit.train_dataset, fit.classes, fit.n_shots, fit.seed)
+    test = part_facts(plan, cell.dataset, cell.classes, fit.n_shots, fit.seed)
+    classifier = make_classifier(plan, fit.method, fit.regularizer, template=train["template"], seed=fit.seed)
     calibrator = next(entry for entry in plan.calibrators if entry.name == cell.calibrator)
     calibrated = calibrator.component != NONE
     content = {
@@ -65,17 +63,17 @@ def _identity(plan: Plan, fit: Fit, cell: Cell) -> dict[str, Any]:
         },
         "backbone": _backbone_facts(plan),
         "data": {
-            "train": _part(train, "train") if fit.n_shots else None,
-            "validation": _part(train, "validation") if calibrated else None,
-            "test": _part(test, "test"),
+            "train": train["train"] if fit.n_shots else None,
+            "validation": train["validation"] if calibrated else None,
+            "test": test["test"],
             "draw": plan.draw if fit.n_shots else None,
-            "template": train.template,
-            "class_names": _digest([list(pair) for pair in test.class_names.items()]),
-            "notes": list(test.split_info.get("notes", ())),
+            "template": train["template"],
+            "class_names": test["class_names"],
+            "notes": test["notes"],
         },
         "versions": _versions(),
     }
-    return {"key": _digest(content)[:_KEY_DIGITS], **content}
+    return {"key": digest_of(content)[:_KEY_DIGITS], **content}
 
 
 def described(value: Any) -> Any:
@@ -90,14 +88,10 @@ def described(value: Any) -> Any:
         return described(value.tolist())
     if isinstance(value, (list, tuple)):
         items = [described(item) for item in value]
-        return items if len(items) <= _MAX_LISTED else {"n": len(items), "sha256": _digest(items)}
+        return items if len(items) <= _MAX_LISTED else {"n": len(items), "sha256": digest_of(items)}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return getattr(value, "__qualname__", None) or str(value)
-
-
-def _part(data: Any, name: str) -> dict[str, Any]:
-    return {"n": len(data[name].target), "digest": data.split_info["digest"][name]}
 
 
 def _backbone_facts(plan: Plan) -> dict[str, Any]:
@@ -114,8 +108,3 @@ def _backbone_facts(plan: Plan) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
-
-
-def _digest(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()

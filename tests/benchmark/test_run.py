@@ -11,38 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mini_plan import PLAN, content_of, plan
 
 from clipcal import CalibratedCLIPClassifier, PromptTunedCLIPClassifier, expected_calibration_error
-from clipcal.benchmark import Plan, estimate_cost, expand, measure, run_plan
+from clipcal.benchmark import estimate_cost, expand, measure, run_plan
 from clipcal.datasets import load_benchmark
 from clipcal.exceptions import PlanError
 from clipcal.images import CLIPImageEncoder
 from clipcal.methods import CoOp
-
-NOUNS = ["anchor", "basket", "candle", "denim", "engine", "feather", "guitar", "helmet", "island", "jacket"]
-PLAN = {
-    "name": "trial",
-    "backbone": "mini",
-    "datasets": ["mini/shapes-studio"],
-    "methods": ["zero-shot", {"name": "CoOp", "method": "coop", "recipe": "original", "max_epochs": 2}],
-    "regularizers": ["none", {"name": "DOR", "regularizer": "dor", "regularizer__lexicon": NOUNS}],
-    "calibrators": ["none", "temperature"],
-    "n_shots": [4],
-    "seeds": [1],
-    "n_threads": 1,
-}
-
-
-def plan(**changes):
-    return Plan.from_dict({**PLAN, **changes})
-
-
-def content_of(results):
-    """Return all files that tables are made from."""
-    return {
-        path.relative_to(results).as_posix(): path.read_bytes()
-        for path in [results / "plan.json", *sorted((results / "cells").iterdir())]
-    }
 
 
 @pytest.fixture(scope="module")
