@@ -23,7 +23,7 @@ def mini_classes(name: str) -> list[str]:
     return list(TASKS[_parts(name)[0]])
 
 
-@lru_cache(maxsize=12)
+@lru_cache(maxsize=48)
 def mini_subset(name: str, subset: str) -> tuple[NDArray[np.uint8], NDArray[Any], list[str]]:
     """Return images (n_images, height, width, 3), classes and paths of a subset of a generated data set."""
     task, domain = _parts(name)
