@@ -160,13 +160,16 @@ def _blocks(images: Any, options: ShardOptions) -> Iterator[_Block]:
                 yield _Block(number, start, stop, stop == len(images), images[start:stop])
         return
     number, ahead = 0, list(islice(images, 1))
-    as_images(ahead)  # raises an error if there are no images
+    first = ahead[:1]
+    as_images(first)  # raises an error if there are no images
     while ahead:
         items = ahead + list(islice(images, size - 1))
         ahead = list(islice(images, 1))
         if number % n_parts == mine:
             start = number * size
-            yield _Block(number, start, start + len(items), not ahead, as_images(items))
+            # All images must be of the kind of the first one, which also has stricter checks.
+            checked = as_images(first + items)[1:]
+            yield _Block(number, start, start + len(items), not ahead, checked)
         number += 1
 
 

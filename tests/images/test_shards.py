@@ -1,5 +1,6 @@
 """Embeddings in shards: layout, resumption after any interruption, parts, and unreadable images."""
 
+import io
 import json
 import os
 import signal
@@ -81,6 +82,21 @@ class TestLayout:
         assert b"'shape': (11, %d)" % width in first
         assert b"'descr': '<f2'" in first
 
+    @pytest.mark.parametrize("dtype", ["float32", "float16"])
+    def test_embedding_reader(self, files, out, dtype):
+        embedding_reader = pytest.importorskip("embedding_reader")
+        encoder().encode_to(files, out, shard_size=4, dtype=dtype)
+        reader = embedding_reader.EmbeddingReader(
+            embeddings_folder=str(out / "img_emb"),
+            metadata_folder=str(out / "metadata"),
+            meta_columns=["image_path"],
+            file_format="parquet_npy",
+        )
+        batches, tables = zip(*reader(batch_size=3, show_progress=False), strict=True)
+        data = load_embeddings(out)
+        assert (np.concatenate(batches) == data.embeddings).all()
+        assert [path for table in tables for path in table["image_path"]] == data.paths
+
     def test_float16_is_rounded_once(self, out):
         encoder().encode_to(PIXELS, out, dtype="float16")
         rows = load_embeddings(out).embeddings
@@ -155,6 +171,10 @@ class TestInputs:
         backbone.encode_images = lambda pixels: pytest.fail("encoded")
         CLIPImageEncoder(backbone, memory=tmp_path / "cache").encode_to(files, out, shard_size=4)
         np.testing.assert_allclose(load_embeddings(out).embeddings, expected(), atol=1e-6)
+
+    def test_kinds_are_not_mixed_in_an_iterator(self, out):
+        with pytest.raises(TypeError, match=r"X mixes arrays .* PIL images"):
+            encoder().encode_to(iter([*PIXELS[:4], Image.fromarray(PIXELS[4])]), out, shard_size=4)
 
     @pytest.mark.parametrize("images", [[], iter([])], ids=["list", "iterator"])
     def test_empty(self, out, images):
@@ -244,22 +264,22 @@ class TestResume:
 
     @pytest.mark.slow
     def test_kill_at_random_moments(self, tmp_path):
-        pytest.importorskip("pyarrow")
         folder = tmp_path / "images"
         folder.mkdir()
         for i in range(400):
             Image.fromarray(RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i:03}.png")
         code = (
-            "import sys\nfrom pathlib import Path\nfrom clipcal import CLIPImageEncoder\n"
-            "paths = sorted(Path(sys.argv[1]).iterdir())\nprint('started', flush=True)\n"
-            "CLIPImageEncoder('mini', device='cpu').encode_to(paths, sys.argv[2], shard_size=8)\n"
+            "import importlib.util, sys\nfrom pathlib import Path\nfrom clipcal import CLIPImageEncoder\n"
+            "images = sorted(Path(sys.argv[1]).iterdir())\n"
+            "if not importlib.util.find_spec('pyarrow'):\n"  # which paths need
+            "    images = [path.read_bytes() for path in images]\n"
+            "CLIPImageEncoder('mini', device='cpu').encode_to(images, sys.argv[2], shard_size=8)\n"
         )
 
         def start(target):
             return subprocess.Popen(
                 [sys.executable, "-c", code, str(folder), str(target)],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-                stdout=subprocess.PIPE,
             )
 
         whole = start(tmp_path / "whole")
@@ -415,6 +435,22 @@ class TestUnreadable:
         data = load_embeddings(out)
         assert "03.png" in data.skipped[1]["error"]
         np.testing.assert_allclose(data.embeddings, expected([0, 1, 4, 6, 9, 10]), atol=1e-6)
+
+    @pytest.mark.parametrize("given", [list, iter])
+    def test_contents_of_files(self, out, given):
+        contents = []
+        for pixels in PIXELS:
+            Image.fromarray(pixels).save(buffer := io.BytesIO(), "PNG")
+            contents.append(buffer.getvalue())
+        contents[4] = b"<html>"  # the first of a shard
+        contents[6] = contents[6][:200]
+        with pytest.warns(UserWarning, match=r"2 images could not be read.*Image 4, "):
+            encoder().encode_to(given(contents), out, shard_size=4, on_error="skip")
+        data = load_embeddings(out)
+        assert data.positions.tolist() == [0, 1, 2, 3, 5, 7, 8, 9, 10]
+        np.testing.assert_allclose(data.embeddings, expected(data.positions), atol=1e-6)
+        with pytest.raises(ImageReadError, match="Image 4, "):
+            encoder().encode_to(given(contents), out / "raising", shard_size=4)
 
     def test_shard_without_a_readable_image(self, corrupt, out):
         with pytest.warns(UserWarning, match="4 images"):
