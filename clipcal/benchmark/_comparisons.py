@@ -11,7 +11,7 @@ from scipy.stats import wilcoxon
 
 from clipcal.benchmark._aggregate import Grid, Model
 
-__all__ = ["MIN_PAIRS", "Comparison", "compare", "compare_pairs"]
+__all__ = ["MIN_PAIRS", "Comparison", "compare", "compare_pairs", "pairs_are_datasets"]
 
 # With five pairs, the smallest two-sided p-value of the signed-rank test is 0.0625.
 MIN_PAIRS = 6
@@ -33,8 +33,6 @@ class Comparison:
         Two-sided p-value of the Wilcoxon signed-rank test.
     n_pairs : int
         Number of paired differences.
-    unit : str
-        What there is one pair for.
     note : str
         Why there is no difference or no test.
     """
@@ -44,7 +42,6 @@ class Comparison:
     high: float | None = None
     pvalue: float | None = None
     n_pairs: int = 0
-    unit: str = ""
     note: str = ""
 
 
@@ -83,18 +80,23 @@ def compare(grid: Grid, model: Model, part: str, metric: str) -> Comparison:
         return Comparison(note="not in the plan")
     if n_found < n_planned or not all(of_datasets):
         return Comparison(note=f"{n_found} of {n_planned} pairs")
-    if len(names) >= MIN_PAIRS:
-        return compare_pairs(np.array([np.mean(found) for found in of_datasets]), "one per data set")
-    return compare_pairs(np.concatenate(of_datasets), "one per data set and seed")
+    if pairs_are_datasets(grid):
+        return compare_pairs(np.array([np.mean(found) for found in of_datasets]))
+    return compare_pairs(np.concatenate(of_datasets))
 
 
-def compare_pairs(differences: NDArray[np.float64], unit: str) -> Comparison:
+def pairs_are_datasets(grid: Grid) -> bool:
+    """Tell whether there are enough data sets to take each as one pair."""
+    return len(grid.averaged) >= MIN_PAIRS
+
+
+def compare_pairs(differences: NDArray[np.float64]) -> Comparison:
     """Test whether paired differences have the median 0."""
     n = len(differences)
     mean = float(differences.mean())
     if n < MIN_PAIRS:
-        return Comparison(mean, n_pairs=n, unit=unit, note="too few pairs")
+        return Comparison(mean, n_pairs=n, note="too few pairs")
     width = float(stdtrit(n - 1, 0.975) * differences.std(ddof=1) / np.sqrt(n))
     rounded = differences.round(_DECIMALS)
     pvalue = float(wilcoxon(rounded).pvalue) if rounded.any() else 1.0
-    return Comparison(mean, mean - width, mean + width, pvalue, n, unit)
+    return Comparison(mean, mean - width, mean + width, pvalue, n)

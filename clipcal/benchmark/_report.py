@@ -21,10 +21,12 @@ from clipcal.benchmark._formats import csv_of, latex_of, markdown_of, records_to
 from clipcal.benchmark._page import page_of
 from clipcal.benchmark._paper import paper_table
 from clipcal.benchmark._results import Results, read_results
-from clipcal.benchmark._tables import Table, comparison_table, dataset_tables, summary_table
+from clipcal.benchmark._tables import TITLES, Table, comparison_table, dataset_tables, summary_table
 from clipcal.exceptions import ResultsError
 
 __all__ = ["write_report"]
+
+FACTS = ("paper", "problems", "environment")
 
 
 def write_report(
@@ -90,6 +92,7 @@ def write_report(
         files[f"tables/{table.name}.csv"] = csv_of(table)
         files[f"tables/{table.name}.tex"] = latex_of(table)
     (folder / "tables").mkdir(parents=True, exist_ok=True)
+    _remove_earlier_tables(folder / "tables")
     for name, text in files.items():
         content = text.encode()
         write_whole(folder / name, lambda file, content=content: file.write(content))
@@ -117,3 +120,11 @@ def _markdown(results: Results, tables: Sequence[Table]) -> str:
     told = [completeness(results), *(f"**Note:** {text}" for text in warnings_of(results))]
     parts = [f"# {results.plan['name']}", *told, *map(markdown_of, tables)]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _remove_earlier_tables(folder: Path) -> None:
+    """Remove the tables of an earlier report, such as that of missing cells."""
+    for path in folder.iterdir():
+        known = path.stem in FACTS or path.stem.split("_")[0] in TITLES
+        if known and path.suffix in (".csv", ".tex"):
+            path.unlink()

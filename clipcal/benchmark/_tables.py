@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipcal.benchmark._aggregate import NOT_PLANNED, Estimate, Grid, Model
-from clipcal.benchmark._comparisons import compare
+from clipcal.benchmark._comparisons import compare, pairs_are_datasets
 from clipcal.benchmark._metrics import METRICS, TABLE_METRICS
 
 __all__ = [
     "NO_NUMBER",
+    "TITLES",
     "Row",
     "Table",
     "Value",
@@ -25,6 +26,12 @@ __all__ = [
 ]
 
 NO_NUMBER = "\N{EN DASH}"
+TITLES = {
+    "base-to-new": "Base to new classes",
+    "few-shot": "Few-shot classification",
+    "cross-dataset": "Transfer to other data sets",
+    "domain-generalization": "Domain generalization",
+}
 
 
 @dataclass(frozen=True)
@@ -207,7 +214,7 @@ def comparison_table(grid: Grid) -> Table | None:
                     Value(low, signed=True),
                     Value(high, signed=True),
                     Value(found.pvalue, digits=4, note=found.note if number is not None else ""),
-                    f"{found.n_pairs}, {found.unit}" if found.unit else NO_NUMBER,
+                    Value(found.n_pairs or None, digits=0),
                 ]
                 rows.append(Row(tuple(cells), model.method))
     if not rows:
@@ -218,8 +225,7 @@ def comparison_table(grid: Grid) -> Table | None:
         f"{title_of(grid)}: with and without the loss term",
         "Difference to the same method and calibrator without the loss term, in percentage points. The 95 % "
         "interval of the mean difference is from the t distribution, the p-value from the two-sided Wilcoxon "
-        "signed-rank test; it is not corrected for the number of tests. Pairs are data sets, with means over "
-        "seeds, if there are at least six, otherwise single cells.",
+        f"signed-rank test; it is not corrected for the number of tests. {_about_pairs(grid)}",
         (*_name_columns(grid), "metric", "difference", "low", "high", "p-value", "pairs"),
         tuple(rows),
     )
@@ -244,12 +250,7 @@ def estimate_of(grid: Grid, model: Model, metric: str, part: str, dataset: str |
 
 def title_of(grid: Grid) -> str:
     """Return the title of a protocol."""
-    return {
-        "base-to-new": "Base to new classes",
-        "few-shot": "Few-shot classification",
-        "cross-dataset": "Transfer to other data sets",
-        "domain-generalization": "Domain generalization",
-    }.get(grid.protocol, grid.protocol)
+    return TITLES.get(grid.protocol, grid.protocol)
 
 
 def _columns(grid: Grid) -> Iterator[tuple[str, str, str | None]]:
@@ -315,3 +316,12 @@ def _about_spread(spread: str) -> str:
 
 def _about(grid: Grid, *metrics: str) -> str:
     return " ".join(METRICS[metric].about.format(n_bins=grid.n_bins) for metric in metrics)
+
+
+def _about_pairs(grid: Grid) -> str:
+    if pairs_are_datasets(grid):
+        return "Each data set is one pair, of means over seeds."
+    return (
+        "Each data set and seed is one pair, as there are fewer than six data sets; the result holds for "
+        "these data sets only."
+    )

@@ -48,6 +48,17 @@ def test_reports_of_equal_cells_have_equal_bytes(tmp_path):
         assert (path.read_bytes() == other.read_bytes()) == (path.name != "runs.csv"), path.name
 
 
+def test_tables_of_earlier_reports_are_removed(tmp_path):
+    tables = written(tmp_path, missing=lambda cell: cell == CELLS[2]) / "tables"
+    assert (tables / "problems.csv").is_file()
+    (tables / "mine.csv").write_text("a")
+    (tables / "base-to-new.txt").write_text("a")
+    written(tmp_path)
+    names = {path.name for path in tables.iterdir()}
+    assert not {"problems.csv", "problems.tex"} & names
+    assert {"mine.csv", "base-to-new.txt", "base-to-new_summary.csv"} <= names
+
+
 def test_cells_and_runs(tmp_path):
     broken, lost = CELLS[2], CELLS[3]
     folder = written(tmp_path, missing=lambda cell: cell == lost, failed=lambda cell: cell == broken)
