@@ -138,6 +138,8 @@ def settings_digest(manifest: dict[str, Any]) -> str:
 def _write_table(file: Any, paths: list[str], positions: NDArray[np.int64]) -> None:
     pyarrow = import_optional("pyarrow", extra="parquet", caller="CLIPImageEncoder.encode_to")
     parquet = import_optional("pyarrow.parquet", extra="parquet", caller="CLIPImageEncoder.encode_to")
+    # Parquet stores UTF-8, which the bytes of a file name need not be.
+    paths = [path.encode("utf-8", "backslashreplace").decode() for path in paths]
     parquet.write_table(pyarrow.table({"image_path": paths, "position": positions}), file)
 
 

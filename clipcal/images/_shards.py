@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,16 +44,17 @@ class ShardOptions:
     on_error: str
 
     def __post_init__(self) -> None:
-        if not isinstance(self.shard_size, (int, np.integer)) or self.shard_size < 1:
+        if not isinstance(self.shard_size, Integral) or self.shard_size < 1:
             raise ValueError(f"shard_size must be an integer of at least 1, got {self.shard_size!r}.")
         for name, accepted in {"dtype": ("float32", "float16"), "on_error": ("raise", "skip")}.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} must be one of {accepted}, got {getattr(self, name)!r}.")
         part = self.part
-        if not (isinstance(part, tuple) and len(part) == 2 and 0 <= part[0] < part[1]):
+        numbers = isinstance(part, tuple) and [isinstance(number, Integral) for number in part] == [True] * 2
+        if not (numbers and 0 <= part[0] < part[1]):
             raise ValueError(
-                "part must be (i, n) with 0 <= i < n, such as (0, 4) for the first of 4 processes, "
-                f"got {part!r}."
+                "part must be two integers (i, n) with 0 <= i < n, such as (0, 4) for the first of 4 "
+                f"processes, got {part!r}."
             )
 
 

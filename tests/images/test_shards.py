@@ -16,7 +16,7 @@ from toy_backbone import AnyWidthBackbone
 from clipcal import CLIPImageEncoder
 from clipcal._whole_file import write_whole
 from clipcal.exceptions import ImageReadError
-from clipcal.images import ImagePaths, _shard_folder, load_embeddings
+from clipcal.images import ImagePaths, LazyImages, _shard_folder, load_embeddings
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (11, 16, 12, 3), dtype=np.uint8)
@@ -132,8 +132,9 @@ class TestInputs:
             lambda: [Image.fromarray(pixels) for pixels in PIXELS],
             lambda: iter(PIXELS),
             lambda: (Image.fromarray(pixels) for pixels in PIXELS),
+            lambda: LazyImages(PIXELS),
         ],
-        ids=["array", "list", "pil", "iterator", "generator"],
+        ids=["array", "list", "pil", "iterator", "generator", "lazy"],
     )
     @pytest.mark.parametrize("shard_size", [1, 4, 11, 100])
     def test_images_in_memory_need_no_metadata(self, out, images, shard_size):
@@ -165,6 +166,16 @@ class TestInputs:
         encoder().encode_to(images(), out, shard_size=4)
         assert len(taken) == len(load_embeddings(out).embeddings) == 100
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="other file systems need names in Unicode")
+    def test_name_that_is_not_unicode(self, files, out):
+        name = os.fsdecode(b"caf\xe9.png")
+        os.rename(os.path.join(files.root, "01.png"), os.path.join(files.root, name))
+        renamed = ImagePaths([name if path == "01.png" else path for path in files.paths], root=files.root)
+        encoder().encode_to(renamed, out)
+        data = load_embeddings(out)
+        assert data.paths[1] == "caf\\udce9.png"
+        np.testing.assert_allclose(data.embeddings, expected(), atol=1e-6)
+
     def test_memory_is_used(self, files, out, tmp_path):
         backbone = AnyWidthBackbone()
         CLIPImageEncoder(backbone, memory=tmp_path / "cache").transform(files)
@@ -189,6 +200,7 @@ class TestInputs:
             ({"dtype": "float64"}, "float16"),
             ({"part": (2, 2)}, r"part.*\(0, 4\)"),
             ({"part": 3}, "part"),
+            ({"part": ("0", "4")}, "two integers"),
             ({"on_error": "ignore"}, "skip"),
         ],
     )
