@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"clipcal {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for add_command in (_add_demo, _add_bench, _add_report):
+    for add_command in (_add_demo, _add_evaluate, _add_bench, _add_report):
         add_command(commands)
     options = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
@@ -130,6 +130,61 @@ def _bench(options: argparse.Namespace) -> int:
     except OSError as error:
         _unwritable(error, options.out, f"bench {options.plan}")
     sys.stdout.write(f"{summary}\nResults: {out}\n")
+    return FAILED_CELLS if summary.failed else 0
+
+
+def _add_evaluate(commands: Any) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="tune and evaluate a method on your own images",
+        description="Draw training images of each class, tune a method on them, and show accuracy and "
+        "calibration on test images, beside those of zero-shot classification. Without folders train and "
+        "test, the images of each class are split.",
+    )
+    evaluate.add_argument("images", help="folder with one folder per class, or a table of paths and labels")
+    evaluate.add_argument("--backbone", default="ViT-B-16/openai", help="the CLIP model; mini for a trial")
+    evaluate.add_argument("--method", default="coop", help="tuning method, such as coop or maple")
+    evaluate.add_argument("--regularizer", help="loss term, such as dor")
+    evaluate.add_argument("--calibrator", default="temperature", help="calibrator; none for no calibrator")
+    evaluate.add_argument("--recipe", help="training settings, such as original")
+    evaluate.add_argument("--n-shots", type=_count, default=16, help="training images per class")
+    evaluate.add_argument("--n-seeds", type=_count, default=1, help="number of draws and training runs")
+    evaluate.add_argument("--template", help='prompt template, such as "a photo of a {}, a type of pet."')
+    evaluate.add_argument(
+        "--new-classes", action="store_true", help="also train on half of the classes, and test on the others"
+    )
+    evaluate.add_argument("--device", help="device, such as cpu or cuda:0")
+    evaluate.add_argument("--out", type=Path, help="folder of results; by default, results/NAME-OF-IMAGES")
+    evaluate.add_argument("--n-jobs", type=_n_jobs, default=1, help="number of processes; -1 uses all cores")
+    evaluate.add_argument("--quiet", "-q", action="store_true", help="show no progress")
+    evaluate.set_defaults(run=_evaluate, interrupted="The same command goes on with what is missing.")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from clipcal.benchmark import evaluation_plan, format_summaries, run_plan
+
+    out = options.out or Path("results", Path(options.images).stem)
+    try:
+        plan = evaluation_plan(
+            options.images,
+            backbone=options.backbone,
+            method=options.method,
+            regularizer=options.regularizer,
+            calibrator=None if options.calibrator == "none" else options.calibrator,
+            n_shots=options.n_shots,
+            seeds=range(1, options.n_seeds + 1),
+            template=options.template,
+            new_classes=options.new_classes,
+            recipe=options.recipe,
+            device=options.device,
+        )
+        summary = run_plan(plan, out, n_jobs=options.n_jobs, verbose=0 if options.quiet else 2)
+        shown = format_summaries(out) if summary.n_finished + summary.n_done else ""
+    except (ValueError, ImportError, FileNotFoundError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _unwritable(error, options.out, f"evaluate {options.images}")
+    sys.stdout.write(f"{shown}\n{summary}\nResults: {out}; for a page with diagrams: clipcal report {out}\n")
     return FAILED_CELLS if summary.failed else 0
 
 

@@ -3,6 +3,7 @@
 from clipcal.benchmark._cells import Cell, Fit, expand, where
 from clipcal.benchmark._cost import CostEstimate, estimate_cost
 from clipcal.benchmark._engines import DaskEngine, Engine, LocalEngine
+from clipcal.benchmark._evaluation import evaluation_plan, format_summaries
 from clipcal.benchmark._fit import measure
 from clipcal.benchmark._plan import PROTOCOLS, Entry, Plan, load_plan
 from clipcal.benchmark._report import write_report
@@ -23,7 +24,9 @@ __all__ = [
     "Results",
     "RunSummary",
     "estimate_cost",
+    "evaluation_plan",
     "expand",
+    "format_summaries",
     "load_plan",
     "measure",
     "read_results",

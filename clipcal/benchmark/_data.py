@@ -16,7 +16,7 @@ from clipcal._whole_file import write_whole
 from clipcal.benchmark._components import backbone_of
 from clipcal.benchmark._plan import Plan
 from clipcal.datasets import load_benchmark
-from clipcal.images import ImagePaths, encode_images
+from clipcal.images import ImagePaths, encode_images, image_digest
 
 __all__ = ["digest_of", "embedded", "load_part", "part_facts"]
 
@@ -41,14 +41,19 @@ def load_part(plan: Plan, name: str, classes: str, n_shots: int, seed: int) -> A
     -------
     data : Bunch
     """
-    return _load(name, plan.root, classes, n_shots, seed, plan.draw)
+    return _load(name, plan.root, classes, n_shots, seed, plan.draw, plan.templates.get(name))
 
 
 @lru_cache(maxsize=16)
-def _load(name: str, root: str | None, classes: str, n_shots: int, seed: int, draw: str) -> Any:
-    return load_benchmark(
+def _load(
+    name: str, root: str | None, classes: str, n_shots: int, seed: int, draw: str, template: str | None
+) -> Any:
+    data = load_benchmark(
         name, root=root, classes=classes, n_shots=n_shots or None, random_state=seed, draw=draw
     )
+    if template is not None:
+        data.template = template
+    return data
 
 
 def part_facts(plan: Plan, name: str, classes: str, n_shots: int, seed: int) -> dict[str, Any]:
@@ -60,15 +65,15 @@ def part_facts(plan: Plan, name: str, classes: str, n_shots: int, seed: int) -> 
         For each subset, a dict of ``n`` (number of images) and ``digest``; ``template``, ``class_names`` (a
         hash), ``notes`` and ``n_classes``.
     """
-    return _part_facts(name, plan.root, classes, n_shots, seed, plan.draw)
+    return _part_facts(name, plan.root, classes, n_shots, seed, plan.draw, plan.templates.get(name))
 
 
 # Unlike the data, they are small.
 @cache
 def _part_facts(
-    name: str, root: str | None, classes: str, n_shots: int, seed: int, draw: str
+    name: str, root: str | None, classes: str, n_shots: int, seed: int, draw: str, template: str | None
 ) -> dict[str, Any]:
-    data = _load(name, root, classes, n_shots, seed, draw)
+    data = _load(name, root, classes, n_shots, seed, draw, template)
     parts = {
         subset: {"n": len(data[subset].target), "digest": digest}
         for subset, digest in data.split_info["digest"].items()
@@ -148,10 +153,15 @@ def _embedded(
 def _signature(images: Any) -> str:
     """Return a hash of the images, or of names, sizes and times of their files."""
     digest = hashlib.sha256()
-    if isinstance(images, ImagePaths):
+    if isinstance(images, np.ndarray):
+        digest.update(np.ascontiguousarray(images).tobytes())
+    elif isinstance(images, ImagePaths):
         for path in images:
             status = os.stat(path)
-            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+            digest.update(
+                f"{path} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
+            )
     else:
-        digest.update(np.ascontiguousarray(images).tobytes())
+        for position in range(len(images)):
+            digest.update(image_digest(images, position))
     return digest.hexdigest()

@@ -6,6 +6,7 @@ import copy
 import io
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -141,16 +142,20 @@ def measure(
     """
     data: Any = (y_true, y_prob.astype(np.float64))
     labels = np.arange(len(classes))
-    return {
-        "accuracy": float((y_prob.argmax(axis=1) == y_true).mean()),
-        "confidence": float(y_prob.max(axis=1).mean(dtype=np.float64)),
-        "ece": float(expected_calibration_error(*data, labels=labels, n_bins=n_bins)),
-        "ace": float(adaptive_calibration_error(*data, labels=labels, n_bins=n_bins)),
-        "mce": float(maximum_calibration_error(*data, labels=labels, n_bins=n_bins)),
-        "smooth_ece": float(smooth_calibration_error(*data, labels=labels)),
-        "brier": float(brier_score(*data, labels=labels)),
-        "log_loss": float(negative_log_likelihood(*data, labels=labels)),
-    }
+    binned: dict[str, Any] = {"labels": labels, "n_bins": n_bins}
+    with warnings.catch_warnings():
+        # The adaptive error warns of few images, which would be repeated for each cell.
+        warnings.simplefilter("ignore", UserWarning)
+        return {
+            "accuracy": float((y_prob.argmax(axis=1) == y_true).mean()),
+            "confidence": float(y_prob.max(axis=1).mean(dtype=np.float64)),
+            "ece": float(expected_calibration_error(*data, **binned)),
+            "ace": float(adaptive_calibration_error(*data, **binned)),
+            "mce": float(maximum_calibration_error(*data, **binned)),
+            "smooth_ece": float(smooth_calibration_error(*data, labels=labels)),
+            "brier": float(brier_score(*data, labels=labels)),
+            "log_loss": float(negative_log_likelihood(*data, labels=labels)),
+        }
 
 
 def _train(plan: Plan, fit: Fit, memory: str, verbose: int) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from clipcal.exceptions import PlanError
+from clipcal.text import find_templates
 
 __all__ = ["NONE", "PROTOCOLS", "ZERO_SHOT", "Entry", "Plan", "load_plan"]
 
@@ -55,7 +56,7 @@ class Plan:
         Tuning methods; ``"zero-shot"`` is the classifier without training.
     datasets : sequence of str, default=()
         Data sets of the protocols ``"base-to-new"`` and ``"few-shot"``; see
-        :func:`clipcal.datasets.list_benchmarks`.
+        :func:`clipcal.datasets.list_benchmarks`. ``"own:"`` and a path are one's own images.
     protocols : sequence of str, default=("base-to-new",)
         ``"base-to-new"``: train on the first half of the classes, evaluate on both halves. ``"few-shot"``:
         train and evaluate on all classes. ``"cross-dataset"``: train on all classes of `source`, evaluate on
@@ -76,6 +77,8 @@ class Plan:
         Training data set of the protocols ``"cross-dataset"`` and ``"domain-generalization"``.
     targets, shifts : sequence of str, default=()
         Data sets to which the model trained on `source` is transferred, by protocol.
+    templates : mapping of str to str, default={}
+        Prompt templates of data sets, in place of their own.
     classifier : mapping, default={}
         Parameters of all tuned classifiers, such as ``{"n_views": 10}``.
     n_bins : int, default=15
@@ -130,6 +133,7 @@ class Plan:
     source: str | None = None
     targets: Sequence[str] = ()
     shifts: Sequence[str] = ()
+    templates: Mapping[str, str] = field(default_factory=dict)
     classifier: Mapping[str, Any] = field(default_factory=dict)
     n_bins: int = 15
     root: str | None = None
@@ -149,6 +153,10 @@ class Plan:
         for key in ("datasets", "targets", "shifts", "seeds", "n_shots", "protocols"):
             _check_names(key, getattr(self, key), empty=True)
         self._check_data_sets()
+        for name, template in self.templates.items():
+            if not isinstance(template, str):
+                raise PlanError(f"templates: the template of {name!r} must be a string, got {template!r}.")
+            find_templates(template)
 
     def _check_data_sets(self) -> None:
         needed = {BASE_TO_NEW: "datasets", FEW_SHOT: "datasets"}

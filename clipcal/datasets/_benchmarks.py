@@ -14,11 +14,12 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from clipcal._caller import warn_caller
-from clipcal.datasets._catalog import CATALOG, MINI_PREFIX, DatasetFacts, resolve_name
+from clipcal.datasets._catalog import CATALOG, MINI_PREFIX, OWN_PREFIX, DatasetFacts, resolve_name
 from clipcal.datasets._few_shot import DRAWS, base_new_classes, check_seed, draw_few_shot, rank_images
 from clipcal.datasets._index import SUBSETS, Index
 from clipcal.datasets._locate import find_root, locate, missing_images, missing_message
 from clipcal.datasets._mini_sets import mini_classes, mini_subset
+from clipcal.datasets._own_sets import own_index
 from clipcal.exceptions import DatasetError
 from clipcal.images import ImagePaths
 from clipcal.text import DEFAULT_TEMPLATE, TEMPLATES
@@ -28,7 +29,7 @@ __all__ = ["load_benchmark", "published_digest"]
 # Published few-shot settings use at most this number of validation images per class.
 _MAX_VALIDATION_SHOTS = 4
 # Validation images per class that are taken from the training images, if there are no others.
-_N_HELD_OUT = 20
+_N_HELD_OUT, _MAX_HELD_OUT = 20, 0.2
 _CLASSES = ("all", "base", "new")
 _MISSING = ("raise", "drop")
 _DRAWN_SHOTS, _DRAWN_SEEDS = 16, (1, 2, 3)
@@ -53,7 +54,9 @@ def load_benchmark(
     name : str
         Name of the data set; see :func:`list_benchmarks`. Names in papers and in other libraries are known,
         too. Names that start with ``"mini/"`` are tasks of :func:`make_shapes`, such as
-        ``"mini/colors-street"``, which need no files.
+        ``"mini/colors-street"``, which need no files. ``"own:"`` and the path of a source of
+        :func:`load_images` stand for the user's own images, as in ``"own:pets"``. If they have no splits, 50
+        % of the images of each class are training images, 20 % validation images and 30 % test images.
     root : str or Path, default=None
         Folder with the data sets. If None, the environment variable ``CLIPCAL_DATA``.
     classes : {"all", "base", "new"}, default="all"
@@ -108,8 +111,8 @@ def load_benchmark(
     Notes
     -----
     ImageNet and its variants are tested on the official validation images. Validation images for calibration
-    are taken from the training images, and are not used for training: 20 images per class if `n_shots` is
-    None. The variants have no training images.
+    are taken from the training images, and are not used for training: 20 images per class, or a fifth of
+    smaller classes, if `n_shots` is None. The variants have no training images.
 
     References
     ----------
@@ -125,17 +128,21 @@ def load_benchmark(
     >>> data.class_ids[:3]
     ['circle', 'square', 'triangle']
     """
-    name = resolve_name(name)
+    own = isinstance(name, str) and name.startswith(OWN_PREFIX)
+    name = name if own else resolve_name(name)
     _check_choices(classes=(classes, _CLASSES), missing=(missing, _MISSING), draw=(draw, DRAWS))
     seed = check_seed(random_state)
-    if name.startswith(MINI_PREFIX):
+    arrays: dict[str, Any] | None = None
+    if own:
+        index, arrays = own_index(name, None if root is None else find_root(root))
+    elif name.startswith(MINI_PREFIX):
         index, arrays = _mini_index(name)
     else:
         facts = CATALOG[name]
-        index, arrays = locate(facts, find_root(root)), None
+        index = locate(facts, find_root(root))
         _compare_sizes(facts, index)
         _drop_missing(facts, index, missing)
-    positions = _draw(index, name, n_shots, draw, seed)
+    positions = _draw(index, arrays, name, n_shots, draw, seed)
     info = {
         **index.info,
         "draw": None if n_shots is None else draw,
@@ -211,7 +218,14 @@ def _drop_missing(facts: DatasetFacts, index: Index, missing: str) -> None:
         index.keep(subset, sorted(set(range(len(index.paths[subset]))) - set(rows)))
 
 
-def _draw(index: Index, name: str, n_shots: int | None, draw: str, random_state: int) -> dict[str, list[int]]:
+def _draw(
+    index: Index,
+    arrays: dict[str, Any] | None,
+    name: str,
+    n_shots: int | None,
+    draw: str,
+    random_state: int,
+) -> dict[str, list[int]]:
     """Return the drawn rows of each subset, from all classes; for validation, moves training images there."""
     rows = {subset: list(range(len(index.paths[subset]))) for subset in SUBSETS}
     apart = bool(index.paths["train"]) and not index.paths["validation"]
@@ -222,22 +236,28 @@ def _draw(index: Index, name: str, n_shots: int | None, draw: str, random_state:
         settings = {"random_state": stream, "draw": draw, "name": name}
         for subset, n in (("train", n_shots), ("validation", min(n_shots, _MAX_VALIDATION_SHOTS))):
             if index.paths[subset]:
-                rows[subset] = draw_few_shot(index.labels[subset], n, paths=index.paths[subset], **settings)
+                names = [index.class_ids[label] for label in index.labels[subset]]
+                rows[subset] = draw_few_shot(names, n, paths=index.paths[subset], **settings)
     if apart:
         n_held_out = _N_HELD_OUT if n_shots is None else min(n_shots, _MAX_VALIDATION_SHOTS)
         taken = set() if n_shots is None else set(rows["train"])
-        held_out = _held_out(index, name, taken, n_held_out, random_state)
+        fraction = _MAX_HELD_OUT if n_shots is None else 1.0
+        held_out = _held_out(index, name, taken, n_held_out, fraction, random_state)
         if n_shots is None:
             rows["train"] = sorted(set(rows["train"]) - set(held_out))
         rows["validation"] = list(range(len(held_out)))
         index.paths["validation"] = [index.paths["train"][row] for row in held_out]
         index.labels["validation"] = [index.labels["train"][row] for row in held_out]
-        index.note(f"Validation images are {n_held_out} of the other training images per class.")
+        if arrays is not None:
+            arrays["validation"] = arrays["train"][held_out]
+        index.note(f"Validation images are at most {n_held_out} of the other training images per class.")
     return rows
 
 
-def _held_out(index: Index, name: str, taken: set[int], n: int, random_state: int) -> list[int]:
-    """Return rows of training images of each class that are not taken."""
+def _held_out(
+    index: Index, name: str, taken: set[int], n: int, fraction: float, random_state: int
+) -> list[int]:
+    """Return rows of training images of each class that are not taken, at most a fraction of them."""
     rows_of: dict[int, list[int]] = defaultdict(list)
     for row, label in enumerate(index.labels["train"]):
         if row not in taken:
@@ -246,7 +266,9 @@ def _held_out(index: Index, name: str, taken: set[int], n: int, random_state: in
     return [
         row
         for label in sorted(rows_of)
-        for row in rank_images(rows_of[label], paths, seed=int(random_state), name=name)[:n]
+        for row in rank_images(rows_of[label], paths, seed=int(random_state), name=name)[
+            : min(n, int(fraction * len(rows_of[label])))
+        ]
     ]
 
 

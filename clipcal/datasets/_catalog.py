@@ -9,9 +9,17 @@ from difflib import get_close_matches
 from clipcal.datasets._shapes import DOMAINS, TASKS
 from clipcal.exceptions import DatasetError
 
-__all__ = ["CATALOG", "MINI_PREFIX", "DatasetFacts", "find_facts", "list_benchmarks", "resolve_name"]
+__all__ = [
+    "CATALOG",
+    "MINI_PREFIX",
+    "OWN_PREFIX",
+    "DatasetFacts",
+    "find_facts",
+    "list_benchmarks",
+    "resolve_name",
+]
 
-MINI_PREFIX = "mini/"
+MINI_PREFIX, OWN_PREFIX = "mini/", "own:"
 _SPLITS = "https://raw.githubusercontent.com/linzhiqiu/cross_modal_adaptation/main/splits"
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 _DRIVE = "https://drive.google.com/file/d/{}/view"
