@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"clipcal {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for add_command in (_add_demo, _add_evaluate, _add_bench, _add_report):
+    for add_command in (_add_demo, _add_data, _add_evaluate, _add_bench, _add_report):
         add_command(commands)
     options = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
@@ -131,6 +131,35 @@ def _bench(options: argparse.Namespace) -> int:
         _unwritable(error, options.out, f"bench {options.plan}")
     sys.stdout.write(f"{summary}\nResults: {out}\n")
     return FAILED_CELLS if summary.failed else 0
+
+
+def _add_data(commands: Any) -> None:
+    data = commands.add_parser("data", help="check the files of published data sets")
+    actions = data.add_subparsers(dest="action", required=True)
+    check = actions.add_parser(
+        "check",
+        help="show what is missing of a data set, and where it can be had",
+        description="Look for the split file and the images of a data set. The exit status is 0 if all are "
+        "there, and 1 otherwise.",
+    )
+    check.add_argument("name", help="name of the data set, such as oxford_pets")
+    check.add_argument("--root", help="folder of the data sets; by default, the variable CLIPCAL_DATA")
+    check.add_argument("--decode", action="store_true", help="decode all images, and list unreadable ones")
+    check.set_defaults(run=_check_data)
+
+
+def _check_data(options: argparse.Namespace) -> int:
+    from clipcal.datasets import check_benchmark
+    from clipcal.exceptions import DatasetError
+
+    try:
+        result = check_benchmark(
+            options.name, root=options.root, check="decode" if options.decode else "exists"
+        )
+    except DatasetError as error:
+        _fail(str(error))
+    sys.stdout.write(f"{result}\n")
+    return 0 if result.ok else 1
 
 
 def _add_evaluate(commands: Any) -> None:

@@ -92,7 +92,7 @@ DEFERRED_IMPORTS: dict[str, set[str]] = {
     "persistence": {"backbones", "methods", "regularizers"},
     "demo": {"backbones", "methods", "regularizers", "training"},
     "benchmark": {"backbones", "methods", "regularizers"},
-    "cli": {"benchmark", "demo"},
+    "cli": {"benchmark", "datasets", "demo"},
 }
 
 TORCH_PACKAGES = {"backbones", "methods", "regularizers", "training"}

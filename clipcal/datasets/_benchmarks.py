@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from clipcal._caller import warn_caller
 from clipcal.datasets._catalog import CATALOG, MINI_PREFIX, OWN_PREFIX, DatasetFacts, resolve_name
 from clipcal.datasets._few_shot import DRAWS, base_new_classes, check_seed, draw_few_shot, rank_images
 from clipcal.datasets._index import SUBSETS, Index
-from clipcal.datasets._locate import find_root, locate, missing_images, missing_message
+from clipcal.datasets._locate import differences, find_root, locate, missing_images, missing_message
 from clipcal.datasets._mini_sets import mini_classes, mini_subset
 from clipcal.datasets._own_sets import own_index
 from clipcal.exceptions import DatasetError
@@ -47,7 +47,7 @@ def load_benchmark(
 ) -> Any:
     """Load a published data set from disk, or a generated one.
 
-    Images are read when they are used. Nothing is downloaded, and nothing is written below `root`.
+    Images are read when they are used. Nothing is downloaded or written; see :func:`fetch_benchmark`.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def load_benchmark(
         name : str
             Name of the data set.
         split_info : dict
-            ``file`` and ``sha256`` of the split, ``draw``, ``seed``, ``n_shots``, ``digest`` (a
+            ``file`` of the split, ``sha256`` of its content, ``draw``, ``seed``, ``n_shots``, ``digest`` (a
             SHA-256 of paths and classes of each subset), ``published_draw`` (whether the drawn images are
             those of publications; None if it is not known), and ``notes``.
         DESCR : str
@@ -106,6 +106,8 @@ def load_benchmark(
 
     See Also
     --------
+    check_benchmark : Check the files of a data set.
+    fetch_benchmark : Download the files of a data set.
     load_images : Load images of other data sets.
 
     Notes
@@ -138,10 +140,7 @@ def load_benchmark(
     elif name.startswith(MINI_PREFIX):
         index, arrays = _mini_index(name)
     else:
-        facts = CATALOG[name]
-        index = locate(facts, find_root(root))
-        _compare_sizes(facts, index)
-        _drop_missing(facts, index, missing)
+        index = _read(CATALOG[name], find_root(root), missing)
     positions = _draw(index, arrays, name, n_shots, draw, seed)
     info = {
         **index.info,
@@ -188,34 +187,39 @@ def _mini_index(name: str) -> tuple[Index, dict[str, Any]]:
     return Index(Path(), ids, {i: i for i in ids}, paths, labels, info), arrays
 
 
-def _compare_sizes(facts: DatasetFacts, index: Index) -> None:
-    """Warn of differences from the published numbers of classes and images."""
-    found = {"classes": len(index.class_ids), **{subset: len(index.paths[subset]) for subset in SUBSETS}}
-    told = []
-    for part, number in {"classes": facts.n_classes, **facts.sizes}.items():
-        if found[part] != number:
-            what = "classes" if part == "classes" else f"{part} images"
-            told.append(f"{found[part]:,} {what} instead of the published {number:,}.")
+def _read(facts: DatasetFacts, root: Path, missing: str) -> Index:
+    index = locate(facts, root)
+    told = differences(facts, index)
     if told:
-        warn_caller(f"{facts.title} has {' '.join(told)}")
-    for text in told:
+        text = f"{facts.title} differs from the published data set: {', '.join(told)}."
+        warn_caller(text)
         index.note(text)
-
-
-def _drop_missing(facts: DatasetFacts, index: Index, missing: str) -> None:
-    if not facts.split_file and facts.name != "fgvc_aircraft":
-        return  # read from the folders themselves
-    absent = missing_images(index)
+    absent = missing_images(facts, index)
     n_absent = sum(map(len, absent.values()))
     if not n_absent:
-        return
-    message = missing_message(facts, index, absent)
+        return index
+    message = missing_message(facts, index, absent, root)
     if missing == "raise":
         raise DatasetError(f'{message} To load the others, pass missing="drop".')
-    warn_caller(f"{message} They are left out; results are not comparable with published ones.")
-    index.note(f"{n_absent:,} missing images were left out.")
+    counts = Counter(
+        index.class_ids[index.labels[subset][row]] for subset in SUBSETS for row in absent[subset]
+    )
+    of_classes = ", ".join(f"{name} ({n})" for name, n in counts.most_common(5))
+    more = f" and {len(counts) - 5} more classes" if len(counts) > 5 else ""
+    warn_caller(
+        f"{message} They are left out, of the classes {of_classes}{more}; results are not comparable with "
+        "published ones."
+    )
+    index.note(f"{n_absent:,} missing images were left out; results are not comparable with published ones.")
     for subset, rows in absent.items():
         index.keep(subset, sorted(set(range(len(index.paths[subset]))) - set(rows)))
+    without = set(range(len(index.class_ids))) - set(index.labels["train"])
+    if without:
+        names = [index.class_ids[label] for label in sorted(without)]
+        raise DatasetError(
+            f"{facts.title}: {len(names)} classes have no training images left, such as {names[0]!r}."
+        )
+    return index
 
 
 def _draw(
@@ -228,11 +232,11 @@ def _draw(
 ) -> dict[str, list[int]]:
     """Return the drawn rows of each subset, from all classes; for validation, moves training images there."""
     rows = {subset: list(range(len(index.paths[subset]))) for subset in SUBSETS}
-    apart = bool(index.paths["train"]) and not index.paths["validation"]
-    if n_shots is not None and not index.paths["train"] and name in CATALOG:
-        n_shots = None  # only test images
+    # ImageNet has no validation images besides the test images; one's own images may have none.
+    published = CATALOG[name].sizes if name in CATALOG else {}
+    apart = bool(index.paths["train"]) and not index.paths["validation"] and "validation" not in published
     if n_shots is not None:
-        stream: Any = random.Random(int(random_state)) if draw == "dassl" else random_state
+        stream: Any = random.Random(random_state) if draw == "dassl" else random_state
         settings = {"random_state": stream, "draw": draw, "name": name}
         for subset, n in (("train", n_shots), ("validation", min(n_shots, _MAX_VALIDATION_SHOTS))):
             if index.paths[subset]:
@@ -251,6 +255,8 @@ def _draw(
         if arrays is not None:
             arrays["validation"] = arrays["train"][held_out]
         index.note(f"Validation images are at most {n_held_out} of the other training images per class.")
+        if draw == "dassl" and n_shots is not None and published:
+            index.note("The images are drawn from sorted names; publications drew from unsorted listings.")
     return rows
 
 
@@ -266,7 +272,7 @@ def _held_out(
     return [
         row
         for label in sorted(rows_of)
-        for row in rank_images(rows_of[label], paths, seed=int(random_state), name=name)[
+        for row in rank_images(rows_of[label], paths, seed=random_state, name=name)[
             : min(n, int(fraction * len(rows_of[label])))
         ]
     ]
@@ -289,7 +295,7 @@ def _is_published(
     )
     same = published_digest(train, validation) == draws[_DRAWN_SEEDS.index(random_state)]
     if not same:
-        index.note("The drawn images are not the published ones: the split file is another one.")
+        index.note("The drawn images are not the published ones: the split file or the images are others.")
     return same
 
 

@@ -51,6 +51,10 @@ class DatasetFacts:
         Where the split file and the images can be had.
     draws : tuple of str
         First 12 digits of the digests of the published draws of 16 images per class, for seeds 1, 2 and 3.
+    file_sha256 : str
+        First 16 digits of the SHA-256 of the known copy of the split file; empty if it is not known.
+    lists : tuple of str
+        Names of the lists of classes and images, for a data set without split file.
     advice : str
         What else helps to get the files.
     """
@@ -66,6 +70,8 @@ class DatasetFacts:
     split_url: str = ""
     images_url: str = ""
     draws: tuple[str, ...] = ()
+    file_sha256: str = ""
+    lists: tuple[str, ...] = ()
     advice: str = ""
 
 
@@ -85,8 +91,6 @@ _TABLE: list[dict[str, object]] = [
         "n_classes": 1000,
         "sizes": {"train": 1_281_167, "test": 50_000},
         "images_url": "https://image-net.org/download.php",
-        "advice": "The validation images must lie in one folder per class (n01440764, ...), as in the script "
-        "valprep.sh that is linked in torchvision's documentation.",
     },
     _split(
         "caltech101",
@@ -97,8 +101,10 @@ _TABLE: list[dict[str, object]] = [
         folders=("caltech-101", "caltech101", "Caltech101"),
         images=("101_ObjectCategories", ""),
         n_classes=100,
+        file_sha256="52ce83205ff8ff8a",
         draws=("edc5ffc2faa6", "97d03454a800", "6aea6fe17c8a"),
         images_url="https://data.caltech.edu/records/mzrjq-6wc02",
+        advice="The first host, www.vision.caltech.edu, no longer has the archive.",
     ),
     _split(
         "oxford_pets",
@@ -109,6 +115,7 @@ _TABLE: list[dict[str, object]] = [
         folders=("oxford_pets", "oxford-iiit-pet", "OxfordPets"),
         images=("images",),
         n_classes=37,
+        file_sha256="d7f3ffe65b3919f9",
         draws=("df8b41967cf1", "72c17ee224cd", "7b4581dac705"),
         images_url=f"{_VGG}/pets/data/images.tar.gz",
     ),
@@ -121,19 +128,22 @@ _TABLE: list[dict[str, object]] = [
         folders=("stanford_cars", "StanfordCars"),
         images=("",),
         n_classes=196,
+        file_sha256="40acee7aa65c8e47",
         draws=("9447740a23e8", "c723f5b3a160", "9a0d52009da3"),
-        advice="The official host is offline. Mirrors must keep the names of the files, as in "
-        "cars_train/00001.jpg and cars_test/00001.jpg; files in folders by class cannot be used.",
+        advice="The official host is offline, and torchvision no longer downloads the images. Mirrors must "
+        "keep the names of the files, as in cars_train/00001.jpg and cars_test/00001.jpg; copies in folders "
+        "by class cannot be used.",
     ),
     _split(
         "oxford_flowers",
         (4093, 1633, 2463),
         "OxfordFlowers",
         title="Flowers102",
-        aliases=("flowers", "vtab/flowers", "OxfordFlowers", "flower102"),
+        aliases=("flowers", "vtab/flowers", "OxfordFlowers", "flower102", "flowers-102"),
         folders=("oxford_flowers", "flowers-102", "Flower102"),
         images=("jpg",),
         n_classes=102,
+        file_sha256="2f50c42fc1a17ca1",
         draws=("c82c9cf4fbd3", "87b6c35edb3f", "71ab1ec94b87"),
         images_url=f"{_VGG}/flowers/102/102flowers.tgz",
     ),
@@ -157,6 +167,12 @@ _TABLE: list[dict[str, object]] = [
         "images": ("images",),
         "n_classes": 100,
         "sizes": {"train": 3334, "validation": 3333, "test": 3333},
+        "lists": (
+            "variants.txt",
+            "images_variant_train.txt",
+            "images_variant_val.txt",
+            "images_variant_test.txt",
+        ),
         "images_url": f"{_VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
         "advice": "The folder data of the archive is the folder fgvc_aircraft.",
     },
@@ -166,12 +182,12 @@ _TABLE: list[dict[str, object]] = [
         "SUN397",
         title="SUN397",
         aliases=(),
-        folders=("sun397", "SUN397", ""),
+        folders=("sun397", "SUN397"),
         images=("SUN397", ""),
         n_classes=397,
         draws=("6303fadedad6", "332d56a1d775", "dd66a18d0426"),
-        advice="The official host is offline. Copies must keep the folders by letter and class, as in "
-        "a/abbey/sun_aaalbzqrimafwbiv.jpg; copies with folders train and test cannot be used.",
+        advice="The official host, vision.princeton.edu, is offline. Copies must keep the folders by letter "
+        "and class, as in a/abbey/sun_aaalbzqrimafwbiv.jpg; copies in folders train and test cannot be used.",
     ),
     _split(
         "dtd",
@@ -182,6 +198,7 @@ _TABLE: list[dict[str, object]] = [
         folders=("dtd", "dtd/dtd", "DTD"),
         images=("images",),
         n_classes=47,
+        file_sha256="f26ebeccd2b58e68",
         draws=("dd8c1eb16938", "e0d2f8d819e2", "aaffa6b7021d"),
         images_url=f"{_VGG}/dtd/download/dtd-r1.0.1.tar.gz",
     ),
@@ -194,9 +211,10 @@ _TABLE: list[dict[str, object]] = [
         folders=("eurosat", "EuroSAT"),
         images=("2750", ""),
         n_classes=10,
+        file_sha256="541503a77d0b26b7",
         draws=("87334b8acabc", "9d2319152000", "52cd3c9a6f87"),
         images_url="https://zenodo.org/records/7711810",
-        advice="The certificate of the first host has expired; Zenodo has the same files.",
+        advice="The certificate of the first host, madm.dfki.de, has expired; Zenodo has the same files.",
     ),
     _split(
         "ucf101",
@@ -207,15 +225,16 @@ _TABLE: list[dict[str, object]] = [
         folders=("ucf101", "UCF101"),
         images=("UCF-101-midframes", ""),
         n_classes=101,
+        file_sha256="d78cb834f7c5792c",
         draws=("0c481eb0b333", "36dde380d486", "9ab357d49217"),
         images_url=_DRIVE.format("10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O"),
-        advice="The images are the middle frames of the videos.",
+        advice="The images are the middle frames of the videos; they are not in the archive of the videos.",
     ),
     {
         "name": "imagenetv2",
         "title": "ImageNetV2",
         "aliases": ("imagenet-v2",),
-        "folders": ("imagenetv2", "ImageNetV2"),
+        "folders": ("imagenetv2", "ImageNetV2", "ImageNet-V2"),
         "images": ("imagenetv2-matched-frequency-format-val", ""),
         "n_classes": 1000,
         "sizes": {"test": 10_000},

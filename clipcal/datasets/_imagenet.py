@@ -26,15 +26,14 @@ def imagenet_classes() -> dict[str, str]:
     return dict(line.split(" ", 1) for line in text.splitlines())
 
 
-def read_imagenet(folder: Path, images: Path) -> Index:
+def read_imagenet(images: Path) -> Index:
     """Read the training images, and the official validation images as test images.
 
     Parameters
     ----------
-    folder : Path
-        Folder that may have ``classnames.txt``, whose names are then used.
     images : Path
-        Folder with ``train`` and ``val``, each with one folder per class.
+        Folder with ``train`` and ``val``, each with one folder per class. ``classnames.txt`` in it, or in the
+        folder that contains it, has names to use instead of the published ones.
 
     Returns
     -------
@@ -47,34 +46,48 @@ def read_imagenet(folder: Path, images: Path) -> Index:
     DatasetError
         If images are not in folders by class.
     """
-    classes = _named_classes(folder)
+    classes = _named_classes(images)
+    parts = {"train": "train", "test": "val"}
+    faults = [fault for part in parts.values() if (fault := _fault(images / part, classes))]
+    if faults:
+        raise DatasetError(" ".join(faults))
     paths: dict[str, list[str]] = {}
     labels: dict[str, list[int]] = {}
-    for subset, part in (("train", "train"), ("test", "val")):
-        place = images / part
-        if not place.is_dir():
-            raise DatasetError(f"The folder {place} is missing.")
-        n_loose = len(files_of(place))
-        if n_loose and not folders_of(place):
-            raise DatasetError(
-                f"{place} has {n_loose:,} images that are not in folders by class. Sort them into folders "
-                "such as n01440764, for example with the script valprep.sh of the ImageNet tutorials."
-            )
-        paths[subset], labels[subset] = _by_class(place, classes, prefix=f"{part}/")
+    for subset, part in parts.items():
+        folders = [(label, f"{part}/{wnid}") for label, wnid in enumerate(classes)]
+        paths[subset], labels[subset] = _list_folders(images, folders)
     index = Index(images, list(classes), classes, paths, labels, _info(paths))
     index.note("The official validation images are the test images, as in publications.")
     return index
 
 
-def read_imagenet_variant(folder: Path, images: Path, *, numbered: bool) -> Index:
+def _fault(place: Path, classes: dict[str, str]) -> str:
+    """Return what is wrong with a folder that must have one folder per class; empty if nothing."""
+    if not place.is_dir():
+        return f"the folder {place} is missing."
+    present = set(folders_of(place))
+    absent = [wnid for wnid in classes if wnid not in present]
+    if not absent:
+        return ""
+    n_loose = len(files_of(place))
+    if n_loose:
+        return (
+            f"{place} has {n_loose:,} images that are not in folders by class. Move them to folders such as "
+            f"{place / absent[0]}, for example with the script valprep.sh that ImageNet tutorials use."
+        )
+    return (
+        f"{place} has no folder for {len(absent):,} of the {len(classes):,} classes, such as {absent[0]!r}."
+    )
+
+
+def read_imagenet_variant(images: Path, *, numbered: bool) -> Index:
     """Read a variant of ImageNet, which has only test images.
 
     Parameters
     ----------
-    folder : Path
-        Folder that may have ``classnames.txt``.
     images : Path
-        Folder with one folder per class; other files are ignored.
+        Folder with one folder per class; other files are ignored. For ``classnames.txt``, see
+        :func:`read_imagenet`.
     numbered : bool
         Whether the folders are named by positions of the classes, as in ImageNetV2. Sorting such names as
         text would exchange most classes.
@@ -83,60 +96,55 @@ def read_imagenet_variant(folder: Path, images: Path, *, numbered: bool) -> Inde
     -------
     index : Index
         With the classes that have a folder.
+
+    Raises
+    ------
+    DatasetError
+        If there are no folders, or folders with other names.
     """
-    classes = _named_classes(folder)
+    classes = _named_classes(images)
     ids = list(classes)
-    folders = folders_of(images)
     if numbered:
-        wrong = [name for name in folders if not name.isdigit() or int(name) >= len(ids)]
-        owner = {name: ids[int(name)] for name in folders if name not in wrong}
+        known = {str(position): wnid for position, wnid in enumerate(ids)}
     else:
-        wrong = [name for name in folders if name not in classes]
-        owner = {name: name for name in folders if name not in wrong}
-    if wrong or not owner:
+        known = {wnid: wnid for wnid in ids}
+    folders = folders_of(images)
+    wrong = [name for name in folders if name not in known]
+    if wrong or not folders:
         expected = "0, 1, ..., 999" if numbered else "WordNet ids, such as n01440764"
         got = f"got {wrong[0]!r}" if wrong else "there are none"
-        raise DatasetError(f"The folders in {images} must be named by {expected}; {got}.")
-    present = [wnid for wnid in ids if wnid in set(owner.values())]
-    label_of = {wnid: label for label, wnid in enumerate(present)}
-    paths, labels = [], []
-    for name in sorted(owner, key=lambda name: label_of[owner[name]]):
-        found = files_of(images / name)
-        paths += [f"{name}/{file}" for file in found]
-        labels += [label_of[owner[name]]] * len(found)
-    parts = {"test": paths}
+        raise DatasetError(f"the folders in {images} must be named by {expected}; {got}.")
+    owners = {known[name]: name for name in folders}
+    present = [wnid for wnid in ids if wnid in owners]
+    paths, labels = _list_folders(images, [(i, owners[wnid]) for i, wnid in enumerate(present)])
     names = {wnid: classes[wnid] for wnid in present}
-    return Index(images, present, names, parts, {"test": labels}, _info(parts))
+    return Index(images, present, names, {"test": paths}, {"test": labels}, _info({"test": paths}))
 
 
-def _named_classes(folder: Path) -> dict[str, str]:
-    path = folder / "classnames.txt"
-    if not path.is_file():
+def _list_folders(images: Path, folders: list[tuple[int, str]]) -> tuple[list[str], list[int]]:
+    """Return the paths of the images in folders, and their labels."""
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, folder in folders:
+        found = files_of(images / folder)
+        paths += [f"{folder}/{name}" for name in found]
+        labels += [label] * len(found)
+    return paths, labels
+
+
+def _named_classes(images: Path) -> dict[str, str]:
+    places = [folder / "classnames.txt" for folder in (images, images.parent)]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
         return imagenet_classes()
     lines = path.read_text(encoding="utf-8").splitlines()
     classes = dict(line.strip().split(" ", 1) for line in lines if line.strip().count(" "))
     if sorted(classes) != sorted(imagenet_classes()):
         raise DatasetError(
             f"{path} must have one line for each of the 1,000 classes, such as 'n01440764 tench'; it has "
-            f"{len(classes)}. Without this file, the published names are used."
+            f"{len(classes):,}. Without this file, the published names are used."
         )
     return {wnid: classes[wnid].strip() for wnid in sorted(classes)}
-
-
-def _by_class(place: Path, classes: dict[str, str], prefix: str) -> tuple[list[str], list[int]]:
-    paths: list[str] = []
-    labels: list[int] = []
-    present = set(folders_of(place))
-    absent = [wnid for wnid in classes if wnid not in present]
-    if absent:
-        raise DatasetError(
-            f"{place} has no folder for {len(absent)} of the {len(classes)} classes, such as {absent[0]!r}."
-        )
-    for label, wnid in enumerate(classes):
-        found = files_of(place / wnid)
-        paths += [f"{prefix}{wnid}/{name}" for name in found]
-        labels += [label] * len(found)
-    return paths, labels
 
 
 def _info(paths: dict[str, list[str]]) -> dict[str, object]:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from clipcal.exceptions import DatasetError
 
-__all__ = ["SUBSETS", "Index", "files_of", "folders_of", "missing_files"]
+__all__ = ["SUBSETS", "Index", "check_relative", "files_of", "folders_of", "missing_files"]
 
 SUBSETS = ("train", "validation", "test")
 IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -94,7 +94,8 @@ def missing_files(folder: Path, paths: Sequence[str]) -> list[int]:
                 listed[parent] = set(os.listdir(folder / parent))
             except OSError:
                 listed[parent] = set()
-        if name not in listed[parent]:
+        # File systems without case or with another form of Unicode find names that they list differently.
+        if name not in listed[parent] and not (listed[parent] and os.path.exists(folder / path)):
             missing.append(row)
     return missing
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from clipcal._caller import warn_caller
 from clipcal.datasets._index import Index, check_relative
 from clipcal.exceptions import DatasetError
 
@@ -61,12 +62,19 @@ def read_split_file(path: Path, folder: Path) -> Index:
             paths[subset].append(relative)
             labels[subset].append(label)
     if sorted(names) != list(range(len(names))):
-        raise DatasetError(f"{path}: labels must be 0, 1, ..., {len(names) - 1}; got {sorted(names)[:5]}...")
+        raise DatasetError(f"{path}: labels must be 0 to {len(names) - 1}, but {_gap(names)} is missing.")
     ids = [names[label] for label in range(len(names))]
     _check_ids(ids, path)
     _check_disjoint(paths, path)
     texts = {name: prompt_text(name) for name in ids}
-    info: dict[str, object] = {"file": str(path), "sha256": hashlib.sha256(raw).hexdigest()}
+    _check_trained(labels, ids, path)
+    # The same for files of the same content that are written in other ways.
+    canonical = json.dumps([content.get(key, []) for key in _PARTS.values()]).encode()
+    info: dict[str, object] = {
+        "file": str(path),
+        "sha256": hashlib.sha256(canonical).hexdigest(),
+        "file_sha256": hashlib.sha256(raw).hexdigest(),
+    }
     return Index(folder, ids, texts, paths, labels, info)
 
 
@@ -84,6 +92,10 @@ def read_aircraft_lists(folder: Path, images: Path) -> Index:
     -------
     index : Index
     """
+    names = ["variants.txt", *(f"images_variant_{part}.txt" for part in _PARTS.values())]
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise DatasetError(f"{folder} lacks {', '.join(absent)}.")
     ids = [line.strip() for line in _lines(folder / "variants.txt")]
     _check_ids(ids, folder / "variants.txt")
     label_of = {name: label for label, name in enumerate(ids)}
@@ -105,6 +117,10 @@ def read_aircraft_lists(folder: Path, images: Path) -> Index:
     return Index(images, ids, {name: prompt_text(name) for name in ids}, paths, labels, info)
 
 
+def _gap(labels: dict[int, str]) -> int:
+    return next(label for label in range(len(labels)) if label not in labels)
+
+
 def _item(item: Any, where: str) -> tuple[str, int, str]:
     if not isinstance(item, list) or len(item) != 3:
         raise DatasetError(f"{where} must be [path, label, class name], got {item!r}.")
@@ -117,24 +133,35 @@ def _item(item: Any, where: str) -> tuple[str, int, str]:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path} is missing.") from error
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _check_ids(ids: Sequence[str], path: Path) -> None:
-    seen: dict[str, str] = {}
-    for name in ids:
-        other = seen.setdefault(prompt_text(name).casefold(), name)
-        if other is not name:
-            raise DatasetError(f"{path}: the class names {other!r} and {name!r} have the same text.")
+    owner: dict[str, int] = {}
+    for label, name in enumerate(ids):
+        other = owner.setdefault(prompt_text(name).casefold(), label)
+        if other != label:
+            raise DatasetError(
+                f"{path}: the classes {other} and {label} have the same text, {ids[other]!r} and {name!r}."
+            )
+
+
+def _check_trained(labels: dict[str, list[int]], ids: Sequence[str], path: Path) -> None:
+    """Raise if classes have test images, but no training images."""
+    trained = set(labels["train"])
+    absent = [name for label, name in enumerate(ids) if label not in trained]
+    if absent:
+        raise DatasetError(f"{path}: {len(absent)} classes have no training images, such as {absent[0]!r}.")
 
 
 def _check_disjoint(paths: dict[str, list[str]], path: Path) -> None:
     owner: dict[str, str] = {}
+    n_repeated = 0
     for subset, listed in paths.items():
         for relative in listed:
-            if relative in owner:
-                raise DatasetError(f"{path}: {relative!r} is in {owner[relative]} and in {subset}.")
-            owner[relative] = subset
+            other = owner.setdefault(relative, subset)
+            if other != subset:
+                raise DatasetError(f"{path}: the image {relative!r} is in {other} and in {subset}.")
+        n_repeated += len(listed) - len(set(listed))
+    if n_repeated:
+        warn_caller(f"{path} lists {n_repeated} images more than once.")
