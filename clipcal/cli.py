@@ -266,12 +266,7 @@ def _report(options: argparse.Namespace) -> int:
     except (ImportError, ResultsError) as error:
         _fail(str(error))
     except OSError as error:
-        if error.filename is None:
-            raise
-        _fail(
-            f"the report cannot be written to {str(error.filename)!r} ({error.strerror}). "
-            "Use another folder: clipcal report RESULTS --out FOLDER"
-        )
+        _unwritable(error, options.out, "report RESULTS")
     sys.stdout.write(f"{folder / 'report.html'}\n{folder / 'report.md'}\n")
     return 0
 

@@ -113,5 +113,6 @@ def test_report_into_a_file_is_an_error(tmp_path, capsys):
     with pytest.raises(SystemExit) as raised:
         main(["report", str(tmp_path), "--out", str(tmp_path / "taken")])
     assert raised.value.code == 1
-    assert "the report cannot be written to" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "cannot be written to" in error and "clipcal report RESULTS --out FOLDER" in error
     assert (tmp_path / "taken").read_text() == "mine"

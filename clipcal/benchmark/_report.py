@@ -71,9 +71,14 @@ def write_report(
 
     Examples
     --------
-    >>> from clipcal.benchmark import write_report
-    >>> write_report("results")  # doctest: +SKIP
-    PosixPath('results/report')
+    >>> import tempfile
+    >>> from clipcal.benchmark import Plan, run_plan, write_report
+    >>> content = {"name": "trial", "backbone": "mini", "datasets": ["mini/shapes-studio"]}
+    >>> results = tempfile.mkdtemp()
+    >>> _ = run_plan(Plan.from_dict({**content, "methods": ["zero-shot"]}), results)
+    >>> folder = write_report(results)
+    >>> sorted(path.name for path in folder.iterdir())
+    ['cells.csv', 'report.html', 'report.md', 'runs.csv', 'tables']
     """
     if spread not in ("std", "ci95"):
         raise ValueError(f"spread must be 'std' or 'ci95', got {spread!r}.")

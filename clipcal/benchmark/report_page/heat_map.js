@@ -71,7 +71,11 @@ function heatMap(data, metricIndex, partIndex) {
 function header(scope, text) {
   const cell = document.createElement("th");
   cell.scope = scope;
-  cell.textContent = text;
+  // Names of data sets may be broken after these letters.
+  text.split(/(?<=[_/-])/).forEach((piece, index) => {
+    if (index) cell.append(document.createElement("wbr"));
+    cell.append(piece);
+  });
   return cell;
 }
 

@@ -12,7 +12,9 @@ function makeSortable(table) {
   headers.forEach((header, column) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.append(...header.childNodes);
+    const name = document.createElement("span");
+    name.append(...header.childNodes);
+    button.append(name);
     header.append(button);
     header.setAttribute("aria-sort", "none");
     button.addEventListener("click", () => {
