@@ -79,6 +79,7 @@ def _add_bench(commands: Any) -> None:
     bench.add_argument("plan", type=Path, help="TOML file")
     bench.add_argument("--out", type=Path, help="folder of results; by default, results/NAME-OF-THE-PLAN")
     bench.add_argument("--root", help="folder of the data sets; by default, the variable CLIPCAL_DATA")
+    bench.add_argument("--cache", help="folder of embeddings; by default, cache in the folder of results")
     bench.add_argument("--dry-run", action="store_true", help="show what would run, and for how long")
     bench.add_argument("--limit", type=_count, help="run at most this number of fits")
     bench.add_argument(
@@ -122,6 +123,7 @@ def _bench(options: argparse.Namespace) -> int:
                 out,
                 conditions=conditions,
                 limit=options.limit,
+                memory=options.cache,
                 engine=engine,
                 verbose=0 if options.quiet else options.verbose,
             )

@@ -1,6 +1,6 @@
 """Benchmarks: plans, their runs, tables and reports."""
 
-from clipcal.benchmark._cells import Cell, Fit, expand, where
+from clipcal.benchmark._cells import Cell, Fit, expand
 from clipcal.benchmark._cost import CostEstimate, estimate_cost
 from clipcal.benchmark._engines import DaskEngine, Engine, LocalEngine
 from clipcal.benchmark._evaluation import evaluation_plan, format_summaries
@@ -31,6 +31,5 @@ __all__ = [
     "measure",
     "read_results",
     "run_plan",
-    "where",
     "write_report",
 ]

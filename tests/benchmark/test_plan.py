@@ -1,8 +1,14 @@
 """Reading plans, and expanding them to cells."""
 
+import textwrap
+import tomllib
+from pathlib import Path
+
 import pytest
 
-from clipcal.benchmark import Plan, expand, load_plan, where
+from clipcal.benchmark import Plan, expand, load_plan
+from clipcal.benchmark._cells import where
+from clipcal.datasets import list_benchmarks
 from clipcal.exceptions import PlanError
 from clipcal.methods import CoOp
 
@@ -160,3 +166,24 @@ def test_where_keeps_cells_that_meet_all_conditions():
 def test_unknown_components_are_told(changes, message):
     with pytest.raises(PlanError, match=message):
         expand(plan(**changes))
+
+
+PLANS = sorted((Path(__file__).parents[2] / "benchmarks" / "plans").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_plans_of_the_repository_are_valid(path):
+    read = load_plan(path)
+    cells = [cell for fit in expand(read) for cell in fit.cells]
+    assert {name for cell in cells for name in (cell.dataset, cell.train_dataset)} <= set(list_benchmarks())
+    methods = {entry.name for entry in read.methods}
+    for figure in read.paper:
+        assert figure["method"] in methods and figure["source"]
+
+
+def test_plan_of_the_documentation_is_valid():
+    page = (Path(__file__).parents[2] / "docs" / "benchmark.rst").read_text(encoding="utf-8")
+    block = page.split(".. code-block:: toml\n")[1].split("\n\n.. ")[0].split("\n\nAn entry")[0]
+    read = Plan.from_dict(tomllib.loads(textwrap.dedent(block)))
+    assert [entry.name for entry in read.methods] == ["zero-shot", "CoOp", "CoOp, 8 vectors"]
+    assert len([cell for fit in expand(read) for cell in fit.cells]) == 3 * 2 * (1 + 3 + 2 * 2 * 2 * 3)
