@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -115,12 +114,8 @@ def cell_records(results: Results) -> list[dict[str, Any]]:
 
 def run_records(results: Results) -> list[dict[str, Any]]:
     """Return one flat record for each finished cell with its run time and device."""
-    records = []
-    for found in results.cells:
-        path = results.folder / "runs" / f"{found['key']}.json"
-        if path.is_file():
-            records.append({**found["cell"], **json.loads(path.read_text(encoding="utf-8"))})
-    return records
+    runs = ((found["cell"], results.run(found["key"])) for found in results.cells)
+    return [{**cell, **run} for cell, run in runs if run]
 
 
 def _versions(results: Results) -> dict[str, list[_Variant]]:

@@ -104,6 +104,27 @@ class Results:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise _damaged(path, error) from error
 
+    def run(self, key: str) -> dict[str, Any]:
+        """Read the run time and the device of a finished cell.
+
+        Parameters
+        ----------
+        key : str
+            Key of the cell.
+
+        Returns
+        -------
+        run : dict
+            Empty if the folder has no such file.
+
+        Raises
+        ------
+        ResultsError
+            If the file is damaged.
+        """
+        path = self.folder / "runs" / f"{key}.json"
+        return _read_object(path) if path.is_file() else {}
+
     def _place(self, key: str) -> Path:
         return self.folder / "cells" / f"{key}.npz"
 
@@ -149,13 +170,20 @@ def read_results(folder: str | os.PathLike[str]) -> Results:
     return Results(place, finished, missing, failed, plan, list(plan.get("paper", ())))
 
 
-def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Read a JSON object that has the given keys."""
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
-    lacking = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if not isinstance(content, dict):
+        raise _damaged(path, "it is not a JSON object")
+    return content
+
+
+def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Read a JSON object that has the given keys."""
+    content = _read_object(path)
+    lacking = [key for key in keys if key not in content]
     if lacking:
         raise _damaged(path, f"it has no {lacking[0]!r}")
     if content.get("format") != _FORMAT:
@@ -163,7 +191,7 @@ def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
             f"{str(path)!r} has the format {content.get('format')!r}, and this version of clipcal reads the "
             f"format {_FORMAT}. Update clipcal to read it."
         )
-    return dict(content)
+    return content
 
 
 def _damaged(path: Path, reason: Any) -> ResultsError:

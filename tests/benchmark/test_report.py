@@ -1,12 +1,15 @@
 """The files of a report."""
 
 import csv
+import sys
 
 import pytest
 from fake_results import VERSIONS, base_to_new_cells, files_of, key_of, write_results
 
 from clipcal.benchmark import read_results, write_report
 from clipcal.exceptions import ResultsError
+
+pytest.importorskip("jinja2")
 
 CELLS = base_to_new_cells(["one", "two"])
 
@@ -117,3 +120,11 @@ def test_folder_without_results_is_an_error(tmp_path):
 def test_unknown_spread_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="spread must be 'std' or 'ci95', got 'sem'"):
         write_report(write_results(tmp_path, CELLS), spread="sem")
+
+
+def test_missing_jinja2_is_an_error_before_anything_is_written(tmp_path, monkeypatch):
+    write_results(tmp_path, CELLS)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ImportError, match=r"requires the package 'jinja2'.*clipcal\[report\]"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report").exists()

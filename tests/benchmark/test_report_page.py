@@ -321,3 +321,12 @@ def test_printed_page_has_all_diagrams_and_no_filters(browser, tmp_path):
     assert browser.run("document.querySelectorAll('.diagrams figure').length") == 9
     browser.call("Emulation.setEmulatedMedia", media="print", features=[])
     assert browser.run("getComputedStyle(document.getElementById('filters')).display") == "none"
+
+
+def test_protocol_without_finished_cells_has_no_heat_map(browser, tmp_path):
+    browser.open(page(tmp_path, missing=lambda cell: cell["protocol"] == "cross-dataset"))
+    shown = "[...document.querySelectorAll('#{} .heat-map, #{} .reliability')].map(e => !e.hidden)"
+    assert browser.run(shown.format("base-to-new", "base-to-new")) == [True, True]
+    assert browser.run(shown.format("cross-dataset", "cross-dataset")) == [False, False]
+    assert "0 of 2 data sets" in column(browser, 2, "#cross-dataset_summary")[0]
+    assert browser.problems() == []

@@ -61,7 +61,7 @@ def test_folder_without_plan_is_an_error(tmp_path):
     ("content", "message"),
     [
         ("{", "cannot be read"),
-        ("[]", "it has no 'key'"),
+        ("[]", "it is not a JSON object"),
         ('{"format": 1, "key": "a", "cell": {}}', "it has no 'metrics'"),
         ('{"format": 2, "key": "a", "cell": {}, "metrics": {}}', r"has the format 2.*Update clipcal"),
     ],
@@ -89,3 +89,15 @@ def test_damaged_predictions_are_an_error(tmp_path, damage):
         np.savez(path, y_true=[1])
     with pytest.raises(ResultsError, match=r"npz.* cannot be read"):
         results.predictions(key_of(CELLS[0]))
+
+
+def test_run_times(tmp_path):
+    results = read_results(write_results(tmp_path, CELLS[:2]))
+    key = key_of(CELLS[0])
+    assert results.run(key)["fit_seconds"] == 1.5
+    path = tmp_path / "runs" / f"{key}.json"
+    path.write_text("[1]")
+    with pytest.raises(ResultsError, match="is not a JSON object"):
+        results.run(key)
+    path.unlink()
+    assert results.run(key) == {}
