@@ -6,7 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from clipcal.benchmark._components import check_components, is_trained, transfers
+from clipcal.benchmark._components import (
+    check_components,
+    compares_with_zero_shot,
+    is_trained,
+    transfers,
+)
 from clipcal.benchmark._plan import (
     BASE_TO_NEW,
     CROSS_DATASET,
@@ -90,8 +95,9 @@ class Fit:
 def expand(plan: Plan) -> list[Fit]:
     """Return the fits of a plan, in its order, each with its cells.
 
-    Combinations without a meaning are left out: loss terms of methods without training, and calibrators with
-    parameters for each class on other classes than those of the training.
+    Combinations without a meaning are left out: loss terms of methods without training, calibrators with
+    parameters for each class on other classes than those of the training, and calibrators that compare a
+    tuned classifier with the zero-shot classifier for the latter.
 
     Parameters
     ----------
@@ -191,6 +197,8 @@ def _of_part(
     train: tuple[str, str],
     tests: Sequence[tuple[str, str]],
 ) -> Iterator[tuple[Fit, Cell]]:
+    if method.component == ZERO_SHOT and compares_with_zero_shot(calibrator):
+        return
     drawn = method.component != ZERO_SHOT or calibrator.component != NONE
     pairs = [(n, seed) for n in plan.n_shots for seed in plan.seeds] if drawn else [(0, 0)]
     for n_shots, seed in pairs:

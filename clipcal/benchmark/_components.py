@@ -15,6 +15,7 @@ from clipcal.text import DEFAULT_TEMPLATE
 
 __all__ = [
     "check_components",
+    "compares_with_zero_shot",
     "is_trained",
     "make_calibrator",
     "make_classifier",
@@ -100,6 +101,13 @@ def make_calibrator(entry: Entry) -> Calibrator:
 def transfers(calibrator: Entry) -> bool:
     """Whether a calibrator can be used for other classes than those it was fitted on."""
     return calibrator.component == NONE or make_calibrator(calibrator).class_agnostic
+
+
+def compares_with_zero_shot(calibrator: Entry) -> bool:
+    """Whether a calibrator compares a tuned classifier with the zero-shot classifier."""
+    if calibrator.component == NONE:
+        return False
+    return bool({"text_features", "zero_shot_logits"} & set(make_calibrator(calibrator).side_inputs))
 
 
 def is_trained(method: Entry) -> bool:

@@ -128,12 +128,13 @@ def test_combinations_without_a_meaning_are_left_out():
     grid = plan(
         methods=["zero-shot", "coop", "tip-adapter"],
         regularizers=["none", "dor"],
-        calibrators=["none", "temperature", "vector"],
+        calibrators=["none", "temperature", "vector", "dac", "sals"],
         seeds=[1],
     )
     cells = cells_of(grid)
     assert {cell.method for cell in cells if cell.regularizer == "dor"} == {"coop"}
     assert {cell.classes for cell in cells if cell.calibrator == "vector"} == {"base"}
+    assert "zero-shot" not in {cell.method for cell in cells if cell.calibrator in ("dac", "sals")}
     assert {cell.classes for cell in cells if cell.calibrator == "temperature"} == {"base", "new"}
 
 
