@@ -17,10 +17,17 @@ from contextlib import contextmanager
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 COMMIT = "1" * 40
 # open_clip's repository of the weights of "ViT-B-16/openai".
 OPENAI_REPOSITORY = "timm/vit_base_patch16_clip_224.openai"
+# Architecture of the model in tests/tiny_clip.py.
+MODEL_CFG = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 64},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
+}
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 _PIECE = 1 << 20
 
@@ -181,6 +188,18 @@ class _Answers(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         pass
+
+
+def tiny_hub(config: Mapping[str, object] = MODEL_CFG, **kwargs: Any) -> FakeHub:
+    """Return a server with a model that is small, in the repositories of two backbones."""
+    from safetensors.torch import save
+    from tiny_clip import make_tiny_model
+
+    files = {
+        "open_clip_config.json": json.dumps({"model_cfg": config}).encode(),
+        "open_clip_model.safetensors": save(make_tiny_model().state_dict()),
+    }
+    return FakeHub({"org/name": files, OPENAI_REPOSITORY: files}, **kwargs)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Run a plan undisturbed, and once more with kill -9 at random moments, and compare all results and tables."""
+"""Run a plan undisturbed, and again with kill -9 at random moments, and compare all results and tables."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def main() -> None:
     first, second = content(whole), content(killed)
     different = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
     print(
-        f"last run: exit status {status}; {len(first)} files compared, {len(different)} differ {different[:3]}"
+        f"last run: exit status {status}; {len(first)} files compared, "
+        f"{len(different)} differ {different[:3]}"
     )
 
 

@@ -13,7 +13,15 @@ import huggingface_hub
 import numpy as np
 import open_clip
 import pytest
-from fake_hub import OPENAI_REPOSITORY, FakeHub, hub_environment, random_repository, serving
+from fake_hub import (
+    MODEL_CFG,
+    OPENAI_REPOSITORY,
+    FakeHub,
+    hub_environment,
+    random_repository,
+    serving,
+    tiny_hub,
+)
 from huggingface_hub.utils import get_session
 from safetensors.torch import save
 from tiny_clip import make_tiny_model
@@ -26,23 +34,9 @@ from clipcal.backbones import open_backbone
 from clipcal.backbones._hub import Hub
 from clipcal.exceptions import WeightsUnavailableError
 
-MODEL_CFG = {
-    "embed_dim": 64,
-    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 64},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
-}
 HF_TOKENIZER_CFG = {"context_length": 16, "hf_tokenizer_name": "org/tokenizer"}
 # Errors must be raised within this time, with some margin for imports on a busy machine.
 SECONDS = 8.0
-
-
-def tiny_hub(config=MODEL_CFG, **kwargs):
-    """Return a server with a model that is small, in the repositories of two backbones."""
-    files = {
-        "open_clip_config.json": json.dumps({"model_cfg": config}).encode(),
-        "open_clip_model.safetensors": save(make_tiny_model().state_dict()),
-    }
-    return FakeHub({"org/name": files, OPENAI_REPOSITORY: files}, **kwargs)
 
 
 @pytest.fixture(autouse=True)

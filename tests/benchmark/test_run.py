@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_hub import hub_environment, serving, tiny_hub
 from mini_plan import PLAN, content_of, plan
 
 from clipcal import CalibratedCLIPClassifier, PromptTunedCLIPClassifier, expected_calibration_error
@@ -215,3 +216,29 @@ def test_killed_runs_end_with_the_same_bytes(undisturbed, tmp_path):
     assert n_killed >= 10
     assert "complete" in start(tmp_path / "killed").communicate()[0]
     assert content_of(tmp_path / "killed") == content_of(undisturbed) == content_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_plan_runs_with_a_backbone_from_the_hub(tmp_path):
+    """As on a user's first run: the weights are downloaded once, and found in the cache without a network."""
+    changes = {"backbone": "hf-hub:org/name", "calibrators": ["none"], "classifier": {"device": "cpu"}}
+    results = tmp_path / "results"
+
+    def run(environment):
+        command = [sys.executable, "-c", SCRIPT, json.dumps(PLAN | changes), str(results)]
+        path = str(Path(__file__).parents[2])
+        done = subprocess.run(
+            command, env=environment | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+        )
+        assert "complete" in done.stdout, done.stderr
+
+    with serving(tiny_hub()) as server:
+        environment = hub_environment(server, tmp_path / "home")
+        run(environment)
+        assert len(server.downloads()) == 1
+    before = content_of(results)
+    assert len(before) == 1 + 2 * 6
+    for name in list(before)[1:5]:
+        (results / name).unlink()
+    run(environment | {"HF_HUB_OFFLINE": "1"})
+    assert content_of(results) == before
