@@ -60,8 +60,16 @@ class Cluster:
             process.wait()
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def cluster(tmp_path):
+def doomed_cluster(tmp_path):
+    """Return a cluster of its own for a test that kills workers."""
     made = Cluster(tmp_path)
     yield made
     made.close()
@@ -81,24 +89,24 @@ def test_cluster_gives_the_same_bytes(cluster, expected, tmp_path):
     assert content_of(tmp_path / "results") == expected
 
 
-def test_killed_worker_costs_only_its_running_fits(cluster, expected, tmp_path):
+def test_killed_worker_costs_only_its_running_fits(doomed_cluster, expected, tmp_path):
     results = tmp_path / "results"
 
     def kill_when_some_are_done():
         while not any((results / "cells").glob("*.json")):
             time.sleep(0.05)
-        cluster.workers[0].send_signal(signal.SIGKILL)
+        doomed_cluster.workers[0].send_signal(signal.SIGKILL)
 
     threading.Thread(target=kill_when_some_are_done, daemon=True).start()
-    with closing(DaskEngine.connect(cluster.address)) as engine:
+    with closing(DaskEngine.connect(doomed_cluster.address)) as engine:
         summary = run_plan(plan(), results, engine=engine)
-    assert cluster.workers[0].wait(timeout=10) == -signal.SIGKILL
+    assert doomed_cluster.workers[0].wait(timeout=10) == -signal.SIGKILL
     assert not summary.failed and summary.n_left == 0
     assert content_of(results) == expected
 
 
-def test_fit_that_kills_every_worker_fails_and_the_run_ends(cluster):
-    with closing(DaskEngine.connect(cluster.address)) as engine:
+def test_fit_that_kills_every_worker_fails_and_the_run_ends(doomed_cluster):
+    with closing(DaskEngine.connect(doomed_cluster.address)) as engine:
         engine._client.run_on_scheduler(_allow_no_failure)
         positions = dict(engine.run(kill_or_double, [(1,), (0,), (3,)]))
     assert positions[0] == 2 and positions[2] == 6
