@@ -136,7 +136,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _add_data(commands: Any) -> None:
-    data = commands.add_parser("data", help="check the files of published data sets")
+    data = commands.add_parser("data", help="check or download the files of published data sets")
     actions = data.add_subparsers(dest="action", required=True)
     check = actions.add_parser(
         "check",
@@ -148,6 +148,16 @@ def _add_data(commands: Any) -> None:
     check.add_argument("--root", help="folder of the data sets; by default, the variable CLIPCAL_DATA")
     check.add_argument("--decode", action="store_true", help="decode all images, and list unreadable ones")
     check.set_defaults(run=_check_data)
+    fetch = actions.add_parser(
+        "fetch",
+        help="download a data set, if it has an open mirror",
+        description="Download the split file and the images of a data set, and check their hashes where they "
+        "are known. An interrupted download goes on with the same command.",
+    )
+    fetch.add_argument("name", help="name of the data set, such as oxford_pets")
+    fetch.add_argument("--root", help="folder of the data sets; by default, the variable CLIPCAL_DATA")
+    fetch.add_argument("--quiet", "-q", action="store_true", help="show no addresses and no progress")
+    fetch.set_defaults(run=_fetch_data, interrupted="The same command goes on with the download.")
 
 
 def _check_data(options: argparse.Namespace) -> int:
@@ -161,7 +171,25 @@ def _check_data(options: argparse.Namespace) -> int:
     except DatasetError as error:
         _fail(str(error))
     sys.stdout.write(f"{result}\n")
-    return 0 if result.ok else 1
+    return 0 if result.ok else FAULT
+
+
+def _fetch_data(options: argparse.Namespace) -> int:
+    import logging
+
+    from clipcal.datasets import fetch_benchmark
+    from clipcal.exceptions import DatasetError
+
+    if not options.quiet:
+        # Addresses and sizes are logged before a download starts.
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("clipcal").setLevel(logging.INFO)
+    try:
+        folder = fetch_benchmark(options.name, root=options.root, verbose=0 if options.quiet else 1)
+    except DatasetError as error:
+        _fail(str(error))
+    sys.stdout.write(f"{folder}\n")
+    return 0
 
 
 def _add_evaluate(commands: Any) -> None:

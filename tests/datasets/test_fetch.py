@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from PIL import Image
 
+from clipcal.cli import main
 from clipcal.datasets import _archives, _catalog, _download, _fetch, fetch_benchmark, load_benchmark
 from clipcal.exceptions import DatasetError
 from clipcal.images import read_image
@@ -370,6 +371,19 @@ def test_images_in_other_known_folders_are_used(server, tmp_path, monkeypatch):
     monkeypatch.setenv("CLIPCAL_DATA", str(tmp_path))
     assert fetch_benchmark("OxfordPets") == tmp_path / "oxford-iiit-pet"
     assert (tmp_path / "oxford-iiit-pet/split_zhou_OxfordPets.json").is_file()
+
+
+def test_command_tells_where_from_and_where_to(server, tmp_path, monkeypatch, capsys, caplog):
+    serve(server, monkeypatch, "oxford_pets", b"{}")
+    (tmp_path / "oxford_pets/images").mkdir(parents=True)
+    (tmp_path / "oxford_pets/images/1.jpg").write_bytes(b"image")
+    assert main(["data", "fetch", "pets", "--root", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "oxford_pets")
+    assert "split_zhou_OxfordPets.json" in caplog.text
+    with pytest.raises(SystemExit) as raised:
+        main(["data", "fetch", "cars", "--root", str(tmp_path)])
+    assert raised.value.code == 1
+    assert "must be downloaded by hand" in capsys.readouterr().err
 
 
 def test_fetched_data_sets_can_be_loaded(server, tmp_path, monkeypatch):
