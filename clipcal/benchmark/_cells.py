@@ -121,10 +121,12 @@ def expand(plan: Plan) -> list[Fit]:
     ['zero-shot on dtd (base)', 'zero-shot on dtd (new)', 'coop on dtd (base, 16 shots, seed 1)']
     """
     check_components(plan)
-    fits: dict[str, tuple[Fit, list[Cell]]] = {}
+    fits: dict[tuple[Any, ...], tuple[Fit, list[Cell]]] = {}
     for fit, cell in _pairs(plan):
         if not any(_matches(cell, rule) for rule in plan.exclude):
-            fits.setdefault(str(fit), (fit, []))[1].append(cell)
+            names = (fit.method.name, fit.regularizer.name)
+            same = (*names, fit.train_dataset, fit.classes, fit.n_shots, fit.seed)
+            fits.setdefault(same, (fit, []))[1].append(cell)
     if not fits:
         raise PlanError("The plan has no cells: exclude drops all of them.")
     return [replace(fit, cells=tuple(cells)) for fit, cells in fits.values()]

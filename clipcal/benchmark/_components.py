@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sklearn.base import BaseEstimator, clone
 
+from clipcal._compat import validate_parameters
 from clipcal.benchmark._plan import NONE, ZERO_SHOT, Entry, Plan
 from clipcal.calibration import CALIBRATORS, Calibrator
 from clipcal.classifiers import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
@@ -66,13 +68,13 @@ def make_classifier(
     shared: dict[str, Any] = {"class_names": class_names, "allow_duplicate_names": True}
     if method.component == ZERO_SHOT:
         params = {"template": template, **device_and_precision(plan), **_filled(method.params, template)}
-        return _with_params(method, ZeroShotCLIPClassifier(plan.backbone, **shared), params)
+        return _with_params(method.name, ZeroShotCLIPClassifier(plan.backbone, **shared), params)
     given = {**plan.classifier, **method.params, **regularizer.params}
     classifier = PromptTunedCLIPClassifier(plan.backbone, random_state=seed, **shared)
     classifier.method = method.component
     if regularizer.component != NONE:
         classifier.regularizer = regularizer.component
-    classifier = _with_params(method, classifier, _filled(given, template))
+    classifier = _with_params(_names_of(method, regularizer), classifier, _filled(given, template))
     return _with_template(classifier, template, given)
 
 
@@ -88,14 +90,21 @@ def backbone_of(plan: Plan) -> Any:
     return open_backbone(plan.backbone, **device_and_precision(plan))
 
 
-def make_calibrator(entry: Entry) -> Calibrator:
-    """Return the unfitted calibrator of an entry that is not ``"none"``."""
+def make_calibrator(entry: Entry, *, template: str = DEFAULT_TEMPLATE) -> Calibrator:
+    """Return the unfitted calibrator of an entry that is not ``"none"``.
+
+    Zero-shot features use the template of the data set, unless the plan sets the parameter.
+    """
     component = entry.component
     if isinstance(component, str):
         if component not in CALIBRATORS:
             raise PlanError(f"calibrator {component!r} is unknown; choose among {_listed(CALIBRATORS)}.")
         component = CALIBRATORS[component]
-    return _with_params(entry, clone(component), entry.params)
+    _check_instance("calibrator", component, "calibrate")
+    calibrator = _with_params(entry.name, clone(component), _filled(entry.params, template))
+    if "template" not in entry.params and calibrator.get_params(deep=False).get("template", "") is None:
+        calibrator.set_params(template=template)
+    return calibrator
 
 
 def transfers(calibrator: Entry) -> bool:
@@ -115,33 +124,47 @@ def is_trained(method: Entry) -> bool:
     return method.component != ZERO_SHOT and not _method(method.component).training_free
 
 
-def needs_pixels(method: Entry) -> bool:
+def needs_pixels(plan: Plan, method: Entry, regularizer: Entry) -> bool:
     """Whether a method needs images instead of embeddings."""
     if method.component == ZERO_SHOT:
         return False
-    own = {key.removeprefix("method__"): value for key, value in method.params.items() if "method__" in key}
-    return bool(clone(_method(method.component)).set_params(**own).needs_pixels)
+    return bool(_method(make_classifier(plan, method, regularizer).method).needs_pixels)
 
 
 def lexicon_of(plan: Plan, method: Entry, regularizer: Entry) -> Any:
     """Return the dynamic outlier regularizer of a fit, whose nouns take long to encode, or None."""
-    if regularizer.component == NONE:
+    if method.component == ZERO_SHOT:
         return None
-    given = make_classifier(plan, method, regularizer).regularizer
-    items = given if isinstance(given, (list, tuple)) else [given]
-    terms = [_regularizer(item) for item in items]
+    terms = _terms(make_classifier(plan, method, regularizer).regularizer)
     return next((term for term in terms if term.name == "dor"), None)
 
 
 def check_components(plan: Plan) -> None:
-    """Raise PlanError if a component or a parameter of a plan is unknown."""
+    """Raise PlanError if a component is unknown, or a parameter is unknown or invalid."""
     for method in plan.methods:
         for regularizer in plan.regularizers:
             if regularizer.component == NONE or is_trained(method):
-                make_classifier(plan, method, regularizer)
+                _check_classifier(plan, method, regularizer)
     for calibrator in plan.calibrators:
         if calibrator.component != NONE:
-            make_calibrator(calibrator)
+            made = make_calibrator(calibrator)
+            with _told(calibrator.name):
+                _validate(made)
+
+
+def _check_classifier(plan: Plan, method: Entry, regularizer: Entry) -> None:
+    """Check what ``fit`` would check only when the fits before are done."""
+    classifier = make_classifier(plan, method, regularizer)
+    with _told(_names_of(method, regularizer)):
+        _validate(classifier)
+        if method.component == ZERO_SHOT:
+            return
+        tuning = _method(classifier.method)
+        for component in (tuning, *_terms(classifier.regularizer)):
+            _validate(component)
+        recipes = ("auto", *tuning.recipes)
+        if classifier.recipe not in recipes:
+            raise ValueError(f"recipe {classifier.recipe!r} is unknown; choose among {_listed(recipes)}.")
 
 
 def _method(component: Any) -> Any:
@@ -158,6 +181,7 @@ def _regularizer(component: Any) -> Any:
 
 def _found(kind: str, component: Any, known: Mapping[str, Callable[[], Any]]) -> Any:
     if not isinstance(component, str):
+        _check_instance(kind, component, "learner" if kind == "method" else "prepare")
         return component
     if component not in known:
         extra = [ZERO_SHOT] if kind == "method" else []
@@ -165,11 +189,39 @@ def _found(kind: str, component: Any, known: Mapping[str, Callable[[], Any]]) ->
     return known[component]()
 
 
-def _with_params(entry: Entry, estimator: Any, params: Mapping[str, Any]) -> Any:
+def _terms(given: Any) -> list[Any]:
+    """Return the loss terms for the parameter ``regularizer``."""
+    items: Sequence[Any] = given if isinstance(given, (list, tuple)) else [given]
+    return [_regularizer(item) for item in items if item is not None]
+
+
+def _validate(component: Any) -> None:
+    # A component of the user may declare no constraints.
+    if hasattr(component, "_parameter_constraints"):
+        validate_parameters(component)
+
+
+def _check_instance(kind: str, component: Any, needed: str) -> None:
+    if isinstance(component, type) or not hasattr(component, needed):
+        raise PlanError(f"A {kind} must be a name or an instance, got {component!r}.")
+
+
+def _names_of(method: Entry, regularizer: Entry) -> str:
+    return " + ".join(entry.name for entry in (method, regularizer) if entry.component != NONE)
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Name the entry of the plan in errors."""
     try:
-        return estimator.set_params(**params)
+        yield
     except ValueError as error:
-        raise PlanError(f"The entry {entry.name!r} of the plan: {error}") from error
+        raise PlanError(f"The entry {name!r} of the plan: {error}") from error
+
+
+def _with_params(name: str, estimator: Any, params: Mapping[str, Any]) -> Any:
+    with _told(name):
+        return estimator.set_params(**params)
 
 
 def _filled(params: Mapping[str, Any], template: str) -> dict[str, Any]:
@@ -184,9 +236,7 @@ def _with_template(
 ) -> PromptTunedCLIPClassifier:
     """Set the template of zero-shot features of classes, in the method and in regularizers."""
     method = _method(classifier.method)
-    wanted = classifier.regularizer
-    items: Sequence[Any] = wanted if isinstance(wanted, (list, tuple)) else [wanted]
-    terms = [_regularizer(item) for item in items if item is not None]
+    terms = _terms(classifier.regularizer)
     if template == DEFAULT_TEMPLATE:
         return classifier
     for name in ("template", "zero_shot_template"):

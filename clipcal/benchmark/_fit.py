@@ -24,7 +24,7 @@ from clipcal.benchmark._components import (
     make_classifier,
     needs_pixels,
 )
-from clipcal.benchmark._data import embedded, load_part
+from clipcal.benchmark._data import digest_of, embedded, load_part
 from clipcal.benchmark._identity import described
 from clipcal.benchmark._plan import NONE, ZERO_SHOT, Plan
 from clipcal.caching import FeatureCache
@@ -176,7 +176,7 @@ def _train(plan: Plan, fit: Fit, memory: str, verbose: int) -> Any:
     if (term := lexicon_of(plan, fit.method, fit.regularizer)) is not None:
         classifier.set_params(memory=encode_nouns(plan, term, memory))
     # Random crops are encoded in each fit, as they depend on its seed.
-    as_images = needs_pixels(fit.method) or classifier.n_views != 1
+    as_images = _needs_pixels(plan, fit) or classifier.n_views != 1
     X = data.train.images if as_images else _embeddings(plan, fit, fit.train_dataset, "train", data, memory)
     return classifier.fit(X, data.train.target)
 
@@ -189,8 +189,10 @@ def encode_nouns(plan: Plan, term: Any, memory: str) -> FeatureCache:
     """
     from clipcal.methods import zero_shot_features
 
-    cache = FeatureCache(Path(memory, "nouns"))
     nouns = load_nouns(term.lexicon)
+    # Each lexicon has its own folder, as the batches of another one with some of the same nouns are others.
+    name = digest_of([nouns, described(term.template)])[:16]
+    cache = FeatureCache(Path(memory, "nouns", name))
     zero_shot_features(backbone_of(plan), nouns, term.template, skip_long=True, memory=cache)
     return FeatureCache(cache.location, read_only=True)
 
@@ -199,15 +201,18 @@ def _calibrate(plan: Plan, fit: Fit, cell: Cell, classifier: Any, memory: str) -
     """Fit a calibrator on the validation images of the training classes, never on test images."""
     data = load_part(plan, fit.train_dataset, fit.classes, fit.n_shots, fit.seed)
     entry = next(entry for entry in plan.calibrators if entry.name == cell.calibrator)
-    calibrated = CalibratedCLIPClassifier(classifier, method=make_calibrator(entry), cv="prefit")
+    calibrator = make_calibrator(entry, template=data.template)
+    calibrated = CalibratedCLIPClassifier(classifier, method=calibrator, cv="prefit")
     X = _embeddings(plan, fit, fit.train_dataset, "validation", data, memory)
     return calibrated.fit(X, data.validation.target)
 
 
 def _predict(plan: Plan, fit: Fit, cell: Cell, classifier: Any, memory: str) -> dict[str, NDArray[Any]]:
     data = load_part(plan, cell.dataset, cell.classes, fit.n_shots, fit.seed)
-    if (cell.dataset, cell.classes) != (fit.train_dataset, fit.classes):
-        classifier = _for_classes(classifier, data)
+    same = (cell.dataset, cell.classes) == (fit.train_dataset, fit.classes)
+    # Some classes may have no training images.
+    if not same or set(classifier.classes_) != set(data.class_ids):
+        classifier = _for_classes(plan, fit, classifier, data)
     X = _embeddings(plan, fit, cell.dataset, "test", data, memory)
     y_prob = classifier.predict_proba(X).astype(np.float32)
     classes = np.asarray(classifier.classes_)
@@ -216,24 +221,26 @@ def _predict(plan: Plan, fit: Fit, cell: Cell, classifier: Any, memory: str) -> 
 
 def _embeddings(plan: Plan, fit: Fit, name: str, subset: str, data: Any, memory: str) -> Any:
     """Return the embeddings of a subset, or its images if the method needs them."""
-    if needs_pixels(fit.method):
+    if _needs_pixels(plan, fit):
         return data[subset].images
     embeddings, rows = embedded(plan, name, subset, n_shots=fit.n_shots, seed=fit.seed, memory=memory)
     return embeddings[[rows[path] for path in data[subset].paths]]
 
 
-def _for_classes(classifier: Any, data: Any) -> Any:
+def _needs_pixels(plan: Plan, fit: Fit) -> bool:
+    return needs_pixels(plan, fit.method, fit.regularizer)
+
+
+def _for_classes(plan: Plan, fit: Fit, classifier: Any, data: Any) -> Any:
     """Return the classifier for the classes of other data; zero-shot prompts take their template."""
-    names = {label: data.class_names[label] for label in data.class_ids}
-    inner = getattr(classifier, "estimator_", classifier)
-    if hasattr(inner, "template"):
-        inner = copy.copy(inner).set_params(template=data.template)
-        if inner is not classifier and hasattr(classifier, "estimator_"):
+    if fit.method.component == ZERO_SHOT:
+        template = make_classifier(plan, fit.method, fit.regularizer, template=data.template).template
+        if hasattr(classifier, "estimator_"):
             classifier = copy.copy(classifier)
-            classifier.estimator_ = inner
+            classifier.estimator_ = copy.copy(classifier.estimator_).set_params(template=template)
         else:
-            classifier = inner
-    return classifier.with_classes(names)
+            classifier = copy.copy(classifier).set_params(template=template)
+    return classifier.with_classes({label: data.class_names[label] for label in data.class_ids})
 
 
 def _used(classifier: Any) -> dict[str, Any]:

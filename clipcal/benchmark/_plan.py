@@ -21,6 +21,20 @@ CROSS_DATASET, DOMAIN_GENERALIZATION = "cross-dataset", "domain-generalization"
 PROTOCOLS = (BASE_TO_NEW, FEW_SHOT, CROSS_DATASET, DOMAIN_GENERALIZATION)
 ZERO_SHOT, NONE = "zero-shot", "none"
 _DRAWS = ("stable", "dassl")
+_COMPONENTS = ("methods", "regularizers", "calibrators")
+# Parameters of classifiers that follow from the rest of the plan, or from the run.
+_GIVEN = ("backbone", "class_names", "allow_duplicate_names", "random_state", "memory", "verbose")
+# Those that all classifiers share with the backbone that encodes test images.
+_SHARED = ("device", "precision")
+_ELSEWHERE = {
+    "backbone": ", but the plan does",
+    "random_state": "; list seeds in the plan",
+    "method": "; list methods in the plan",
+    "regularizer": "; list regularizers in the plan",
+    "device": "; set it in [classifier]",
+    "precision": "; set it in [classifier]",
+}
+_MAX_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -142,18 +156,66 @@ class Plan:
     paper: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
+        self._check_types()
         _check_choices("protocols", self.protocols, PROTOCOLS)
         _check_choices("draw", [self.draw], _DRAWS)
         for key in ("n_shots", "seeds"):
             _check_integers(key, getattr(self, key), lowest=1 if key == "n_shots" else 0)
+        if max(self.seeds) > _MAX_SEED:
+            raise PlanError(f"seeds must be integers of at most {_MAX_SEED}, got {max(self.seeds)}.")
         _check_integers("n_bins", [self.n_bins], lowest=1)
         _check_integers("n_threads", [] if self.n_threads is None else [self.n_threads], lowest=1, empty=True)
-        for key in ("methods", "regularizers", "calibrators"):
+        for key in _COMPONENTS:
             _check_names(key, [entry.name for entry in getattr(self, key)])
         for key in ("datasets", "targets", "shifts", "seeds", "n_shots", "protocols"):
             _check_names(key, getattr(self, key), empty=True)
+        self._check_parameters()
         self._check_data_sets()
+        self._check_templates()
+
+    def _check_types(self) -> None:
+        if not isinstance(self.name, str):
+            raise PlanError(f"name must be a string, got {self.name!r}.")
+        if not isinstance(self.root, (str, os.PathLike, type(None))):
+            raise PlanError(f"root must be the path of a folder, got {self.root!r}.")
+        for key in ("templates", "classifier"):
+            if not isinstance(getattr(self, key), Mapping):
+                raise PlanError(f"{key} must be a table, such as [{key}]; got {getattr(self, key)!r}.")
+        for key in ("exclude", "paper"):
+            rules = getattr(self, key)
+            if not _is_list(rules) or not all(isinstance(rule, Mapping) for rule in rules):
+                raise PlanError(f"{key} must be a list of tables, such as [[{key}]]; got {rules!r}.")
+        for key in _COMPONENTS:
+            entries = getattr(self, key)
+            if not _is_list(entries) or not all(isinstance(entry, Entry) for entry in entries):
+                raise PlanError(f"{key} must be a list of entries, got {entries!r}; see Plan.from_dict.")
+
+    def _check_parameters(self) -> None:
+        _check_parameters("[classifier]", self.classifier, (*_GIVEN, "method", "regularizer"))
+        for entry in self.methods:
+            _check_parameters(f"The method {entry.name!r}", entry.params, (*_GIVEN, *_SHARED))
+        for entry in self.regularizers:
+            given = (*_GIVEN, *_SHARED, "method")
+            _check_parameters(f"The regularizer {entry.name!r}", entry.params, given)
+        own = [entry.name for entry in self.methods if "regularizer" in entry.params]
+        if own and any(not _is_none(entry.component) for entry in self.regularizers):
+            raise PlanError(
+                f"The method {own[0]!r} has a regularizer of its own, so those of the plan cannot be added; "
+                'list all of them in regularizers, or use regularizers = ["none"].'
+            )
+        for key in ("regularizers", "calibrators"):
+            for entry in getattr(self, key):
+                if _is_none(entry.component) != (entry.name == NONE):
+                    raise PlanError(
+                        f"{key}: only the entry without a component may and must have the name {NONE!r}, got "
+                        f"{entry.name!r} for {entry.component!r}."
+                    )
+
+    def _check_templates(self) -> None:
+        used = {*self.datasets, *self.targets, *self.shifts, self.source}
         for name, template in self.templates.items():
+            if name not in used:
+                raise PlanError(f"templates: the plan has no data set {name!r}.")
             if not isinstance(template, str):
                 raise PlanError(f"templates: the template of {name!r} must be a string, got {template!r}.")
             find_templates(template)
@@ -201,8 +263,10 @@ class Plan:
             if key not in content:
                 raise PlanError(f"The plan has no {key!r}.")
         values = dict(content)
-        for key in ("methods", "regularizers", "calibrators"):
+        for key in _COMPONENTS:
             if key in values:
+                if not _is_list(values[key]):
+                    raise PlanError(f"{key} must be a list of names and tables, got {values[key]!r}.")
                 values[key] = tuple(_entry(key, item) for item in values[key])
         return cls(**values)
 
@@ -261,8 +325,25 @@ def _entry(key: str, item: Any) -> Entry:
     name = params.pop("name", component)
     if not isinstance(name, str) or not name:
         raise PlanError(f"An entry of {key} needs a name, a string; got {name!r}.")
-    params |= dict.fromkeys(params.pop("none", ()))
-    return Entry(name, component, params)
+    without = params.pop("none", ())
+    if not _is_list(without):
+        raise PlanError(f"none must be a list of parameters, got {without!r} in the entry {name!r} of {key}.")
+    return Entry(name, component, {**params, **dict.fromkeys(without)})
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _is_none(component: Any) -> bool:
+    return isinstance(component, str) and component == NONE
+
+
+def _check_parameters(place: str, params: Mapping[str, Any], given: Sequence[str]) -> None:
+    """Raise an error for parameters that must not be set in a place, where they would contradict the plan."""
+    for name in given:
+        if name in params:
+            raise PlanError(f"{place} must not set {name!r}{_ELSEWHERE.get(name, '')}.")
 
 
 def _check_choices(key: str, values: Sequence[Any], choices: Sequence[str]) -> None:

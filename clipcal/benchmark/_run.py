@@ -10,11 +10,8 @@ from typing import Any
 
 from clipcal._progress import progress_bar
 from clipcal.benchmark._cells import Fit, expand, where
-from clipcal.benchmark._components import (
-    lexicon_of,
-    needs_pixels,
-)
-from clipcal.benchmark._data import embedded
+from clipcal.benchmark._components import backbone_of, lexicon_of, needs_pixels
+from clipcal.benchmark._data import digest_of, embedded
 from clipcal.benchmark._engines import Engine, LocalEngine
 from clipcal.benchmark._fit import Outcome, encode_nouns, lost, run_fit, threads_of
 from clipcal.benchmark._identity import described, identify
@@ -191,11 +188,13 @@ def select(jobs: Sequence[Job], conditions: Mapping[str, Sequence[str]]) -> list
 
 def _prepare(engine: Engine, plan: Plan, jobs: Sequence[Job], memory: str, verbose: int) -> None:
     """Encode test images and candidates for outliers once, before several fits need them."""
-    names = {cell.dataset: None for job in jobs if not needs_pixels(job.fit.method) for cell in job.fit.cells}
+    fits = [job.fit for job in jobs]
+    by_embedding = [fit for fit in fits if not needs_pixels(plan, fit.method, fit.regularizer)]
+    names = {cell.dataset: None for fit in by_embedding for cell in fit.cells}
     lexicons = {
-        str(found): found
-        for job in jobs
-        if (found := lexicon_of(plan, job.fit.method, job.fit.regularizer)) is not None
+        digest_of([described(found.lexicon), described(found.template)]): found
+        for fit in fits
+        if (found := lexicon_of(plan, fit.method, fit.regularizer)) is not None
     }
     calls: list[tuple[Any, ...]] = [(_embed_tests, plan, name, memory) for name in names]
     calls += [(encode_nouns, plan, found, memory) for found in lexicons.values()]
@@ -219,7 +218,8 @@ def _shown(done: Iterable[Any], total: int, description: str, unit: str, verbose
 
 
 def _plain(plan: Plan) -> dict[str, Any]:
-    content = {name: described(value) for name, value in vars(plan).items()}
+    content = {name: described(value) for name, value in vars(plan).items() if name != "backbone"}
+    content["backbone"] = backbone_of(plan).name or type(backbone_of(plan)).__name__
     for key in ("methods", "regularizers", "calibrators"):
         content[key] = [described(asdict(entry)) for entry in getattr(plan, key)]
     return {**content, "root": None, "paper": [dict(entry) for entry in plan.paper]}

@@ -66,6 +66,23 @@ def test_plan_is_read_from_toml(tmp_path):
         ({"protocols": ["cross-dataset"]}, "'cross-dataset' needs targets"),
         ({"protocols": ["cross-dataset"], "targets": ["dtd"]}, "needs source"),
         ({"datasets": []}, "needs datasets"),
+        ({"methods": "coop"}, "methods must be a list of names and tables, got 'coop'"),
+        ({"methods": [{"method": "coop", "none": "momentum"}]}, "none must be a list of parameters"),
+        ({"classifier": "fast"}, "classifier must be a table"),
+        ({"templates": ["{}."]}, "templates must be a table"),
+        ({"templates": {"dtdd": "{}."}}, "no data set 'dtdd'"),
+        ({"exclude": {"method": "coop"}}, "exclude must be a list of tables"),
+        ({"paper": ["CoOp"]}, "paper must be a list of tables"),
+        ({"name": 5}, "name must be a string"),
+        ({"root": 5}, "root must be the path of a folder"),
+        ({"seeds": [2**32]}, "at most 4294967295"),
+        ({"calibrators": [{"name": "uncalibrated", "calibrator": "none"}]}, "must have the name 'none'"),
+        ({"regularizers": [{"name": "none", "regularizer": "dor"}]}, "must have the name 'none'"),
+        ({"classifier": {"random_state": 0}}, r"\[classifier\] must not set 'random_state'; list seeds"),
+        ({"classifier": {"backbone": "mini"}}, "must not set 'backbone'"),
+        ({"classifier": {"regularizer": "dor"}}, "must not set 'regularizer'; list regularizers"),
+        ({"methods": [{"method": "coop", "precision": "bf16"}]}, r"'precision'; set it in \[classifier\]"),
+        ({"regularizers": [{"regularizer": "dor", "method": "coop"}]}, "must not set 'method'"),
     ],
 )
 def test_faults_of_plans_are_told(changes, message):
@@ -148,6 +165,26 @@ def test_excluded_cells_are_left_out():
         expand(plan(exclude=[{"protocol": "base-to-new"}]))
 
 
+def test_models_whose_names_are_alike_are_trained_apart():
+    methods = ["coop", {"name": "coop + dor", "method": "coop", "max_epochs": 5}]
+    fits = expand(plan(methods=methods, regularizers=["none", "dor"], seeds=[1], datasets=["dtd"]))
+    assert [{(cell.method, cell.regularizer) for cell in fit.cells} for fit in fits] == [
+        {("coop", "none")},
+        {("coop", "dor")},
+        {("coop + dor", "none")},
+        {("coop + dor", "dor")},
+    ]
+    for fit in fits:
+        assert {(fit.method.name, fit.regularizer.name)} == {(c.method, c.regularizer) for c in fit.cells}
+
+
+def test_regularizer_of_a_method_is_not_dropped():
+    own = {"name": "anchored", "method": "coop", "regularizer": "kg"}
+    assert plan(methods=[own]).methods[0].params == {"regularizer": "kg"}
+    with pytest.raises(PlanError, match="'anchored' has a regularizer of its own"):
+        plan(methods=[own], regularizers=["none", "dor"])
+
+
 def test_where_keeps_cells_that_meet_all_conditions():
     fits = where(expand(plan(seeds=[1, 2])), {"seed": ["2"], "classes": ["new"]})
     assert {(cell.seed, cell.classes) for fit in fits for cell in fit.cells} == {(2, "new")}
@@ -162,6 +199,19 @@ def test_where_keeps_cells_that_meet_all_conditions():
     [
         ({"methods": ["coopp"]}, "method 'coopp' is unknown; choose among 'zero-shot', 'coop'"),
         ({"calibrators": ["platt"]}, "calibrator 'platt' is unknown"),
+        ({"methods": [{"name": "mine", "method": CoOp}]}, "a name or an instance, got <class"),
+        ({"methods": [{"name": "mine", "method": 5}]}, "a name or an instance, got 5"),
+        (
+            {"methods": [{"name": "mine", "method": "coop", "recipe": "orig"}]},
+            "'mine'.* recipe 'orig' is unknown",
+        ),
+        ({"methods": [{"name": "mine", "method": "coop", "max_epochs": "five"}]}, "'mine'.*'max_epochs'"),
+        ({"methods": [{"name": "mine", "method": "coop", "method__n_context": 0}]}, "'mine'.*'n_context'"),
+        (
+            {"regularizers": [{"name": "far", "regularizer": "dor", "regularizer__pool": "fur"}]},
+            "far.*'pool'",
+        ),
+        ({"calibrators": [{"name": "bins", "calibrator": "histogram", "n_bins": 0}]}, "'bins'.*'n_bins'"),
     ],
 )
 def test_unknown_components_are_told(changes, message):

@@ -12,14 +12,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_hub import hub_environment, serving, tiny_hub
-from mini_plan import PLAN, content_of, plan
+from mini_plan import NOUNS, PLAN, content_of, plan
+from PIL import Image
 
-from clipcal import CalibratedCLIPClassifier, PromptTunedCLIPClassifier, expected_calibration_error
-from clipcal.benchmark import estimate_cost, expand, measure, run_plan
+from clipcal import (
+    CalibratedCLIPClassifier,
+    PromptTunedCLIPClassifier,
+    ZeroShotCLIPClassifier,
+    expected_calibration_error,
+)
+from clipcal.backbones import open_backbone
+from clipcal.benchmark import Entry, estimate_cost, expand, measure, run_plan
+from clipcal.benchmark._components import make_calibrator
+from clipcal.benchmark._fit import encode_nouns
 from clipcal.datasets import load_benchmark
 from clipcal.exceptions import PlanError
 from clipcal.images import CLIPImageEncoder
-from clipcal.methods import CoOp
+from clipcal.methods import CoOp, zero_shot_features
+from clipcal.regularizers import DynamicOutlierRegularizer
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +181,62 @@ def test_zero_shot_prompts_use_the_template_of_each_data_set(tmp_path, monkeypat
     assert make(grid, own, none, template=template).template == "{} texture."
     tcp = Entry("t", "tcp", {"method__zero_shot_template": "dataset", "method__template": "{}."})
     assert make(grid, tcp, none, template=template).method.zero_shot_template == template
+
+
+def test_template_of_the_plan_is_kept_for_new_classes(tmp_path, monkeypatch):
+    used = []
+    encode = ZeroShotCLIPClassifier._encode_classes
+
+    def recorded(self, backbone):
+        used.append(self.template)
+        return encode(self, backbone)
+
+    monkeypatch.setattr(ZeroShotCLIPClassifier, "_encode_classes", recorded)
+    methods = [{"name": "mine", "method": "zero-shot", "template": "{} texture."}]
+    summary = run_plan(plan(methods=methods, regularizers=["none"]), tmp_path)
+    assert summary.n_finished == 4 and set(used) == {"{} texture."}
+
+
+def test_calibrators_compare_with_the_template_of_the_data_set():
+    dac = Entry("DAC", "dac")
+    assert make_calibrator(dac, template="{} texture.").template == "{} texture."
+    own = Entry("DAC", "dac", {"template": "a {}."})
+    assert make_calibrator(own, template="{} texture.").template == "a {}."
+
+
+def test_classes_without_training_images_are_classes_all_the_same(tmp_path):
+    rng = np.random.default_rng(0)
+    for subset, labels in (("train", "acd"), ("test", "abcd")):
+        for label in labels:
+            folder = tmp_path / "letters" / subset / f"letter {label}"
+            folder.mkdir(parents=True)
+            for i in range(3):
+                Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    settings = {"methods": ["zero-shot", {"name": "CoOp", "method": "coop", "max_epochs": 1}], "n_shots": [2]}
+    few = plan(
+        **settings,
+        datasets=[f"own:{tmp_path / 'letters'}"],
+        protocols=["few-shot"],
+        regularizers=["none"],
+        calibrators=["none"],
+    )
+    run_plan(few, tmp_path / "results")
+    for record in records_of(tmp_path / "results"):
+        with np.load(tmp_path / "results" / "cells" / f"{record['key']}.npz") as arrays:
+            labels = arrays["classes"][arrays["y_true"]]
+        assert labels.tolist() == [f"letter {label}" for label in "abcd" for _ in range(3)]
+
+
+def test_nouns_of_lexicons_are_encoded_apart(tmp_path):
+    nouns = [f"{noun} {word}" for noun in NOUNS for word in NOUNS]
+
+    def table(memory, *lexicons):
+        for lexicon in lexicons:
+            cache = encode_nouns(plan(), DynamicOutlierRegularizer(lexicon=lexicon), str(memory))
+        return zero_shot_features(open_backbone("mini"), nouns, "a photo of a {}.", memory=cache).numpy()
+
+    alone = table(tmp_path / "alone", nouns)
+    assert (table(tmp_path / "both", nouns[::7], nouns) == alone).all()
 
 
 def test_unknown_parameter_names_the_entry():
