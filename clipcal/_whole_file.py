@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TEMPORARY_SUFFIX", "write_whole"]
+__all__ = ["TEMPORARY_SUFFIX", "remove_stale", "write_whole"]
 
 TEMPORARY_SUFFIX = ".tmp"
+# Temporary files of this age belong to a process that was killed.
+_STALE_SECONDS = 3600.0
 
 
 def write_whole(path: Path, write: Any) -> None:
@@ -29,6 +32,14 @@ def write_whole(path: Path, write: Any) -> None:
             temporary.unlink()
         raise
     _sync_folder(path.parent)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the temporary files of killed processes from a folder."""
+    for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(OSError):  # another process has removed it
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

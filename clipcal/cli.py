@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
@@ -108,11 +109,11 @@ def _bench(options: argparse.Namespace) -> int:
 
     from clipcal.benchmark import estimate_cost, load_plan, run_plan
 
+    out = options.out or Path("results", options.plan.stem)
     try:
         plan = load_plan(options.plan)
         if options.root is not None:
             plan = replace(plan, root=options.root)
-        out = options.out or Path("results", options.plan.stem)
         conditions = _conditions(options.where)
         if options.dry_run:
             sys.stdout.write(f"{estimate_cost(plan, out, conditions=conditions)}\n")
@@ -127,10 +128,10 @@ def _bench(options: argparse.Namespace) -> int:
                 engine=engine,
                 verbose=0 if options.quiet else options.verbose,
             )
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, BrokenExecutor) as error:
         _fail(str(error))
     except OSError as error:
-        _unwritable(error, options.out, f"bench {options.plan}")
+        _unwritable(error, out, f"bench {options.plan}")
     sys.stdout.write(f"{summary}\nResults: {out}\n")
     return FAILED_CELLS if summary.failed else 0
 
@@ -222,14 +223,15 @@ def _add_evaluate(commands: Any) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from clipcal.benchmark import evaluation_plan, format_summaries, run_plan
 
-    out = options.out or Path("results", Path(options.images).stem)
+    images = Path(options.images).resolve()
+    out = options.out or Path("results", images.stem if images.is_file() else images.name)
     try:
         plan = evaluation_plan(
             options.images,
             backbone=options.backbone,
             method=options.method,
             regularizer=options.regularizer,
-            calibrator=None if options.calibrator == "none" else options.calibrator,
+            calibrator=options.calibrator,
             n_shots=options.n_shots,
             seeds=range(1, options.n_seeds + 1),
             template=options.template,
@@ -239,10 +241,10 @@ def _evaluate(options: argparse.Namespace) -> int:
         )
         summary = run_plan(plan, out, n_jobs=options.n_jobs, verbose=0 if options.quiet else 2)
         shown = format_summaries(out) if summary.n_finished + summary.n_done else ""
-    except (ValueError, ImportError, FileNotFoundError) as error:
+    except (ValueError, ImportError, BrokenExecutor) as error:
         _fail(str(error))
     except OSError as error:
-        _unwritable(error, options.out, f"evaluate {options.images}")
+        _unwritable(error, out, f"evaluate {options.images}")
     sys.stdout.write(f"{shown}\n{summary}\nResults: {out}; for a page with diagrams: clipcal report {out}\n")
     return FAILED_CELLS if summary.failed else 0
 
@@ -259,12 +261,17 @@ def _engine(options: argparse.Namespace) -> Any:
 
 
 def _unwritable(error: OSError, out: Path | None, command: str) -> NoReturn:
-    """Tell that a folder cannot be written to; an error without a file is raised as it is."""
-    if error.filename is None:
-        raise error
-    folder = out if out is not None else error.filename
+    """Tell that a folder cannot be written to, or what else happened to a file."""
+    if error.errno is None:
+        _fail(str(error))
+    place = None if error.filename is None else Path(error.filename).absolute()
+    if out is None:
+        out = place
+    # A full disk has no file name.
+    elif place is not None and not (place.is_relative_to(out.absolute()) or place in out.absolute().parents):
+        _fail(f"{error.filename}: {error.strerror}")
     _fail(
-        f"results cannot be written to {str(folder)!r} ({error.strerror}). "
+        f"results cannot be written to {str(out)!r} ({error.strerror}). "
         f"Use another folder: clipcal {command} --out FOLDER"
     )
 
@@ -338,5 +345,5 @@ def _conditions(texts: Sequence[str]) -> dict[str, list[str]]:
         name, equals, values = text.partition("=")
         if not name or not equals or not values:
             _fail(f"--where takes FIELD=VALUE, such as dataset=dtd; got {text!r}.")
-        conditions.setdefault(name, []).extend(values.split(","))
+        conditions.setdefault(name, []).append(values)
     return conditions

@@ -140,7 +140,7 @@ def where(fits: Sequence[Fit], conditions: Mapping[str, Sequence[str]]) -> list[
     fits : sequence of Fit
         The fits.
     conditions : mapping of str to sequence of str
-        Accepted values for fields of a cell.
+        Accepted values for fields of a cell. A value that no cell has is split at its commas.
 
     Returns
     -------
@@ -153,16 +153,18 @@ def where(fits: Sequence[Fit], conditions: Mapping[str, Sequence[str]]) -> list[
         If a field or a value does not occur in the cells.
     """
     cells = [asdict(cell) for fit in fits for cell in fit.cells]
+    rule = {}
     for name, values in conditions.items():
         if name not in cells[0]:
             raise PlanError(f"Cells have no field {name!r}; choose among {', '.join(cells[0])}.")
         found = sorted({str(cell[name]) for cell in cells})
-        for value in values:
+        # Names of the plan may contain commas.
+        rule[name] = [part for value in values for part in ([value] if value in found else value.split(","))]
+        for value in rule[name]:
             if value not in found:
-                raise PlanError(f"No cell has {name}={value}; choose among {', '.join(found)}.")
+                raise PlanError(f"No cell has {name}={value}; choose among {', '.join(map(repr, found))}.")
     kept = [
-        replace(fit, cells=tuple(cell for cell in fit.cells if _matches(cell, conditions, of=str)))
-        for fit in fits
+        replace(fit, cells=tuple(cell for cell in fit.cells if _matches(cell, rule, of=str))) for fit in fits
     ]
     return [fit for fit in kept if fit.cells]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from sklearn.base import BaseEstimator, clone
@@ -23,6 +24,7 @@ __all__ = [
     "make_classifier",
     "needs_pixels",
     "transfers",
+    "with_precision",
 ]
 
 # The value of a parameter that stands for the template of the data set.
@@ -88,6 +90,15 @@ def backbone_of(plan: Plan) -> Any:
     from clipcal.backbones import open_backbone
 
     return open_backbone(plan.backbone, **device_and_precision(plan))
+
+
+def with_precision(plan: Plan) -> Plan:
+    """Return the plan with the precision of this machine, for others that would choose another one."""
+    from clipcal.backbones import precision_of
+
+    if not isinstance(plan.backbone, str):
+        return plan
+    return replace(plan, classifier={**plan.classifier, "precision": precision_of(backbone_of(plan))})
 
 
 def make_calibrator(entry: Entry, *, template: str = DEFAULT_TEMPLATE) -> Calibrator:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipcal._whole_file import write_whole
+from clipcal._whole_file import remove_stale, write_whole
 from clipcal.benchmark._components import backbone_of
 from clipcal.benchmark._plan import Plan
 from clipcal.datasets import load_benchmark
 from clipcal.images import ImagePaths, encode_images, image_digest
 
-__all__ = ["digest_of", "embedded", "load_part", "part_facts"]
+__all__ = ["digest_of", "embedded", "forget_data", "load_part", "part_facts"]
 
 
 def load_part(plan: Plan, name: str, classes: str, n_shots: int, seed: int) -> Any:
@@ -87,6 +87,12 @@ def _part_facts(
     }
 
 
+def forget_data() -> None:
+    """Read data sets again when they are needed, as their files may have changed."""
+    _load.cache_clear()
+    _part_facts.cache_clear()
+
+
 def digest_of(content: Any) -> str:
     """Return the SHA-256 of content in JSON."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False)
@@ -145,6 +151,7 @@ def _embedded(
         if not path.is_file():
             encoded = encode_images(part.images, backbone, verbose=verbose)
             path.parent.mkdir(parents=True, exist_ok=True)
+            remove_stale(path.parent)
             write_whole(path, lambda file: np.save(file, encoded))
         _kept[path] = np.load(path)
     return _kept[path], {relative: row for row, relative in enumerate(part.paths)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, Self
 
 from joblib import Parallel, delayed
@@ -45,8 +46,8 @@ class LocalEngine:
     """
 
     def __init__(self, n_jobs: int | None = None) -> None:
-        self._parallel = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered")
-        self.in_process = self._parallel.n_jobs == 1
+        self._n_jobs = n_jobs
+        self.in_process = self._parallel().n_jobs == 1
 
     def close(self) -> None:
         """Do nothing: processes of joblib are shared and end on their own."""
@@ -54,8 +55,32 @@ class LocalEngine:
     def run(
         self, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
     ) -> Iterator[tuple[int, Any]]:
-        """Yield the position and the result of each call as it ends."""
-        yield from self._parallel(delayed(_numbered)(i, function, given) for i, given in enumerate(arguments))
+        """Yield the position and the result of each call as it ends.
+
+        joblib does not tell in which call a process was killed. Those that were running are repeated one by
+        one, then the others go on.
+        """
+        left = dict(enumerate(arguments))
+        while left:
+            started: list[int] = []
+            try:
+                for i, found in self._parallel()(_numbered_calls(function, list(left.items()), started)):
+                    del left[i]
+                    yield i, found
+            except BrokenProcessPool:
+                for i in [i for i in started if i in left]:
+                    yield i, self._alone(i, function, left.pop(i))
+
+    def _parallel(self) -> Parallel:
+        # A new one for each use: after an error, it keeps results that were not taken.
+        return Parallel(n_jobs=self._n_jobs, batch_size=1, return_as="generator_unordered")
+
+    def _alone(self, i: int, function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+        try:
+            ((_, found),) = self._parallel()([delayed(_numbered)(i, function, given)])
+        except BrokenProcessPool as error:
+            return error
+        return found
 
 
 class DaskEngine:
@@ -151,6 +176,15 @@ def _check_resources(client: Any, wanted: Mapping[str, float]) -> None:
     if not any(all(has.get(name, 0) >= number for name, number in wanted.items()) for has in offered):
         needed = ", ".join(f"{name}={number:g}" for name, number in wanted.items())
         raise ValueError(f"No worker has the resources {needed}; start workers with --resources '{needed}'.")
+
+
+def _numbered_calls(
+    function: Callable[..., Any], calls: Sequence[tuple[int, tuple[Any, ...]]], started: list[int]
+) -> Iterator[Any]:
+    """Yield calls for joblib, and note which it has taken."""
+    for i, given in calls:
+        started.append(i)
+        yield delayed(_numbered)(i, function, given)
 
 
 def _numbered(i: int, function: Callable[..., Any], given: tuple[Any, ...]) -> tuple[int, Any]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from clipcal.benchmark._aggregate import make_grids
+from clipcal.benchmark._components import is_trained
 from clipcal.benchmark._formats import markdown_of
-from clipcal.benchmark._plan import BASE_TO_NEW, FEW_SHOT, NONE, ZERO_SHOT, Plan
+from clipcal.benchmark._plan import BASE_TO_NEW, FEW_SHOT, NONE, ZERO_SHOT, Entry, Plan
 from clipcal.benchmark._results import read_results
 from clipcal.benchmark._tables import summary_table
+from clipcal.exceptions import PlanError
 
 __all__ = ["evaluation_plan", "format_summaries"]
 
@@ -70,15 +72,19 @@ def evaluation_plan(
     ('own:pets',)
     """
     name = f"own:{os.fspath(source)}"
+    if regularizer not in (None, NONE) and not is_trained(Entry(method, method)):
+        raise PlanError(
+            f"The method {method!r} is not trained, so the regularizer {regularizer!r} has no effect."
+        )
     return Plan.from_dict(
         {
-            "name": Path(source).name,
+            "name": Path(source).resolve().name,
             "backbone": backbone,
             "datasets": (name,),
             "protocols": (FEW_SHOT, BASE_TO_NEW) if new_classes else (FEW_SHOT,),
             "methods": (ZERO_SHOT, method) if method != ZERO_SHOT else (ZERO_SHOT,),
-            "regularizers": (NONE, *([regularizer] if regularizer else [])),
-            "calibrators": (NONE, *([calibrator] if calibrator else [])),
+            "regularizers": _with_none(regularizer),
+            "calibrators": _with_none(calibrator),
             "n_shots": (n_shots,),
             "seeds": tuple(seeds),
             "templates": {} if template is None else {name: template},
@@ -101,3 +107,7 @@ def format_summaries(results: str | os.PathLike[str]) -> str:
     """
     tables = [summary_table(grid, "std") for grid in make_grids(read_results(results))]
     return "\n\n".join(markdown_of(table).rstrip("\n") for table in tables) + "\n"
+
+
+def _with_none(component: str | None) -> tuple[str, ...]:
+    return (NONE,) if component in (None, NONE) else (NONE, component)

@@ -24,8 +24,8 @@ from clipcal.benchmark._components import (
     make_classifier,
     needs_pixels,
 )
-from clipcal.benchmark._data import digest_of, embedded, load_part
-from clipcal.benchmark._identity import described
+from clipcal.benchmark._data import digest_of, embedded, forget_data, load_part
+from clipcal.benchmark._identity import described, identify
 from clipcal.benchmark._plan import NONE, ZERO_SHOT, Plan
 from clipcal.caching import FeatureCache
 from clipcal.calibration import CalibratedCLIPClassifier
@@ -90,6 +90,7 @@ def run_fit(
     with threads_of(plan.n_threads):
         start = time.perf_counter()
         try:
+            _check_identities(plan, fit, identities)
             classifier = _train(plan, fit, memory, verbose)
         except Exception as error:
             return lost(identities, error)
@@ -156,6 +157,23 @@ def measure(
             "brier": float(brier_score(*data, labels=labels)),
             "log_loss": float(negative_log_likelihood(*data, labels=labels)),
         }
+
+
+def _check_identities(plan: Plan, fit: Fit, identities: Sequence[Mapping[str, Any]]) -> None:
+    """Raise a RuntimeError if data, weights or versions of this process are not those of the keys."""
+    found = identify(plan, fit)
+    if [here["key"] for here in found] != [given["key"] for given in identities]:
+        # This process may have read the files before they changed.
+        forget_data()
+        found = identify(plan, fit)
+    for here, given in zip(found, identities, strict=True):
+        differing = [name for name in here if name != "key" and here[name] != given[name]]
+        if differing:
+            told = "; ".join(f"{name}: {here[name]} instead of {given[name]}" for name in differing)
+            raise RuntimeError(
+                "The plan was started with other data or versions than those of this process, which may be "
+                f"on another machine, or files have changed since. {told}"
+            )
 
 
 def _train(plan: Plan, fit: Fit, memory: str, verbose: int) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 
 from clipcal._progress import progress_bar
 from clipcal.benchmark._cells import Fit, expand, where
-from clipcal.benchmark._components import backbone_of, lexicon_of, needs_pixels
-from clipcal.benchmark._data import digest_of, embedded
+from clipcal.benchmark._components import backbone_of, lexicon_of, needs_pixels, with_precision
+from clipcal.benchmark._data import digest_of, embedded, forget_data
 from clipcal.benchmark._engines import Engine, LocalEngine
 from clipcal.benchmark._fit import Outcome, encode_nouns, lost, run_fit, threads_of
 from clipcal.benchmark._identity import described, identify
@@ -131,8 +131,8 @@ def run_plan(
     2
     """
     engine = engine or LocalEngine(n_jobs)
-    store = Store(Path(results))
     jobs = plan_jobs(plan)
+    store = Store(Path(results))
     store.write_plan(_plain(plan), [identity for job in jobs for identity in job.identities])
     chosen = select(jobs, conditions or {})
     missing = [
@@ -140,7 +140,9 @@ def run_plan(
         for job in (job.only(lambda key: not is_done(store.folder, key)) for job in chosen)
         if job.fit.cells
     ]
-    memory = os.fspath(memory or store.folder / "cache")
+    memory = os.path.abspath(memory or store.folder / "cache")
+    if not engine.in_process:
+        plan = with_precision(plan)
     n_cells, n_missing = (sum(len(job.fit.cells) for job in part) for part in (chosen, missing))
     to_run = missing[:limit]
     _prepare(engine, plan, to_run, memory, verbose)
@@ -170,6 +172,7 @@ def plan_jobs(plan: Plan) -> list[Job]:
     -------
     jobs : list of Job
     """
+    forget_data()
     return [Job(fit, tuple(identify(plan, fit))) for fit in expand(plan)]
 
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clipcal._whole_file import TEMPORARY_SUFFIX, write_whole
+from clipcal._whole_file import remove_stale, write_whole
 from clipcal.benchmark._fit import Outcome
 
 __all__ = ["Store", "is_done", "read_run"]
 
-# Temporary files of this age belong to a run that was killed.
-_STALE_SECONDS = 3600.0
-
 
 def is_done(folder: Path, key: str) -> bool:
     """Whether a cell is complete."""
-    return (folder / "cells" / f"{key}.json").is_file()
+    return all((folder / "cells" / f"{key}{suffix}").is_file() for suffix in (".json", ".npz"))
 
 
 def read_run(folder: Path, key: str) -> dict[str, Any] | None:
@@ -42,9 +38,9 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for part in ("cells", "failed", "runs"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        self._remove_stale()
+        for part in (folder, *(folder / name for name in ("cells", "failed", "runs"))):
+            part.mkdir(parents=True, exist_ok=True)
+            remove_stale(part)
 
     def write_plan(self, plan: Mapping[str, Any], identities: Iterable[Mapping[str, Any]]) -> None:
         """Write the plan, with the keys of all its cells."""
@@ -68,9 +64,3 @@ class Store:
     def _write_json(self, name: str, content: Any) -> None:
         text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
         write_whole(self.folder / name, lambda file: file.write(text.encode()))
-
-    def _remove_stale(self) -> None:
-        now = time.time()
-        for path in self.folder.glob(f"*/*{TEMPORARY_SUFFIX}"):
-            if now - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink(missing_ok=True)

@@ -190,6 +190,11 @@ def test_where_keeps_cells_that_meet_all_conditions():
     assert {(cell.seed, cell.classes) for fit in fits for cell in fit.cells} == {(2, "new")}
     with pytest.raises(PlanError, match="no field 'halves'"):
         where(expand(plan()), {"halves": ["new"]})
+    named = plan(methods=["coop", {"name": "CoOp, fast", "method": "coop"}])
+    for values, kept in ((["CoOp, fast"], {"CoOp, fast"}), (["CoOp, fast", "coop"], {"CoOp, fast", "coop"})):
+        assert {fit.method.name for fit in where(expand(named), {"method": values})} == kept
+    both = where(expand(plan()), {"dataset": ["dtd,eurosat"]})
+    assert {cell.dataset for fit in both for cell in fit.cells} == {"dtd", "eurosat"}
     with pytest.raises(PlanError, match="No cell has dataset=imagenet"):
         where(expand(plan()), {"dataset": ["imagenet"]})
 

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_hub import hub_environment, serving, tiny_hub
-from mini_plan import NOUNS, PLAN, content_of, plan
+from mini_plan import NOUNS, PLAN, content_of, kill_or_double, plan
 from PIL import Image
 
 from clipcal import (
@@ -22,9 +23,11 @@ from clipcal import (
     expected_calibration_error,
 )
 from clipcal.backbones import open_backbone
-from clipcal.benchmark import Entry, estimate_cost, expand, measure, run_plan
-from clipcal.benchmark._components import make_calibrator
-from clipcal.benchmark._fit import encode_nouns
+from clipcal.benchmark import Entry, LocalEngine, estimate_cost, expand, measure, run_plan
+from clipcal.benchmark._components import make_calibrator, with_precision
+from clipcal.benchmark._fit import encode_nouns, run_fit
+from clipcal.benchmark._run import plan_jobs
+from clipcal.benchmark._store import Store
 from clipcal.datasets import load_benchmark
 from clipcal.exceptions import PlanError
 from clipcal.images import CLIPImageEncoder
@@ -113,8 +116,6 @@ def test_limit_and_conditions(tmp_path):
 
 def test_key_depends_on_everything_that_determines_the_numbers():
     def keys(**changes):
-        from clipcal.benchmark._run import plan_jobs
-
         return {identity["key"] for job in plan_jobs(plan(**changes)) for identity in job.identities}
 
     own = keys()
@@ -237,6 +238,49 @@ def test_nouns_of_lexicons_are_encoded_apart(tmp_path):
 
     alone = table(tmp_path / "alone", nouns)
     assert (table(tmp_path / "both", nouns[::7], nouns) == alone).all()
+
+
+def test_fit_with_other_data_than_its_key_fails(tmp_path):
+    (job, *_) = plan_jobs(plan())
+    changed = [{**identity, "key": "0", "versions": {"python": "2.7"}} for identity in job.identities]
+    for outcome in run_fit(plan(), job.fit, changed, str(tmp_path)):
+        assert outcome.predictions is None
+        assert "other data or versions" in outcome.record["error"] and "'2.7'" in outcome.record["error"]
+
+
+def test_workers_use_the_precision_of_the_keys():
+    assert with_precision(plan(classifier={"n_views": 2})).classifier == {"n_views": 2, "precision": "fp32"}
+    assert with_precision(plan(classifier={"precision": "bf16"})).classifier == {"precision": "bf16"}
+
+
+def test_killed_process_fails_its_call_only():
+    numbers = [1, 2, 0, 3, 4, 5]
+    found = dict(LocalEngine(2).run(kill_or_double, [(number,) for number in numbers]))
+    assert isinstance(found.pop(2), BrokenProcessPool)
+    assert found == {i: 2 * number for i, number in enumerate(numbers) if number}
+
+
+def test_cell_without_predictions_is_run_again(undisturbed, tmp_path):
+    before = content_of(undisturbed)
+    next((undisturbed / "cells").glob("*.npz")).unlink()
+    assert run_plan(plan(), undisturbed).n_finished == 1
+    assert content_of(undisturbed) == before
+
+
+def test_invalid_plan_leaves_no_folder(tmp_path):
+    with pytest.raises(PlanError):
+        run_plan(plan(methods=["coopp"]), tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_files_of_killed_runs_are_removed(tmp_path):
+    old, new = tmp_path / "cells" / "a.npz.1.tmp", tmp_path / "plan.json.2.tmp"
+    old.parent.mkdir()
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    Store(tmp_path)
+    assert not old.exists() and new.exists()
 
 
 def test_unknown_parameter_names_the_entry():
