@@ -2,6 +2,7 @@
 
 import csv
 import os
+from concurrent.futures import BrokenExecutor
 
 import pytest
 from fake_results import base_to_new_cells, write_results
@@ -116,3 +117,25 @@ def test_report_into_a_file_is_an_error(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "cannot be written to" in error and "clipcal report RESULTS --out FOLDER" in error
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device"), "results cannot be written to "),
+        (FileNotFoundError(2, "No such file or directory", "/data/1.jpg"), "clipcal: /data/1.jpg: No such"),
+        (FileNotFoundError("There is no folder 'pets'."), "clipcal: There is no folder 'pets'."),
+        (BrokenExecutor("A worker process was terminated."), "clipcal: A worker process was terminated."),
+    ],
+)
+def test_errors_of_a_run_are_told_for_what_they_are(tmp_path, monkeypatch, capsys, error, message):
+    def fail(*args, **kwargs):
+        raise error
+
+    plan = tmp_path / "plan.toml"
+    plan.write_text('name = "trial"\nmethods = ["zero-shot"]\ndatasets = ["mini/shapes-studio"]')
+    monkeypatch.setattr("clipcal.benchmark.run_plan", fail)
+    with pytest.raises(SystemExit) as raised:
+        main(["bench", str(plan), "--out", str(tmp_path / "results")])
+    assert raised.value.code == 1
+    assert message in capsys.readouterr().err

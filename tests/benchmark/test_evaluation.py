@@ -10,7 +10,7 @@ from clipcal import make_shapes
 from clipcal.benchmark import evaluation_plan, expand, run_plan
 from clipcal.cli import main
 from clipcal.datasets import load_benchmark
-from clipcal.exceptions import DatasetError
+from clipcal.exceptions import DatasetError, PlanError
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +134,10 @@ def test_faults_are_told_without_a_traceback(folder, tmp_path, capsys, arguments
     assert raised.value.code == 1
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+def test_none_is_no_component():
+    made = evaluation_plan("pets", regularizer="none", calibrator="none")
+    assert [entry.name for entry in (*made.regularizers, *made.calibrators)] == ["none", "none"]
+    with pytest.raises(PlanError, match="'dor' has no effect on 'tip-adapter'"):
+        evaluation_plan("pets", method="tip-adapter", regularizer="dor")
