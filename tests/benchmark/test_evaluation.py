@@ -139,5 +139,5 @@ def test_faults_are_told_without_a_traceback(folder, tmp_path, capsys, arguments
 def test_none_is_no_component():
     made = evaluation_plan("pets", regularizer="none", calibrator="none")
     assert [entry.name for entry in (*made.regularizers, *made.calibrators)] == ["none", "none"]
-    with pytest.raises(PlanError, match="'dor' has no effect on 'tip-adapter'"):
+    with pytest.raises(PlanError, match="'tip-adapter' is not trained, so the regularizer 'dor'"):
         evaluation_plan("pets", method="tip-adapter", regularizer="dor")
