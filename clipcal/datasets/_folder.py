@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from functools import cache
 from pathlib import Path
 
-from PIL import Image
-
 from clipcal._caller import warn_caller
+from clipcal.datasets._listing import list_folder
 from clipcal.datasets._loaded import SPLITS, WHOLE, Labeled, Part, split_name
 from clipcal.images import ImagePaths
 
-__all__ = ["image_suffixes", "read_folder"]
-
-# Files and folders that operating systems create; hidden ones are ignored, too.
-_OF_THE_SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN"}
-# Formats that Pillow recognizes, but cannot decode by itself.
-_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-
-
-@cache
-def image_suffixes() -> frozenset[str]:
-    """Return the suffixes of the image formats that Pillow decodes here, in lower case."""
-    suffixes = Image.registered_extensions()
-    return frozenset(
-        suffix for suffix, name in suffixes.items() if name in Image.OPEN and name not in _NOT_DECODED
-    )
+__all__ = ["read_folder"]
 
 
 def read_folder(root: Path, *, labeled: bool) -> Labeled:
@@ -51,34 +35,20 @@ def read_folder(root: Path, *, labeled: bool) -> Labeled:
         if not paths:
             raise ValueError(_no_images(root))
         return Labeled.of({WHOLE: Part(ImagePaths(paths, root), None, tuple(paths))}, what)
-    folders, images = _entries(root)
+    folders, images = list_folder(root)
     splits = _splits(root, folders)
     if not splits:
         return Labeled.of({WHOLE: _read_classes(root, "", folders, images)}, what)
     parts = {}
     for name in sorted(splits, key=lambda name: SPLITS.index(splits[name])):
-        parts[splits[name]] = _read_classes(root, f"{name}/", *_entries(root / name))
+        parts[splits[name]] = _read_classes(root, f"{name}/", *list_folder(root / name))
     return Labeled.of(parts, what)
-
-
-def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the folders and of the images in a folder, sorted as plain strings."""
-    folders, images = [], []
-    with os.scandir(folder) as found:
-        for entry in found:
-            if entry.name.startswith(".") or entry.name in _OF_THE_SYSTEM:
-                continue
-            if entry.is_dir():
-                folders.append(entry.name)
-            elif os.path.splitext(entry.name)[1].lower() in image_suffixes():
-                images.append(entry.name)
-    return sorted(folders), sorted(images)
 
 
 def _all_below(root: Path, inside: frozenset[str] = frozenset()) -> list[str]:
     """Return the relative paths of all images in and below a folder, sorted as plain strings."""
     inside = inside | {os.path.realpath(root)}
-    folders, images = _entries(root)
+    folders, images = list_folder(root)
     for name in folders:
         # A link to a folder that it is in has no end.
         if os.path.realpath(root / name) not in inside:
@@ -89,14 +59,14 @@ def _all_below(root: Path, inside: frozenset[str] = frozenset()) -> list[str]:
 def _splits(root: Path, folders: list[str]) -> dict[str, str]:
     """Return the split of each folder that is one: it is named after a split and holds class folders."""
     named = {name: split_name(name) for name in folders if split_name(name) in SPLITS}
-    inside = {name: _entries(root / name) for name in named}
+    inside = {name: list_folder(root / name) for name in named}
     splits = {name: split for name, split in named.items() if inside[name][0] and not inside[name][1]}
     for name, split in splits.items():
         alike = [other for other in splits if splits[other] == split]
         if len(alike) > 1:
             raise ValueError(f"{str(root)!r} has several folders for the split {split!r}: {alike}; keep one.")
         for other in folders:
-            if other in splits or not _entries(root / other)[1]:
+            if other in splits or not list_folder(root / other)[1]:
                 continue
             if other in named:
                 raise ValueError(
@@ -117,14 +87,16 @@ def _read_classes(root: Path, prefix: str, folders: list[str], loose: list[str])
     here = root / prefix
     labels: list[str] = []
     paths: list[str] = []
-    empty = []
+    empty, deeper = [], []
     for name in folders:
-        images = _entries(here / name)[1]
+        below, images = list_folder(here / name)
         # File systems differ in how they store accents; typed labels have the composed form.
         labels += [unicodedata.normalize("NFC", name)] * len(images)
         paths += [f"{prefix}{name}/{image}" for image in images]
         if not images:
             empty.append(name)
+        else:
+            deeper += [f"{name}/{inner}" for inner in below if list_folder(here / name / inner)[1]]
     if not paths:
         raise ValueError(_no_class_folders(here, len(loose)))
     if loose:
@@ -134,6 +106,11 @@ def _read_classes(root: Path, prefix: str, folders: list[str], loose: list[str])
         )
     if empty:
         warn_caller(f"{len(empty)} folders in {str(here)!r} have no images and are ignored: {empty[:5]}.")
+    if deeper:
+        warn_caller(
+            f"{len(deeper)} folders inside class folders in {str(here)!r}, such as {deeper[0]!r}, have "
+            "images, which are ignored; move them into the class folders."
+        )
     return Part(ImagePaths(paths, root), labels, tuple(paths))
 
 

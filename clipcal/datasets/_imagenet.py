@@ -7,7 +7,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from clipcal.datasets._index import Index, files_of, folders_of
+from clipcal.datasets._index import Index
+from clipcal.datasets._listing import list_folder
 from clipcal.exceptions import DatasetError
 
 __all__ = ["imagenet_classes", "read_imagenet", "read_imagenet_variant"]
@@ -65,15 +66,14 @@ def _fault(place: Path, classes: dict[str, str]) -> str:
     """Return what is wrong with a folder that must have one folder per class; empty if nothing."""
     if not place.is_dir():
         return f"the folder {place} is missing."
-    present = set(folders_of(place))
-    absent = [wnid for wnid in classes if wnid not in present]
+    folders, loose = list_folder(place)
+    absent = sorted(classes.keys() - set(folders))
     if not absent:
         return ""
-    n_loose = len(files_of(place))
-    if n_loose:
+    if loose:
         return (
-            f"{place} has {n_loose:,} images that are not in folders by class. Move them to folders such as "
-            f"{place / absent[0]}, for example with the script valprep.sh that ImageNet tutorials use."
+            f"{place} has {len(loose):,} images that are not in folders by class. Move them to folders such "
+            f"as {place / absent[0]}, for example with the script valprep.sh that ImageNet tutorials use."
         )
     return (
         f"{place} has no folder for {len(absent):,} of the {len(classes):,} classes, such as {absent[0]!r}."
@@ -108,7 +108,7 @@ def read_imagenet_variant(images: Path, *, numbered: bool) -> Index:
         known = {str(position): wnid for position, wnid in enumerate(ids)}
     else:
         known = {wnid: wnid for wnid in ids}
-    folders = folders_of(images)
+    folders, _ = list_folder(images)
     wrong = [name for name in folders if name not in known]
     if wrong or not folders:
         expected = "0, 1, ..., 999" if numbered else "WordNet ids, such as n01440764"
@@ -126,7 +126,7 @@ def _list_folders(images: Path, folders: list[tuple[int, str]]) -> tuple[list[st
     paths: list[str] = []
     labels: list[int] = []
     for label, folder in folders:
-        found = files_of(images / folder)
+        found = list_folder(images / folder)[1]
         paths += [f"{folder}/{name}" for name in found]
         labels += [label] * len(found)
     return paths, labels

@@ -9,10 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from clipcal.exceptions import DatasetError
 
-__all__ = ["SUBSETS", "Index", "check_relative", "files_of", "folders_of", "missing_files"]
+__all__ = ["SUBSETS", "Index", "check_relative", "missing_files"]
 
 SUBSETS = ("train", "validation", "test")
-IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 @dataclass
@@ -61,28 +60,6 @@ class Index:
         notes.append(text)
 
 
-def files_of(folder: Path) -> list[str]:
-    """Return the names of the images in a folder, sorted; hidden files are ignored."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if not entry.name.startswith(".")
-            and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
-            and not entry.is_dir()
-        )
-
-
-def folders_of(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted; hidden ones and ``__MACOSX`` are ignored."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
-        )
-
-
 def missing_files(folder: Path, paths: Sequence[str]) -> list[int]:
     """Return the positions of the paths that do not exist. Each folder is listed once."""
     listed: dict[str, set[str]] = {}
@@ -104,8 +81,7 @@ def check_relative(path: object, where: str) -> str:
     """Return a path of a split file, after checking that it stays below the folder of the images."""
     if not isinstance(path, str) or not path:
         raise DatasetError(f"{where}: expected a relative path, got {path!r}.")
-    plain = path.replace("\\", "/")
-    parts = PurePosixPath(plain)
-    if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+    parts = PurePosixPath(path.replace("\\", "/"))
+    if not parts.parts or parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
         raise DatasetError(f"{where}: the path {path!r} is not below the folder of the images.")
     return parts.as_posix()

@@ -8,6 +8,7 @@ from pathlib import Path
 from clipcal.datasets._catalog import DatasetFacts
 from clipcal.datasets._imagenet import read_imagenet, read_imagenet_variant
 from clipcal.datasets._index import SUBSETS, Index, missing_files
+from clipcal.datasets._listing import list_folder
 from clipcal.datasets._misplaced import misplacement
 from clipcal.datasets._split_file import read_aircraft_lists, read_split_file
 from clipcal.exceptions import DatasetError
@@ -168,7 +169,4 @@ def _with_split_file(facts: DatasetFacts, root: Path, folders: list[Path]) -> In
 
 def _has_entries(folder: Path) -> bool:
     """Whether a folder has other folders, or images; files such as archives and lists do not count."""
-    if not folder.is_dir():
-        return False
-    with os.scandir(folder) as entries:
-        return any(entry.is_dir() or entry.name.lower().endswith((".jpg", ".jpeg")) for entry in entries)
+    return folder.is_dir() and any(list_folder(folder))

@@ -3,7 +3,7 @@
 import pytest
 from published_trees import write_image
 
-from clipcal.datasets import load_benchmark
+from clipcal.datasets import load_benchmark, load_images
 from clipcal.datasets._imagenet import imagenet_classes
 from clipcal.exceptions import DatasetError
 
@@ -181,3 +181,15 @@ def test_hidden_folders_and_other_files_are_ignored(root, data, tmp_path):
     (place / ".cache").mkdir()
     write_image(place / IDS[1] / "0.jpg")
     assert load_benchmark("imagenet_a", root=tmp_path).test.paths == (f"{IDS[0]}/0.jpg", f"{IDS[1]}/0.jpg")
+
+
+def test_images_are_recognized_as_by_load_images(tmp_path):
+    """One rule for folders of published data sets and of own images."""
+    for name in ("1.JPEG", "2.ppm", "Thumbs.db", "._1.JPEG", "readme.txt"):
+        write_image(tmp_path / "imagenet-r" / "n01443537" / name)
+        write_image(tmp_path / "imagenet-r" / "n01484850" / name)
+    write_image(tmp_path / "imagenet-r" / "$RECYCLE.BIN" / "1.JPEG")
+    with pytest.warns(UserWarning, match="differs from"):
+        data = load_benchmark("imagenet_r", root=tmp_path)
+    assert data.test.paths == load_images(tmp_path / "imagenet-r").paths
+    assert len(data.test.paths) == 4

@@ -95,6 +95,13 @@ class TestFolders:
         assert "2 folders" in texts[1] and "['empty', 'other']" in texts[1]
         assert all(warning.filename == __file__ for warning in caught)
 
+    def test_images_in_folders_inside_class_folders_are_told(self, tmp_path):
+        write(tmp_path, "cat/1.png", "cat/more/2.png", "cat/notes/readme", "dog/1.png")
+        with pytest.warns(
+            UserWarning, match=r"1 folders inside .*'cat/more', have images, which are ignored"
+        ):
+            assert load_images(tmp_path).paths == ("cat/1.png", "dog/1.png")
+
     def test_class_texts_have_no_underscores(self, tmp_path):
         data = load_images(write(tmp_path, "red_panda/1.png", "n02_x/1.png"))
         assert data.class_names == {"n02_x": "n02 x", "red_panda": "red panda"}
