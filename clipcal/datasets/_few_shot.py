@@ -134,7 +134,9 @@ def rank_images(rows: Sequence[int], paths: Sequence[str], *, seed: int, name: s
 
     def score(row: int) -> bytes:
         path = unicodedata.normalize("NFC", paths[row])
-        return hashlib.sha256("\0".join([_VERSION, str(seed), name, path]).encode()).digest()
+        return hashlib.sha256(
+            "\0".join([_VERSION, str(seed), name, path]).encode("utf-8", "surrogateescape")
+        ).digest()
 
     return sorted(rows, key=score)
 

@@ -50,6 +50,8 @@ def read_split_file(path: Path, folder: Path) -> Index:
         raise DatasetError(f"{path} is not a JSON file ({error}); download it again.") from error
     if not isinstance(content, dict) or not content.keys() >= {"train", "test"}:
         raise DatasetError(f"{path} must have the keys 'train', 'val' and 'test'.")
+    if not all(isinstance(content.get(key, []), list) for key in _PARTS.values()):
+        raise DatasetError(f"{path}: 'train', 'val' and 'test' must be lists; download it again.")
     names: dict[int, str] = {}
     paths: dict[str, list[str]] = {}
     labels: dict[str, list[int]] = {}
@@ -61,6 +63,8 @@ def read_split_file(path: Path, folder: Path) -> Index:
                 raise DatasetError(f"{path}: label {label} has the names {names[label]!r} and {name!r}.")
             paths[subset].append(relative)
             labels[subset].append(label)
+    if len(names) < 2:
+        raise DatasetError(f"{path} has {len(names)} classes, but at least two classes are needed.")
     if sorted(names) != list(range(len(names))):
         raise DatasetError(f"{path}: labels must be 0 to {len(names) - 1}, but {_gap(names)} is missing.")
     ids = [names[label] for label in range(len(names))]

@@ -13,7 +13,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from published_trees import EUROSAT, split_of, write_eurosat, write_image, write_set
 
-from clipcal.datasets import list_benchmarks, load_benchmark
+from clipcal.datasets import check_benchmark, list_benchmarks, load_benchmark
 from clipcal.datasets._benchmarks import published_digest
 from clipcal.datasets._catalog import CATALOG
 from clipcal.exceptions import DatasetError
@@ -341,6 +341,10 @@ ITEMS = {"train": [["a/1.jpg", 0, "a"], ["b/1.jpg", 1, "b"]], "val": [], "test":
         ),
         ({"train": [["a/1.jpg", 0, "b_c"], ["b/1.jpg", 1, "b c"]], "test": []}, "have the same text"),
         ({"train": [["a/1.jpg", 0, "a"]], "test": []}, "at least two classes"),
+        ({"train": [], "test": []}, "at least two classes"),
+        ({"train": None}, "must be lists"),
+        ({"val": {}}, "must be lists"),
+        ({"train": [[".", 0, "a"]]}, "is not below the folder of the images"),
         ({"train": [["../1.jpg", 0, "a"]]}, "is not below the folder of the images"),
         ({"train": [["/etc/1.jpg", 0, "a"]]}, "is not below the folder of the images"),
         ({"train": [["a/1.jpg", "0", "a"]]}, "the label must be an integer, got '0'"),
@@ -354,6 +358,7 @@ def test_invalid_split_files_raise(changes, message, tmp_path):
     file.write_text(json.dumps({**ITEMS, **changes}))
     with pytest.raises(DatasetError, match=message):
         load_benchmark("dtd", root=tmp_path, missing="drop")
+    assert not check_benchmark("dtd", root=tmp_path).ok
 
 
 @pytest.mark.parametrize("text", ["<html>", "[]", '{"train": []}', ""])

@@ -216,3 +216,10 @@ def test_classes_are_not_sorted():
 def test_fewer_than_two_classes_raise(classes):
     with pytest.raises(DatasetError, match="need at least two classes"):
         base_new_classes(classes)
+
+
+def test_file_names_need_not_be_utf8():
+    paths = ["a/1.jpg", "a/\udcff.jpg", "a/3.jpg"]
+    assert sorted(draw_few_shot("aaa", 3, paths=paths)) == [0, 1, 2]
+    few = draw_few_shot("aaa", 1, paths=paths)
+    assert [paths[i] for i in few] == [paths[::-1][i] for i in draw_few_shot("aaa", 1, paths=paths[::-1])]
