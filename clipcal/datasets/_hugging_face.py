@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from clipcal.datasets._loaded import WHOLE, Labeled, Part, split_name
+from clipcal.datasets._loaded import WHOLE, Labeled, Part, check_labels, split_name
 from clipcal.datasets._tables import class_label, find_columns, numbered
 from clipcal.images import LazyImages
 
@@ -83,11 +83,7 @@ def _labels(data: Any, name: str, what: str) -> tuple[list[Any], list[str] | Non
             f"{len(missing)} of {len(labels)} rows of {what} have no label (None or -1), such as row "
             f"{missing[0]}. Drop them, or pass labeled=False for images without labels."
         )
-    if not all(isinstance(label, (int, str)) for label in labels):
-        raise ValueError(
-            f"The column {name!r} of {what} holds {type(labels[0]).__name__} objects; labels are int or str. "
-            "Pass columns={'label': ...} with another column."
-        )
+    check_labels(labels, f"the column {name!r} of {what}")
     return labels, names
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "Part",
     "assemble",
     "check_files",
+    "check_labels",
     "check_rows",
     "sorted_ids",
     "split_name",
@@ -141,14 +143,27 @@ def check_files(images: ImagePaths, what: str) -> None:
         )
 
 
+def check_labels(labels: Sequence[Any], what: str) -> None:
+    """Raise if labels are empty, or neither all strings nor all integers."""
+    kinds = {type(label).__name__ for label in labels}
+    if len(kinds) > 1 or not kinds <= {"int", "str"}:
+        raise ValueError(
+            f"The labels of {what} are {' and '.join(sorted(kinds))} objects, but labels are all str or all "
+            "int. Convert them, or choose another column with columns={'label': ...}."
+        )
+    if "" in labels:
+        raise ValueError(f"The label of row {list(labels).index('')} of {what} is empty.")
+
+
 def check_rows(paths: Sequence[str], labels: Sequence[Any], what: str) -> None:
     """Raise if an image has two labels; warn if images occur twice."""
     first: dict[str, Any] = {}
     for path, label in zip(paths, labels, strict=True):
-        if first.setdefault(path, label) != label:
+        other = first.setdefault(_plain(path), label)
+        if other != label:
             raise ValueError(
-                f"{path!r} occurs with the labels {first[path]!r} and {label!r} in {what}; each image must "
-                "have one label."
+                f"{path!r} occurs with the labels {other!r} and {label!r} in {what}; each image must have "
+                "one label."
             )
     if len(first) < len(paths):
         warn_caller(f"{len(paths) - len(first)} rows of {what} repeat the image of an earlier row.")
@@ -158,12 +173,17 @@ def _check_disjoint(paths: Sequence[str], rows: Mapping[str, Sequence[int]], wha
     owners: dict[str, str] = {}
     for split, found in rows.items():
         for i in found:
-            owner = owners.setdefault(paths[i], split)
+            owner = owners.setdefault(_plain(paths[i]), split)
             if owner != split:
                 raise ValueError(
                     f"{paths[i]!r} is in the splits {owner!r} and {split!r} of {what}; splits must not share "
                     "images."
                 )
+
+
+def _plain(path: str) -> str:
+    """Return the same text for all spellings of a path, such as ``./a.jpg`` and ``a.jpg``."""
+    return unicodedata.normalize("NFC", os.path.normpath(path))
 
 
 def to_bunch(data: Labeled, split: str | None) -> Bunch:

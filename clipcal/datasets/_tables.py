@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipcal._optional import import_optional
-from clipcal.datasets._loaded import Labeled, assemble, check_files, check_rows
+from clipcal.datasets._loaded import Labeled, assemble, check_files, check_labels, check_rows
 from clipcal.images import ImagePaths, LazyImages
 
 __all__ = ["ROLES", "class_label", "find_columns", "numbered", "read_file"]
@@ -109,6 +109,7 @@ def _read_text(
         rows = csv.reader(file, delimiter=delimiter, strict=True)
         try:
             header = next(rows, [])
+            _check_header(header, delimiter, what)
             found = find_columns(header, columns, labeled=labeled, what=what)
             lists: dict[str, list[Any]] = {role: [] for role in found}
             for row in rows:
@@ -118,13 +119,24 @@ def _read_text(
                     raise ValueError(f"it has {len(row)} fields, but there are {len(header)} columns.")
                 for role, name in found.items():
                     value = row[header.index(name)]
-                    if not value:
+                    if not value.strip():
                         raise ValueError(f"the {name!r} is empty.")
                     lists[role].append(value)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{what} is not encoded in UTF-8; save it as UTF-8.") from error
         except (ValueError, csv.Error) as error:
             where = f"line {rows.line_num} of {what}: " if rows.line_num > 1 else ""
             raise ValueError(f"{where}{error}") from error
     return _from_paths(lists, root, what)
+
+
+def _check_header(header: Sequence[str], delimiter: str, what: str) -> None:
+    if len(header) == 1 and any(other in header[0] for other in ",;\t"):
+        suffix = "; for tabs, name it .tsv" if "\t" in header[0] else ""
+        raise ValueError(f"The columns of {what} must be separated by {delimiter!r}{suffix}.")
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{what} has several columns {twice!r}; rename all but one.")
 
 
 def _from_paths(lists: Mapping[str, list[Any]], root: Path, what: str, **classes: Any) -> Labeled:
@@ -198,18 +210,33 @@ class _ArrowColumn:
 def _read_parquet(path: Path, root: Path, columns: Mapping[str, str] | None, labeled: bool) -> Labeled:
     what = repr(str(path))
     parquet = import_optional("pyarrow.parquet", extra="parquet", caller="Reading a Parquet file")
-    schema = parquet.read_schema(path)
+    try:
+        schema = parquet.read_schema(path)
+    except ValueError as error:
+        raise ValueError(f"{what} is not a Parquet file: {error}") from error
     found = find_columns(schema.names, columns, labeled=labeled, what=what)
     table = parquet.read_table(path, columns=list(dict.fromkeys(found.values())))
+    if not len(table):
+        raise ValueError(f"{what} lists no images.")
+    for name in found.values():
+        if table.column(name).null_count:
+            row = table.column(name).is_valid().to_pylist().index(False)
+            raise ValueError(f"Row {row} of {what}: the {name!r} is missing.")
     lists = {role: table.column(name).to_pylist() for role, name in found.items() if role != "image"}
-    for role, values in lists.items():
-        if None in values:
-            raise ValueError(f"Row {values.index(None)} of {what}: the {found[role]!r} is missing.")
+    check_labels(lists.get("label", []), what)
+    for role in ("split", "class_name"):
+        if role in lists:
+            lists[role] = [str(value) for value in lists[role]]
     classes = _class_label(schema, found.get("label"))
     column = table.column(found["image"])
     kind = str(column.type)
     if "string" in kind and not kind.startswith("struct"):
         return _from_paths({**lists, "image": column.to_pylist()}, root, what, **classes)
+    if "binary" not in kind and not kind.startswith("struct"):
+        raise ValueError(
+            f"The column {found['image']!r} of {what} has the type {kind}; images are paths, contents of "
+            "files (bytes) or records of both. Pass columns={'image': ...} with another column."
+        )
     labels = lists.get("label")
     if "class_name" in lists:
         classes["names"] = _names(labels, lists["class_name"], what)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from clipcal._arrays import to_numpy
-from clipcal.datasets._loaded import WHOLE, Labeled, Part
+from clipcal.datasets._loaded import WHOLE, Labeled, Part, check_labels
 from clipcal.datasets._tables import numbered
 from clipcal.images import ImagePaths, LazyImages
 
@@ -53,10 +53,7 @@ def read_torch_dataset(source: Any, *, labeled: bool) -> Labeled:
         raise ValueError(
             f"Some labels of {what} are negative, as for images without a label; drop these images."
         )
-    if not all(isinstance(label, (int, str)) for label in found.labels):
-        raise ValueError(
-            f"The labels of {what} are {type(found.labels[0]).__name__} objects; labels are int or str."
-        )
+    check_labels(found.labels, what)
     part = Part(images, found.labels, paths)
     if found.classes is None:
         return Labeled.of({WHOLE: part}, what)

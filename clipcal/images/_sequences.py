@@ -174,6 +174,12 @@ def lazy_column(column: Any) -> LazyImages:
 def _positions(key: Any, n: int, what: str) -> NDArray[np.intp]:
     """Return the positions that an int, a mask or an index array selects; 0-D for an int."""
     index = np.asarray(key)
+    if index.ndim > 1 or not (index.dtype.kind in "iu" or (index.ndim and index.dtype == bool)):
+        if index.shape == (0,):  # an empty list has the type float
+            return index.astype(np.intp)
+        raise IndexError(
+            f"{what.capitalize()} are indexed by an int, a slice, a mask or a 1-D array of ints, got {key!r}."
+        )
     if index.ndim == 0:
         return index
     if index.dtype == bool:

@@ -17,7 +17,7 @@ from sklearn.utils import _safe_indexing
 from tensor_elsewhere import elsewhere
 
 from clipcal.exceptions import ImageReadError
-from clipcal.images import ImagePaths, as_images, image_digest, input_kind, read_image
+from clipcal.images import ImagePaths, LazyImages, as_images, image_digest, input_kind, read_image
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (4, 10, 12, 3), dtype=np.uint8)
@@ -222,6 +222,12 @@ class TestImagePaths:
         assert isinstance(cut, ImagePaths)
         assert cut.paths == tuple(expected)
         assert cut.root == "folder"
+
+    def test_other_keys_raise(self):
+        for key in (1.5, [0.5], [[0, 1]], "a", None, True, np.array([True, None])):
+            for images in (self.paths, LazyImages(self.paths)):
+                with pytest.raises(IndexError, match="are indexed by an int, a slice, a mask"):
+                    images[key]
 
     def test_mask_of_wrong_length_raises(self):
         with pytest.raises(IndexError, match="3 entries for 5 paths"):
