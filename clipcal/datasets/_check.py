@@ -115,7 +115,9 @@ def check_benchmark(
     missing = missing_images(facts, index)
     problems: tuple[str, ...] = ()
     if any(missing.values()):
-        problems = (f"{missing_message(facts, index, missing, folder)}{_download(name, folder)}",)
+        # Images that are there are not downloaded again.
+        stale = index.folder if index.folder.is_dir() and any(index.folder.iterdir()) else None
+        problems = (f"{missing_message(facts, index, missing, folder)}{_download(name, folder, stale)}",)
     return BenchmarkCheck(
         name,
         str(index.folder),
@@ -126,9 +128,12 @@ def check_benchmark(
     )
 
 
-def _download(name: str, root: Path) -> str:
-    """Return the call that downloads a data set; empty if there is none."""
-    return f" Download: fetch_benchmark({name!r}, root={str(root)!r})." if name in SOURCES else ""
+def _download(name: str, root: Path, stale: Path | None = None) -> str:
+    """Return the call that downloads a data set, and the folder to delete before; empty if there is none."""
+    if name not in SOURCES:
+        return ""
+    before = f"To download the images again, delete {stale}, and call" if stale else "Download:"
+    return f" {before} fetch_benchmark({name!r}, root={str(root)!r})."
 
 
 def _unreadable(index: Index, missing: dict[str, list[int]]) -> tuple[str, ...]:

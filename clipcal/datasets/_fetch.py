@@ -219,6 +219,11 @@ def _has_files(folder: Path) -> bool:
 
 
 def _fetch_images(source: Source, target: Path, downloads: Path, verbose: int) -> None:
+    if _has_files(target):
+        raise DatasetError(
+            f"{str(target)!r} has files, but no images. Delete or rename the folder, and fetch the data set "
+            "again: the archive has all of its files."
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if free < 2_000_000 * source.archive.megabytes:

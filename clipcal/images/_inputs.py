@@ -66,7 +66,10 @@ def input_kind(X: Any) -> Literal["embeddings", "images"]:
     if isinstance(X, (ImagePaths, LazyImages)) or is_lazy_column(X):
         # Only the first image is looked at, as each access may read a file.
         _check_not_empty(len(X))
-        first = fetch(X, 0)
+        try:
+            first = fetch(X, 0)
+        except ImageReadError:  # reported when it is read, or skipped
+            return "images"
         if _item_kind(first) == "paths":
             _check_not_folder(X)
             return "images"

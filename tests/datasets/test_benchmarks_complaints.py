@@ -262,6 +262,13 @@ def test_check_says_how_to_download(tmp_path):
         in check_benchmark("eurosat", root=tmp_path).problems[0]
     )
     assert "fetch_benchmark" not in check_benchmark("stanford_cars", root=tmp_path).problems[0]
+    write_eurosat(tmp_path)
+    (tmp_path / "eurosat/2750/Forest/Forest_1.jpg").unlink()
+    # fetch_benchmark keeps a folder that has images.
+    assert (
+        f"delete {tmp_path / 'eurosat/2750'}, and call fetch_benchmark('eurosat'"
+        in (check_benchmark("eurosat", root=tmp_path).problems[0])
+    )
 
 
 def test_exit_status_of_the_command(tmp_path, capsys, monkeypatch):

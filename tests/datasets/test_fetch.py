@@ -373,6 +373,14 @@ def test_images_in_other_known_folders_are_used(server, tmp_path, monkeypatch):
     assert (tmp_path / "oxford-iiit-pet/split_zhou_OxfordPets.json").is_file()
 
 
+def test_a_folder_without_images_is_noticed_before_the_download(server, tmp_path):
+    (tmp_path / "fgvc_aircraft").mkdir()
+    (tmp_path / "fgvc_aircraft/variants.txt").write_text("707")
+    with pytest.raises(DatasetError, match=r"fgvc_aircraft' has files, but no images\. Delete or rename"):
+        fetch_benchmark("fgvc_aircraft", root=tmp_path)
+    assert not (tmp_path / "downloads").exists()
+
+
 def test_command_tells_where_from_and_where_to(server, tmp_path, monkeypatch, capsys, caplog):
     serve(server, monkeypatch, "oxford_pets", b"{}")
     (tmp_path / "oxford_pets/images").mkdir(parents=True)

@@ -474,3 +474,19 @@ class TestUnreadable:
         for _ in range(2):
             with pytest.warns(UserWarning, match="4 images"):
                 encoder().encode_to(corrupt, out, shard_size=4, on_error="skip")
+
+    def test_a_source_that_fails_at_the_first_image(self, out):
+        class Source:
+            def __len__(self):
+                return 3
+
+            def __getitem__(self, i):
+                if i == 0:
+                    raise OSError("lost")
+                return np.full((8, 8, 3), i, dtype=np.uint8)
+
+        with pytest.warns(UserWarning, match=r"1 images could not be read.*Image 0 .*lost"):
+            encoder().encode_to(LazyImages(Source()), out, shard_size=2, on_error="skip")
+        assert load_embeddings(out).positions.tolist() == [1, 2]
+        with pytest.raises(ImageReadError, match=r"Image 0 could not be read: OSError: lost"):
+            encoder().transform(LazyImages(Source()))
