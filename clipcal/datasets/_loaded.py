@@ -149,7 +149,7 @@ def check_labels(labels: Sequence[Any], what: str) -> None:
     if len(kinds) > 1 or not kinds <= {"int", "str"}:
         raise ValueError(
             f"The labels of {what} are {' and '.join(sorted(kinds))} objects, but labels are all str or all "
-            "int. Convert them, or choose another column with columns={'label': ...}."
+            "int. Convert them; of a table, another column can be chosen with columns={'label': ...}."
         )
     if "" in labels:
         raise ValueError(f"The label of row {list(labels).index('')} of {what} is empty.")
