@@ -78,18 +78,22 @@ def compared(args: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
     ]
 
 
+def _resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def watched(args: argparse.Namespace) -> dict[str, object]:
     """Encode all files in a folder and return the speed and the growth of the resident memory."""
     paths = sorted(args.watch.rglob("*.png"))
     encoder = CLIPImageEncoder(args.backbone)
     encoder.transform(paths[:64])  # loads the backbone
-    samples: list[float] = []
+    samples = [_resident_mib()]
     done = threading.Event()
 
     def sample() -> None:
         while not done.wait(_SECONDS_BETWEEN_SAMPLES):
-            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-            samples.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+            samples.append(_resident_mib())
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -100,6 +104,7 @@ def watched(args: argparse.Namespace) -> dict[str, object]:
         seconds = time.perf_counter() - start
         done.set()
         thread.join()
+        samples.append(_resident_mib())
     half = len(samples) // 2
     return {
         "who": "encode_to, png, all",

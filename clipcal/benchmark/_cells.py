@@ -111,7 +111,7 @@ def expand(plan: Plan) -> list[Fit]:
     Raises
     ------
     PlanError
-        If a component is unknown, or nothing remains after ``plan.exclude``.
+        If a component is unknown, an entry of ``plan.exclude`` matches no cell, or nothing remains after it.
 
     Examples
     --------
@@ -122,11 +122,17 @@ def expand(plan: Plan) -> list[Fit]:
     """
     check_components(plan)
     fits: dict[tuple[Any, ...], tuple[Fit, list[Cell]]] = {}
+    used: set[int] = set()
     for fit, cell in _pairs(plan):
-        if not any(_matches(cell, rule) for rule in plan.exclude):
+        excluding = [i for i, rule in enumerate(plan.exclude) if _matches(cell, rule)]
+        used.update(excluding)
+        if not excluding:
             names = (fit.method.name, fit.regularizer.name)
             same = (*names, fit.train_dataset, fit.classes, fit.n_shots, fit.seed)
             fits.setdefault(same, (fit, []))[1].append(cell)
+    for i, rule in enumerate(plan.exclude):
+        if i not in used:
+            raise PlanError(f"exclude: {dict(rule)!r} matches no cell of the plan; correct or remove it.")
     if not fits:
         raise PlanError("The plan has no cells: exclude drops all of them.")
     return [replace(fit, cells=tuple(cells)) for fit, cells in fits.values()]

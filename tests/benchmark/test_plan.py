@@ -161,6 +161,8 @@ def test_excluded_cells_are_left_out():
     assert {cell.dataset for cell in cells if cell.method == "zero-shot"} == {"dtd", "eurosat"}
     with pytest.raises(PlanError, match="no field 'data'"):
         expand(plan(exclude=[{"data": "dtd"}]))
+    with pytest.raises(PlanError, match=r"'datset-typo'.* matches no cell"):
+        expand(plan(exclude=[{"method": "coop"}, {"dataset": "datset-typo"}]))
     with pytest.raises(PlanError, match="no cells"):
         expand(plan(exclude=[{"protocol": "base-to-new"}]))
 

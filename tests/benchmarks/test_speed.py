@@ -99,7 +99,8 @@ class TestManyClasses:
             for row in (fixed, fast):
                 training = (row["seconds a step"] or 0) * row["steps"]
                 assert 0 < row["before training"] + training < row["seconds"]
-                assert row["peak GiB"] >= 0
+                # Relative to the start of the fit, during which other memory may be freed.
+            assert row["peak GiB"] > -0.01
         assert rows[4]["what"] == "plain step, 4 classes"
         assert len([row for row in rows if row["what"].startswith("computed")]) == 7
 
