@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from clipcal._caller import warn_caller
 from clipcal.datasets._catalog import OWN_PREFIX
 from clipcal.datasets._few_shot import rank_images
 from clipcal.datasets._index import SUBSETS, Index
@@ -88,4 +89,10 @@ def _split(index: Index, images: dict[str, Any], name: str) -> None:
         index.labels[subset] = [labels[row] for row in sorted(rows)]
     if not index.paths["test"]:
         raise DatasetError(f"{name} has too few images per class for a test.")
+    tested = set(index.labels["test"])
+    untested = [index.class_ids[label] for label in sorted(rows_of) if label not in tested]
+    if untested:
+        told = f"{len(untested)} classes have too few images for a test, such as {untested[0]!r}."
+        warn_caller(f"{name}: {told}")
+        index.note(told)
     index.note("Of the images of each class, 50 % are training, 20 % validation and 30 % test images.")

@@ -78,6 +78,11 @@ def test_too_few_images_are_told(tmp_path):
         Image.new("RGB", (32, 32)).save(tmp_path / name / "1.png")
     with pytest.raises(DatasetError, match="too few images per class for a test"):
         load_benchmark(f"own:{tmp_path}")
+    for number in range(2, 6):
+        Image.new("RGB", (32, 32)).save(tmp_path / "b" / f"{number}.png")
+    with pytest.warns(UserWarning, match="1 classes have too few images for a test, such as 'a'"):
+        data = load_benchmark(f"own:{tmp_path}")
+    assert set(data.test.target) == {"b"}
 
 
 def test_plan_has_baselines():
