@@ -21,6 +21,7 @@ from clipcal.benchmark._plan import (
     ZERO_SHOT,
     Entry,
     Plan,
+    model_name,
 )
 from clipcal.exceptions import PlanError
 
@@ -87,9 +88,13 @@ class Fit:
     cells: tuple[Cell, ...] = ()
 
     def __str__(self) -> str:
-        term = "" if self.regularizer.component == NONE else f" + {self.regularizer.name}"
         drawn = f", {self.n_shots} shots, seed {self.seed}" if self.n_shots else ""
-        return f"{self.method.name}{term} on {self.train_dataset} ({self.classes}{drawn})"
+        return f"{self.model} on {self.train_dataset} ({self.classes}{drawn})"
+
+    @property
+    def model(self) -> str:
+        """Name of the method, with that of the regularizer."""
+        return model_name(self.method, self.regularizer)
 
 
 def expand(plan: Plan) -> list[Fit]:

@@ -10,7 +10,7 @@ from typing import Any
 from sklearn.base import BaseEstimator, clone
 
 from clipcal._compat import validate_parameters
-from clipcal.benchmark._plan import NONE, ZERO_SHOT, Entry, Plan
+from clipcal.benchmark._plan import NONE, ZERO_SHOT, Entry, Plan, model_name
 from clipcal.calibration import CALIBRATORS, Calibrator
 from clipcal.classifiers import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
 from clipcal.exceptions import PlanError
@@ -76,7 +76,7 @@ def make_classifier(
     classifier.method = method.component
     if regularizer.component != NONE:
         classifier.regularizer = regularizer.component
-    classifier = _with_params(_names_of(method, regularizer), classifier, _filled(given, template))
+    classifier = _with_params(model_name(method, regularizer), classifier, _filled(given, template))
     return _with_template(classifier, template, given)
 
 
@@ -166,7 +166,7 @@ def check_components(plan: Plan) -> None:
 def _check_classifier(plan: Plan, method: Entry, regularizer: Entry) -> None:
     """Check what ``fit`` would check only when the fits before are done."""
     classifier = make_classifier(plan, method, regularizer)
-    with _told(_names_of(method, regularizer)):
+    with _told(model_name(method, regularizer)):
         _validate(classifier)
         if method.component == ZERO_SHOT:
             return
@@ -215,10 +215,6 @@ def _validate(component: Any) -> None:
 def _check_instance(kind: str, component: Any, needed: str) -> None:
     if isinstance(component, type) or not hasattr(component, needed):
         raise PlanError(f"A {kind} must be a name or an instance, got {component!r}.")
-
-
-def _names_of(method: Entry, regularizer: Entry) -> str:
-    return " + ".join(entry.name for entry in (method, regularizer) if entry.component != NONE)
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from clipcal.benchmark._data import part_facts
-from clipcal.benchmark._plan import NONE, Plan
-from clipcal.benchmark._run import Job, plan_jobs, select
-from clipcal.benchmark._store import is_done, read_run
+from clipcal.benchmark._plan import Plan
+from clipcal.benchmark._run import Job, missing_jobs, n_cells_of, plan_jobs, select
+from clipcal.benchmark._store import read_run
 
 __all__ = ["CostEstimate", "estimate_cost"]
 
@@ -111,12 +111,11 @@ def estimate_cost(
     folder = Path(results)
     jobs = plan_jobs(plan)
     chosen = select(jobs, conditions or {})
-    missing = [
-        job for job in (job.only(lambda key: not is_done(folder, key)) for job in chosen) if job.fit.cells
-    ]
+    missing = missing_jobs(chosen, folder)
     times = _mean_times(folder, jobs)
-    known = [times[_model(job)] for job in missing if _model(job) in times]
-    unknown = Counter(_model(job) for job in missing if _model(job) not in times)
+    models = [job.fit.model for job in missing]
+    known = [times[model] for model in models if model in times]
+    unknown = Counter(model for model in models if model not in times)
     tests: dict[str, dict[str, int]] = defaultdict(dict)
     n_bytes = 0
     for job in missing:
@@ -125,7 +124,7 @@ def estimate_cost(
             facts = part_facts(plan, cell.dataset, cell.classes, job.fit.n_shots, job.fit.seed)
             tests[cell.dataset][cell.classes] = n_images
             n_bytes += n_images * facts["n_classes"] * _BYTES_PER_PROBABILITY
-    n_cells, n_missing = (sum(len(job.fit.cells) for job in part) for part in (chosen, missing))
+    n_cells, n_missing = n_cells_of(chosen), n_cells_of(missing)
     # Base and new classes together are all classes.
     images = {name: of.get("all") or sum(of.values()) for name, of in tests.items()}
     return CostEstimate(
@@ -141,13 +140,8 @@ def _mean_times(folder: Path, jobs: Sequence[Job]) -> dict[str, float]:
         done = [run for run in runs if run]
         if done:
             evaluation = np.mean([run["evaluation_seconds"] for run in done]) * len(runs)
-            times[_model(job)].append(done[0]["fit_seconds"] + evaluation)
+            times[job.fit.model].append(done[0]["fit_seconds"] + evaluation)
     return {model: float(np.mean(values)) for model, values in times.items()}
-
-
-def _model(job: Job) -> str:
-    regularizer = job.fit.regularizer
-    return job.fit.method.name + ("" if regularizer.component == NONE else f" + {regularizer.name}")
 
 
 def _duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from clipcal.exceptions import PlanError
 from clipcal.text import find_templates
 
-__all__ = ["NONE", "PROTOCOLS", "ZERO_SHOT", "Entry", "Plan", "load_plan"]
+__all__ = ["NONE", "PROTOCOLS", "ZERO_SHOT", "Entry", "Plan", "load_plan", "model_name"]
 
 BASE_TO_NEW, FEW_SHOT = "base-to-new", "few-shot"
 CROSS_DATASET, DOMAIN_GENERALIZATION = "cross-dataset", "domain-generalization"
@@ -56,6 +56,11 @@ class Entry:
     name: str
     component: Any
     params: Mapping[str, Any] = field(default_factory=dict)
+
+
+def model_name(method: Entry, regularizer: Entry) -> str:
+    """Return the name of a method with a loss term, without a regularizer that is ``"none"``."""
+    return " + ".join(entry.name for entry in (method, regularizer) if entry.component != NONE)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from clipcal.benchmark._identity import described, identify
 from clipcal.benchmark._plan import Plan
 from clipcal.benchmark._store import Store, is_done
 
-__all__ = ["Job", "RunSummary", "plan_jobs", "run_plan", "select"]
+__all__ = ["Job", "RunSummary", "missing_jobs", "n_cells_of", "plan_jobs", "run_plan", "select"]
 
 
 @dataclass(frozen=True)
@@ -135,15 +135,11 @@ def run_plan(
     store = Store(Path(results))
     store.write_plan(_plain(plan), [identity for job in jobs for identity in job.identities])
     chosen = select(jobs, conditions or {})
-    missing = [
-        job
-        for job in (job.only(lambda key: not is_done(store.folder, key)) for job in chosen)
-        if job.fit.cells
-    ]
+    missing = missing_jobs(chosen, store.folder)
     memory = os.path.abspath(memory or store.folder / "cache")
     if not engine.in_process:
         plan = with_precision(plan)
-    n_cells, n_missing = (sum(len(job.fit.cells) for job in part) for part in (chosen, missing))
+    n_cells, n_missing = n_cells_of(chosen), n_cells_of(missing)
     to_run = missing[:limit]
     _prepare(engine, plan, to_run, memory, verbose)
     failed, n_finished = [], 0
@@ -187,6 +183,17 @@ def select(jobs: Sequence[Job], conditions: Mapping[str, Sequence[str]]) -> list
     }
     chosen = [job.only(keys.__contains__) for job in jobs]
     return [job for job in chosen if job.fit.cells]
+
+
+def missing_jobs(jobs: Sequence[Job], folder: Path) -> list[Job]:
+    """Return the jobs with those cells that are not complete in a folder of results."""
+    left = [job.only(lambda key: not is_done(folder, key)) for job in jobs]
+    return [job for job in left if job.fit.cells]
+
+
+def n_cells_of(jobs: Sequence[Job]) -> int:
+    """Return the number of cells of all jobs."""
+    return sum(len(job.fit.cells) for job in jobs)
 
 
 def _prepare(engine: Engine, plan: Plan, jobs: Sequence[Job], memory: str, verbose: int) -> None:
