@@ -18,7 +18,8 @@ SCRIPTS_AND_PAGES = sorted(
     path
     for place in ("README.md", "benchmarks", "docs", "examples")
     for path in [REPOSITORY / place, *(REPOSITORY / place).rglob("*")]
-    if path.suffix in {".ipynb", ".md", ".py", ".rst"} and not {"_build", "generated"} & set(path.parts)
+    if path.suffix in {".ipynb", ".md", ".py", ".rst"}
+    and not {"_build", "gallery", "generated"} & set(path.parts)
 )
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50

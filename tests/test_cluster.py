@@ -10,7 +10,7 @@ from PIL import Image
 from clipcal import CLIPImageEncoder
 from clipcal.images import load_embeddings
 
-PAGE = Path(__file__).parents[1] / "docs" / "cluster.md"
+PAGE = Path(__file__).parents[1] / "docs" / "guide" / "cluster.md"
 
 
 def code_after(title, n):

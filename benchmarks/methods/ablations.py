@@ -2,7 +2,7 @@
 
     python benchmarks/methods/ablations.py --jobs 2 --cells FOLDER
     python benchmarks/methods/ablations.py --table
-    python benchmarks/methods/ablations.py --page docs/outliers_measured.rst --figures docs
+    python benchmarks/methods/ablations.py --page docs/results/outliers.rst --figures docs/results
 
 Tasks, images and classes are those of `clipcal demo`: embedded CLIP, three tasks, three seeds, 16 images of
 each base class, 50 test images of each class. CoOp starts from 16 random vectors, as published by the authors

@@ -2,7 +2,7 @@
 
     python benchmarks/methods/fast.py --cells FOLDER --jobs 2
     python benchmarks/methods/fast.py --table
-    python benchmarks/methods/fast.py --page docs/recipes_measured.rst
+    python benchmarks/methods/fast.py --page docs/results/recipes.rst
 
 Tasks, seeds and classes are those of `clipcal demo`, with 4, 16 and 64 images of each base class, and a task
 of 200 colour names with 16 images. The published recipes are complete, with all their epochs: those of the

@@ -3,7 +3,7 @@
     python benchmarks/methods/fast_choice.py --jobs 2
     python benchmarks/methods/fast_choice.py --cells FOLDER
     python benchmarks/methods/fast_choice.py --table
-    python benchmarks/methods/fast_choice.py --page docs/recipes_measured.rst
+    python benchmarks/methods/fast_choice.py --page docs/results/recipes.rst
 
 The tasks are shapes and textures of `make_shapes`; fast.py uses other classes. Methods are tuned on a random
 half of the classes, with 4 and 16 images of each, and measured on validation images of both halves.

@@ -2,7 +2,7 @@
 
     python benchmarks/methods/fast_times.py
     python benchmarks/methods/fast_times.py --table
-    python benchmarks/methods/fast_times.py --page docs/recipes_measured.rst
+    python benchmarks/methods/fast_times.py --page docs/results/recipes.rst
 
 Times are processor seconds of one thread, so that other processes matter little. Both recipes of a method are
 fitted in turn on the same embeddings of one run of fast.py for each kind of task. Published fits have many

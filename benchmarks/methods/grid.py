@@ -3,7 +3,7 @@
     python benchmarks/methods/grid.py --jobs 2
     python benchmarks/methods/grid.py --cells FOLDER
     python benchmarks/methods/grid.py --table
-    python benchmarks/methods/grid.py --page docs/methods_measured.rst
+    python benchmarks/methods/grid.py --page docs/results/methods.rst
 
 The tasks, images and classes are those of `clipcal demo`: embedded CLIP, three tasks, three seeds, 16 images
 of each base class, of which ten random crops each are drawn. All methods have their complete recipe, that of

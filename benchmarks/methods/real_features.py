@@ -3,7 +3,7 @@ r"""Compare zero-shot, calibrated and trained classifiers on precomputed feature
     python benchmarks/methods/real_features.py FEATURES.npz --jobs 2 --text-norm 10 \
         --template "a satellite photo of a {}." --data WHU-RS19
     python benchmarks/methods/real_features.py --table
-    python benchmarks/methods/real_features.py --page docs/methods_measured.rst
+    python benchmarks/methods/real_features.py --page docs/results/methods.rst
 
 FEATURES.npz holds the embeddings of a labeled data set by one or several CLIP models, and those of its class
 names in one or several templates. Authors of methods for CLIP publish such arrays; the stored results are of

@@ -28,7 +28,7 @@ from clipcal.backbones import OpenClipBackbone
 from clipcal.text import load_nouns
 from clipcal.training import torch_generator
 
-FIGURE = Path(__file__).parents[2] / "docs" / "performance.svg"
+FIGURE = Path(__file__).parents[2] / "docs" / "guide" / "performance.svg"
 SIZES = [(50, 50), (100, 100), (200, 200), (500, 500), (1000, 0), (1000, 1000), (2000, 2000), (10_000, 0)]
 # Number of tokens of ViT-B-16 in the default memory budget.
 ONE_PIECE = 2000

@@ -240,7 +240,7 @@ def test_plans_of_the_repository_are_valid(path):
 
 
 def test_plan_of_the_documentation_is_valid():
-    page = (Path(__file__).parents[2] / "docs" / "benchmark.rst").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "benchmark.rst").read_text(encoding="utf-8")
     block = page.split(".. code-block:: toml\n")[1].split("\n\n.. ")[0].split("\n\nAn entry")[0]
     read = Plan.from_dict(tomllib.loads(textwrap.dedent(block)))
     assert [entry.name for entry in read.methods] == ["zero-shot", "CoOp", "CoOp, 8 vectors"]

@@ -19,7 +19,7 @@ from clipcal.demo import COOP, COOP_DOR, N_TEST, ZERO_SHOT, Cell, class_halves, 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "benchmarks" / "methods"
 RESULTS = SCRIPTS / "results" / "ablations.json"
-PAGE = ROOT / "docs" / "outliers_measured.rst"
+PAGE = ROOT / "docs" / "results" / "outliers.rst"
 # Source distributions have no benchmarks.
 pytestmark = pytest.mark.skipif(not SCRIPTS.exists(), reason="there are no benchmarks here")
 

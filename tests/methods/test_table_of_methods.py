@@ -18,7 +18,7 @@ from clipcal.methods._frozen_text import FrozenTextLearner
 from clipcal.regularizers import REGULARIZERS
 from clipcal.training import EmbeddedData, seeded
 
-PAGE = Path(__file__).parents[2] / "docs" / "method.rst"
+PAGE = Path(__file__).parents[2] / "docs" / "method" / "methods.rst"
 # Source distributions have no documentation.
 pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="there is no documentation here")
 NAMES = ["cat", "dog", "old hammer"]
