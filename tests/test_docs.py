@@ -1,10 +1,7 @@
-"""The documentation builds without warnings, and its examples run."""
+"""The examples and calls in the documentation run, and the API reference is complete."""
 
 import doctest
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,23 +18,6 @@ PAGES = sorted(
     for path in (ROOT / "docs").rglob("*.[mr][ds]*")
     if path.suffix in {".md", ".rst"} and not GENERATED & set(path.parts)
 )
-
-
-@pytest.mark.slow
-def test_documentation_builds_without_warnings(tmp_path):
-    for needed in ("sphinx", "myst_parser", "numpydoc", "pydata_sphinx_theme", "sphinx_gallery"):
-        pytest.importorskip(needed)
-    # Build from a copy, as autosummary and the gallery write next to the sources. Do not run the examples.
-    source = tmp_path / "docs"
-    shutil.copytree(ROOT / "docs", source, ignore=shutil.ignore_patterns(*GENERATED))
-    for folder in ("clipcal", "examples"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
-    options = ["-W", "--keep-going", "-q", "-b", "html", "-D", "plot_gallery=0"]
-    command = [sys.executable, "-m", "sphinx", *options, str(source), str(tmp_path / "html")]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert (tmp_path / "html" / "method" / "methods.html").is_file()
-    assert "<svg" in (tmp_path / "html" / "development" / "architecture.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
