@@ -136,7 +136,7 @@ def _epochs_of_all(best: int, splits: Sequence[Split], recipe: Recipe, n_samples
     if best == 0 and recipe.max_epochs:
         warn_caller(
             "Training does not lower the log loss on held-out training data, so nothing was trained; set "
-            "max_epochs to train anyway."
+            "max_epochs and early_stopping=False to train anyway."
         )
     of_split = np.mean([recipe.steps_per_epoch(len(train)) for train, _ in splits])
     return math.ceil(best * of_split / recipe.steps_per_epoch(n_samples))
