@@ -40,8 +40,13 @@ def table_after(label):
     return rows
 
 
-HEAD, *ROWS = table_after("methods") if PAGE.exists() else [[]]
-TABLE = {row[0].strip('`"'): dict(zip(HEAD, row, strict=True)) for row in ROWS}
+def by_name(label):
+    """Return the rows of a table as dictionaries by the name in their first column."""
+    head, *rows = table_after(label) if PAGE.exists() else [[]]
+    return {row[0].strip('`"'): dict(zip(head, row, strict=True)) for row in rows}
+
+
+RECIPES, FLAGS = by_name("methods"), by_name("method-flags")
 
 
 def learner_of(method):
@@ -55,10 +60,11 @@ def learner_of(method):
 
 
 def test_lists_all_methods():
-    assert list(TABLE) == list(METHODS)
+    assert list(RECIPES) == list(FLAGS) == list(METHODS)
 
 
 def test_lists_all_loss_terms():
+    assert [row[0].strip('`"') for row in table_after("loss-formulas")[1:]] == list(REGULARIZERS)
     rows = {row[0].strip('`"'): row[1] for row in table_after("loss-terms")[1:]}
     assert list(rows) == list(REGULARIZERS)
     for name, regularizer in REGULARIZERS.items():
@@ -67,7 +73,7 @@ def test_lists_all_loss_terms():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_flags(name):
-    method, row = find_method(name), TABLE[name]
+    method, row = find_method(name), FLAGS[name]
     said = {"yes": True, "no": False}
     assert said[row["text depends on the image"]] == method.text_depends_on_image
     assert said[row["accepts embeddings"]] == (not method.needs_pixels)
@@ -76,7 +82,7 @@ def test_flags(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_learners(name):
-    learner, row = learner_of(find_method(name)), TABLE[name]
+    learner, row = learner_of(find_method(name)), FLAGS[name]
     assert (row["prefix shared by all prompts"] == "no text prompts") == isinstance(
         learner, FrozenTextLearner
     )
@@ -87,7 +93,7 @@ def test_learners(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_recipes(name):
     recipe = find_method(name).recipes["original"]
-    text = TABLE[name]["original recipe (SGD unless stated)"]
+    text = RECIPES[name]["original recipe (SGD unless stated)"]
     if METHODS[name].training_free:
         assert (text, recipe.max_epochs) == ("no training", 0)
         return
