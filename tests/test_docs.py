@@ -49,6 +49,13 @@ def test_calls_in_the_page_of_papers_are_found():
     assert len(calls_in("method/metrics_in_papers.rst")) > 20
 
 
+def test_all_metrics_are_defined():
+    page = (ROOT / "docs" / "method" / "metrics.rst").read_text(encoding="utf-8")
+    metrics = vars(clipcal.metrics)
+    functions = [name for name in clipcal.metrics.__all__ if not isinstance(metrics[name], type)]
+    assert [name for name in functions if not re.search(rf"\b{name}\b", page)] == []
+
+
 def test_all_public_names_are_in_the_api_reference():
     for package in set(dir(clipcal)) - set(clipcal.__all__):
         page = (ROOT / "docs" / "api" / f"{package}.rst").read_text(encoding="utf-8")

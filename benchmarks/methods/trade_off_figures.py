@@ -18,7 +18,6 @@ MARKERS = {ZERO_SHOT: "D", COOP: "o", KGCOOP: "^", COOP_DOR: "s"}
 TRAINED = (COOP, KGCOOP, COOP_DOR)
 QUANTITIES = {
     "accuracy": "accuracy",
-    "confidence": "confidence",
     "gap": "conf. - acc.",
     "ece": "ECE",
     "divergence": "FD",
@@ -62,10 +61,10 @@ def tables(measured: Measured) -> dict[str, str]:
                 change = measured.of(to, f"{half} {name}") - measured.of(since, f"{half} {name}")
                 row.append(shown(*mean_and_half(list(change)), sign=True))
             changes.append(row)
-    names = ["classes", *QUANTITIES.values()]
+    names = ["half", *QUANTITIES.values()]
     return {
         "trade-off": simple_table(["method", *names], after),
-        "trade-off changes": simple_table(["difference", *names], changes),
+        "trade-off changes": simple_table(["change", *names], changes),
     }
 
 
