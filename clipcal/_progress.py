@@ -11,7 +11,10 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="IProgress not found")
     from tqdm.auto import tqdm
 
-__all__ = ["progress_bar"]
+__all__ = ["end_early", "progress_bar"]
+
+# Seconds between updates. Log files and exported notebooks keep every update as a line of its own.
+_INTERVAL = 0.5
 
 
 def progress_bar(iterable: Any = None, *, shown: bool, description: str, unit: str, total: Any = None) -> Any:
@@ -34,4 +37,22 @@ def progress_bar(iterable: Any = None, *, shown: bool, description: str, unit: s
     -------
     bar : tqdm.auto.tqdm
     """
-    return tqdm(iterable, total=total, desc=description, unit=unit, disable=not shown)
+    return tqdm(iterable, total=total, desc=description, unit=unit, disable=not shown, mininterval=_INTERVAL)
+
+
+def end_early(bar: Any) -> None:
+    """Reduce the total of a bar to what has been done, if the rest is not needed.
+
+    Otherwise the bar would remain below 100 %, and in a notebook it would be red, as after an error.
+
+    Parameters
+    ----------
+    bar : tqdm.auto.tqdm
+        A bar from :func:`progress_bar`.
+    """
+    if bar.disable or bar.n == bar.total:
+        return
+    done, began = bar.n, bar.start_t
+    bar.reset(total=done)  # unlike an assignment to bar.total, this also scales the bar of a notebook
+    bar.n, bar.start_t = done, began
+    bar.refresh()

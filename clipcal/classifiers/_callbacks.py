@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from sklearn.callback import CallbackSupportMixin
 
-from clipcal._progress import progress_bar
+from clipcal._progress import end_early, progress_bar
 
 __all__ = ["FitReport"]
 
@@ -57,7 +57,9 @@ class FitReport:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:  # a callback may have ended the training before its last epoch
+            end_early(self._bar)
         self._bar.close()
 
     def epoch(self, record: dict[str, float]) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipcal._caller import warn_caller
-from clipcal._progress import progress_bar
+from clipcal._progress import end_early, progress_bar
 from clipcal.model_selection import LeaveClassesOut
 
 if TYPE_CHECKING:
@@ -155,7 +155,11 @@ def _until_divergence(
             for losses in zip(*curves, strict=True):
                 bar.update()
                 yield losses
+        except GeneratorExit:  # the caller needs no further epochs
+            end_early(bar)
+            raise
         except FloatingPointError as error:
+            end_early(bar)
             warn_caller(f"Training diverged while the number of epochs was chosen. {error}")
 
 

@@ -185,6 +185,16 @@ def test_shows_progress(capsys):
     assert "Choosing the number of epochs" in capsys.readouterr().err
 
 
+def test_progress_of_a_search_that_ends_early_is_complete(capsys):
+    clf = classifier(verbose=1, max_epochs=60, learning_rate=1.0).fit(*samples())
+    tried = len(clf.validation_history_) - 1
+    shown = capsys.readouterr().err.replace("\n", "\r").split("\r")
+    last = [text for text in shown if text.startswith("Choosing the number of epochs")][-1]
+    assert tried < 60
+    assert "100%" in last
+    assert f" {tried}/{tried} " in last
+
+
 def test_patience_starts_after_the_warm_up():
     clf = classifier(max_epochs=30, warmup_epochs=8, warmup_rate=0.0).fit(*samples())
     assert len(clf.validation_history_) >= 8 + 5 + 1

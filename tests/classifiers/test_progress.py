@@ -25,7 +25,7 @@ def test_fit_prints_nothing_by_default(capfd):
 def test_verbose_shows_epochs_and_loss_of_training(capfd, verbose):
     clf = fit(verbose=verbose, method=KgCoOp())
     captured = capfd.readouterr()
-    last = captured.err.replace("\n", "\r").rstrip("\r").split("\r")[-1]
+    last = last_line(captured.err)
     assert captured.out == ""
     assert last.startswith("Tuning KgCoOp: 100%")
     assert "3/3" in last
@@ -49,6 +49,47 @@ def test_bar_is_closed_if_training_fails(capfd):
         fit(verbose=1, learning_rate=1e30)
     assert len(tqdm._instances) == before
     assert raised.tb is not None
+
+
+class AfterTwoEpochs:
+    """Callback that ends training after two epochs, by a request or by an error."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context, **data):
+        pass
+
+    def on_fit_task_end(self, estimator, context, **data):
+        two = context.task_name == "epoch" and context.task_id == 1
+        if two and self.error:
+            raise self.error
+        return two
+
+
+def last_line(text):
+    return text.replace("\n", "\r").rstrip("\r").split("\r")[-1]
+
+
+def test_bar_is_complete_if_a_callback_ends_training(capfd):
+    clf = PromptTunedCLIPClassifier(AnyWidthBackbone(16), max_epochs=9, verbose=1)
+    assert len(clf.set_callbacks(AfterTwoEpochs()).fit(X, Y).history_) == 2
+    last = last_line(capfd.readouterr().err)
+    assert last.startswith("Tuning CoOp: 100%")
+    assert " 2/2 " in last
+
+
+def test_bar_is_incomplete_if_training_is_interrupted(capfd):
+    clf = PromptTunedCLIPClassifier(AnyWidthBackbone(16), max_epochs=9, verbose=1)
+    with pytest.raises(KeyboardInterrupt):
+        clf.set_callbacks(AfterTwoEpochs(KeyboardInterrupt())).fit(X, Y)
+    assert " 2/9 " in last_line(capfd.readouterr().err)
 
 
 def test_zero_epochs_with_verbose(capfd):
