@@ -10,10 +10,9 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip.transformer import VisionTransformer
 
-from clipcal.backbones._open_clip import _text_tower
-from clipcal.backbones._prefix import supports_shared_prefix
+from clipcal.backbones import OpenClipBackbone
+from clipcal.exceptions import BackboneError
 
 ARCHITECTURES = [
     "RN50",
@@ -30,22 +29,39 @@ ARCHITECTURES = [
 ]
 
 
+def tokenize(texts: list[str], context_length: int) -> torch.Tensor:
+    """Return token ids that all vocabularies have; tokenizers of Hugging Face would need a download."""
+    ids = open_clip.tokenize(texts, context_length)
+    return torch.where(ids > 0, ids % 1000 + 1, ids)
+
+
 def build(architecture: str) -> Any:
-    """Build a model without memory for its weights."""
+    """Build a model with random weights."""
     cfg = open_clip.get_model_config(architecture)
     if "timm_model_name" in cfg["vision_cfg"]:
         cfg["vision_cfg"]["timm_model_pretrained"] = False
     model_class = open_clip.CLIP
     if cfg.pop("custom_text", False):
         model_class = open_clip.CoCa if "multimodal_cfg" in cfg else open_clip.CustomTextCLIP
-    with torch.device("meta"):
-        return model_class(**cfg)
+    return model_class(**cfg)
+
+
+def takes_image_prompts(backbone: OpenClipBackbone) -> bool:
+    """Whether the image tower takes prompts."""
+    try:
+        backbone.image_tower  # noqa: B018
+    except BackboneError:
+        return False
+    return True
 
 
 def describe(architecture: str) -> dict[str, Any]:
     """Return the columns of the table for one architecture."""
-    model = build(architecture)
-    cfg = open_clip.get_model_config(architecture)
+    model, cfg = build(architecture), open_clip.get_model_config(architecture)
+    named = cfg["text_cfg"].get("hf_tokenizer_name")
+    length = cfg["text_cfg"].get("context_length", 77)
+    tokenizer = tokenize if named else open_clip.SimpleTokenizer(context_length=length)
+    backbone = OpenClipBackbone(model, tokenizer, device="cpu")
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     size = model.visual.image_size
     return {
@@ -53,10 +69,10 @@ def describe(architecture: str) -> dict[str, Any]:
         "parameters, millions": round(n_parameters / 1e6),
         "float32, GiB": round(n_parameters * 4 / 2**30, 1),
         "pixels": size if isinstance(size, int) else size[0],
-        "width": cfg["embed_dim"],
-        "shared prefix": supports_shared_prefix(_text_tower(model)),
-        "prompts in the image tower": isinstance(model.visual, VisionTransformer),
-        "tokenizer of transformers": "hf_tokenizer_name" in cfg["text_cfg"],
+        "width": backbone.embedding_dim,
+        "shared prefix": backbone.shares_prefix,
+        "prompts in the image tower": takes_image_prompts(backbone),
+        "tokenizer of transformers": bool(named),
     }
 
 
