@@ -18,9 +18,10 @@ change, and is a larger ``C`` enough?
 
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.linear_model import LogisticRegression
+
 from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier, make_shapes
 from clipcal.metrics import mean_confidence_gap
-from sklearn.linear_model import LogisticRegression
 
 SHOTS = [2, 4, 8, 16]
 N_SEEDS = 3
@@ -29,7 +30,11 @@ encoder = CLIPImageEncoder("mini")
 
 def load(subset, n_per_class, seed):
     images, y = make_shapes(
-        "shapes", subset=subset, n_per_class=n_per_class, random_state=seed, return_X_y=True
+        "shapes",
+        subset=subset,
+        n_per_class=n_per_class,
+        random_state=seed,
+        return_X_y=True,
     )
     return encoder.transform(images), y
 
@@ -39,7 +44,9 @@ def make_classifiers(seed):
         "logistic regression, C=1": LogisticRegression(max_iter=2000),
         "logistic regression, C=1000": LogisticRegression(C=1000, max_iter=2000),
         "linear probe from text": PromptTunedCLIPClassifier(
-            "mini", method="linear-probe", random_state=seed
+            "mini",
+            method="linear-probe",
+            random_state=seed,
         ),
     }
 
@@ -60,7 +67,9 @@ for seed in range(N_SEEDS):
             clf.fit(X, y)
             accuracy = clf.score(X_test, y_test)
             gap = mean_confidence_gap(
-                y_test, clf.predict_proba(X_test), labels=clf.classes_
+                y_test,
+                clf.predict_proba(X_test),
+                labels=clf.classes_,
             )
             spread = clf.decision_function(X_test).std(axis=1).mean()
             results[name][:, seed, column] = accuracy, gap, spread
@@ -79,7 +88,12 @@ for ax, title, position in zip(axes, titles, range(3), strict=True):
         runs = values[position]
         ax.plot(SHOTS, runs.mean(axis=0), color=color, marker=marker, label=name)
         ax.fill_between(
-            SHOTS, runs.min(axis=0), runs.max(axis=0), color=color, alpha=0.2, linewidth=0
+            SHOTS,
+            runs.min(axis=0),
+            runs.max(axis=0),
+            color=color,
+            alpha=0.2,
+            linewidth=0,
         )
     ax.set_xscale("log", base=2)
     ax.set_xticks(SHOTS, SHOTS)
@@ -87,7 +101,10 @@ for ax, title, position in zip(axes, titles, range(3), strict=True):
 axes[1].axhline(0, color="0.4", linestyle="--", linewidth=1)
 axes[2].set_yscale("log")
 fig.legend(
-    *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
+    *axes[0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=3,
+    frameon=False,
 )
 plt.show()
 
