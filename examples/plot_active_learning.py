@@ -41,7 +41,7 @@ y_test = np.searchsorted(classes, test.target)
 n_rounds, n_queries, n_seeds = 5, 24, 5
 strategies = {
     "random": lambda seed: RandomSampling(random_state=seed),
-    "uncertain (margin)": lambda seed: UncertaintySampling("margin_sampling", random_state=seed),
+    "uncertain": lambda seed: UncertaintySampling("margin_sampling", random_state=seed),
 }
 
 
@@ -49,15 +49,18 @@ def learn(strategy, X, y_pool, seed):
     first = np.concatenate([np.flatnonzero(y_pool == label)[:2] for label in names])
     y = np.full(len(X), MISSING_LABEL)
     y[first] = y_pool[first]
-    tuned = PromptTunedCLIPClassifier("mini", max_epochs=10, class_names=names, random_state=seed)
+    settings = {"max_epochs": 10, "class_names": names, "random_state": seed}
+    tuned = PromptTunedCLIPClassifier("mini", **settings)
     clf = SklearnClassifier(tuned, classes=list(names), random_state=seed)
     scores = []
     for _ in range(n_rounds):
         clf.fit(X, y)
         y_prob = clf.predict_proba(X_test)
         accuracy = np.mean(clf.predict(X_test) == y_test)
-        scores.append((accuracy, negative_log_likelihood(y_test, y_prob, labels=list(names))))
-        query = {"clf": clf, "fit_clf": False} if isinstance(strategy, UncertaintySampling) else {}
+        loss = negative_log_likelihood(y_test, y_prob, labels=list(names))
+        scores.append((accuracy, loss))
+        is_uncertainty = isinstance(strategy, UncertaintySampling)
+        query = {"clf": clf, "fit_clf": False} if is_uncertainty else {}
         chosen = strategy.query(X, y, batch_size=n_queries, **query)
         y[chosen] = y_pool[chosen]
     return scores
@@ -77,7 +80,7 @@ scores = {name: np.array(values) for name, values in scores.items()}
 # Both start from the same images of the same pool, so differences are taken for each seed.
 
 n_labels = 2 * len(classes) + n_queries * np.arange(n_rounds)
-difference = scores["uncertain (margin)"] - scores["random"]
+difference = scores["uncertain"] - scores["random"]
 error = difference.std(axis=0, ddof=1) / np.sqrt(n_seeds)
 print("labels  accuracy, uncertain - random  log loss, uncertain - random")
 for n, mean, sem in zip(n_labels, difference.mean(axis=0), error, strict=True):
@@ -88,14 +91,15 @@ for n, mean, sem in zip(n_labels, difference.mean(axis=0), error, strict=True):
 # ----------
 # Thin lines are seeds, thick lines their means.
 
-figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-styles = {"random": ("#6F7680", "o-"), "uncertain (margin)": ("#D55E00", "s--")}
+figure, axes = plt.subplots(1, 2, figsize=(9, 4.5), layout="constrained")
+styles = {"random": ("#6F7680", "o-"), "uncertain": ("#D55E00", "s--")}
 for column, (ax, label) in enumerate(zip(axes, ["Accuracy", "Log loss"], strict=True)):
     for name, (color, style) in styles.items():
         values = scores[name][:, :, column]
         ax.plot(n_labels, values.T, color=color, linewidth=0.8, alpha=0.4)
         ax.plot(n_labels, values.mean(axis=0), style, color=color, linewidth=2, label=name)
-    ax.set(xlabel="Number of labelled images", ylabel=f"{label} on test images", xticks=n_labels)
+    ax.set(xlabel="Number of labelled images", ylabel=f"{label} on test images")
+    ax.set_xticks(n_labels)
     ax.spines[["top", "right"]].set_visible(False)
 axes[0].legend(frameon=False)
 plt.show()

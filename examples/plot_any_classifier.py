@@ -30,12 +30,14 @@ from clipcal.calibration import CalibratedCLIPClassifier
 from clipcal.metrics import expected_calibration_error, negative_log_likelihood
 
 X, y = load_digits(return_X_y=True)
-X_train, X_test, y_train, y_test = train_test_split(X, y, train_size=600, stratify=y, random_state=0)
+split = {"train_size": 600, "stratify": y, "random_state": 0}
+X_train, X_test, y_train, y_test = train_test_split(X, y, **split)
 
+linear = LogisticRegression(max_iter=500)
 classifiers = {
     "Naive Bayes": GaussianNB(var_smoothing=1e-3),
     "Random forest": RandomForestClassifier(100, random_state=0),
-    "Logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)),
+    "Logistic regression": make_pipeline(StandardScaler(), linear),
 }
 methods = ["temperature", "matrix", "isotonic"]
 
@@ -51,10 +53,12 @@ print("classifier           method       accuracy  log loss    ECE")
 for name, classifier in classifiers.items():
     fitted = {"not calibrated": classifier.fit(X_train, y_train)}
     for method in methods:
-        fitted[method] = CalibratedCLIPClassifier(classifier, method=method, cv=5).fit(X_train, y_train)
+        calibrated = CalibratedCLIPClassifier(classifier, method=method, cv=5)
+        fitted[method] = calibrated.fit(X_train, y_train)
     for method, model in fitted.items():
         y_prob = model.predict_proba(X_test)
-        loss, ece = negative_log_likelihood(y_test, y_prob), expected_calibration_error(y_test, y_prob)
+        loss = negative_log_likelihood(y_test, y_prob)
+        ece = expected_calibration_error(y_test, y_prob)
         accuracy = model.score(X_test, y_test)
         results[name, method] = accuracy, loss, ece
         print(f"{name:19}  {method:14}  {accuracy:.3f}     {loss:.3f}  {ece:.3f}")
@@ -65,7 +69,7 @@ for name, classifier in classifiers.items():
 # Each row is a classifier. Grey crosses are the classifier as it is, coloured points are calibrated.
 
 
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True, layout="constrained")
 styles = {
     "not calibrated": ("X", "#6F7680"),
     "temperature": ("o", "#0072B2"),
@@ -85,7 +89,8 @@ for column, (ax, label) in enumerate(zip(axes, ["Log loss", "ECE"], strict=True)
     ax.spines[["top", "right"]].set_visible(False)
 axes[0].set_yticks(range(len(classifiers)), classifiers)
 axes[0].invert_yaxis()
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+points = axes[0].get_legend_handles_labels()
+figure.legend(*points, loc="outside upper center", ncols=4, frameon=False)
 plt.show()
 
 # %%

@@ -74,23 +74,25 @@ for epoch in (0, best, n_epochs - 1):
 # The best classifier is ``stopping.best_estimator_``; ``clf`` is that of the last epoch.
 
 for name, model in {"best epoch": stopping.best_estimator_, "last epoch": clf}.items():
-    print(f"{name}: accuracy {model.score(X_val, y_val):.3f}, ECE {-ece_scorer(model, X_val, y_val):.3f}")
+    accuracy, ece = model.score(X_val, y_val), -ece_scorer(model, X_val, y_val)
+    print(f"{name}: accuracy {accuracy:.3f}, ECE {ece:.3f}")
 
 # %%
 # The figure
 # ----------
 
 
-figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.2), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(9, 4.5), layout="constrained")
 display = TrainingHistoryDisplay.from_estimator(
     clf, terms=["loss"], name="", show_learning_rate=False, ax=axes[0]
 )
 display.lines_["loss"].set_label("loss, training")
 epochs = range(n_epochs)
 log_losses = [record["validation log loss"] for record in records]
-axes[0].plot(epochs, log_losses, color="#D55E00", linestyle=(0, (5, 1.5)), label="log loss, validation")
-for key, color, style in [("training ECE", "#0072B2", "-"), ("validation ECE", "#D55E00", (0, (5, 1.5)))]:
-    axes[1].plot(epochs, [record[key] for record in records], color=color, linestyle=style, label=key)
+axes[0].plot(epochs, log_losses, "--", color="#D55E00", label="loss, validation")
+styles = {"training ECE": ("-", "#0072B2"), "validation ECE": ("--", "#D55E00")}
+for key, (style, color) in styles.items():
+    axes[1].plot(epochs, [record[key] for record in records], style, color=color, label=key)
 axes[1].set(xlabel="Epoch", ylabel="ECE", ylim=(0, None))
 axes[1].spines[["top", "right"]].set_visible(False)
 for ax in axes:

@@ -19,7 +19,8 @@ them for the same two classifiers on more and more test images. :doc:`/method/me
 import matplotlib.pyplot as plt
 import numpy as np
 
-from clipcal import CalibratedCLIPClassifier, CLIPImageEncoder, PromptTunedCLIPClassifier, make_shapes
+from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier, make_shapes
+from clipcal.calibration import CalibratedCLIPClassifier
 from clipcal.metrics import calibration_error_floor, calibration_interval, calibration_test
 
 encoder = CLIPImageEncoder("mini")
@@ -34,7 +35,8 @@ X_train, y_train = shapes("train", 8)
 X_val, y_val = shapes("validation", 40)
 X_test, y_test = shapes("test", 150)
 
-tuned = PromptTunedCLIPClassifier("mini", max_epochs=10, random_state=0).fit(X_train, y_train)
+tuned = PromptTunedCLIPClassifier("mini", max_epochs=10, random_state=0)
+tuned = tuned.fit(X_train, y_train)
 calibrated = CalibratedCLIPClassifier(tuned, method="matrix", cv="prefit").fit(X_val, y_val)
 
 # %%
@@ -52,10 +54,11 @@ for name, model in models.items():
     y_prob = model.predict_proba(X_test)
     rows = []
     for n in sizes:
-        given = {"y_true": y_test[:n], "y_prob": y_prob[:n], "labels": model.classes_, "random_state": 0}
-        interval = calibration_interval(**given)
+        given = y_test[:n], y_prob[:n]
+        options = {"labels": model.classes_, "random_state": 0}
+        interval = calibration_interval(*given, **options)
         floor = calibration_error_floor(y_prob[:n])
-        pvalue = calibration_test(**given).pvalue
+        pvalue = calibration_test(*given, **options).pvalue
         rows.append((*interval, floor, pvalue))
         ends = f"{interval.low:.3f} to {interval.high:.3f}"
         print(f"{n:6d}  {interval.estimate:.3f}  {ends}  {floor:.3f}  {pvalue:.3f}")
@@ -68,16 +71,16 @@ for name, model in models.items():
 # of 5 %.
 
 
-figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
-for ax, (name, rows), color in zip(axes, results.items(), ["#D55E00", "#0072B2"], strict=True):
+figure, axes = plt.subplots(1, 2, figsize=(9, 4.5), sharey=True, layout="constrained")
+colors = ["#D55E00", "#0072B2"]
+for ax, (name, rows), color in zip(axes, results.items(), colors, strict=True):
     ece, low, high, floor, pvalue = np.array(rows).T
     rejected = pvalue < 0.05
     ax.plot(sizes, floor, "--", color="#2B2F36", label="floor: a calibrated classifier")
-    ax.errorbar(
-        sizes, ece, [ece - low, high - ece], fmt="none", color=color, capsize=4, label="95 % interval"
-    )
-    ax.plot(sizes, ece, "o", color=color, markerfacecolor="white", zorder=3, label="ECE, not rejected")
-    ax.plot(np.array(sizes)[rejected], ece[rejected], "o", color=color, zorder=4, label="ECE, rejected")
+    ax.vlines(sizes, low, high, color=color, linewidth=2, label="95 % interval")
+    point = {"color": color, "markersize": 7}
+    ax.plot(sizes, ece, "o", markerfacecolor="white", label="ECE, not rejected", **point)
+    ax.plot(np.array(sizes)[rejected], ece[rejected], "o", label="ECE, rejected", **point)
     ax.set_xscale("log")
     ax.set_xticks(sizes, [str(n) for n in sizes])
     ax.minorticks_off()

@@ -26,9 +26,11 @@ base = make_shapes("colors", n_per_class=1).class_names[:15]
 
 
 def colors(subset, n_per_class):
-    data = make_shapes("colors", domain="street", subset=subset, n_per_class=n_per_class, random_state=0)
+    options = {"domain": "street", "random_state": 0}
+    data = make_shapes("colors", subset=subset, n_per_class=n_per_class, **options)
     embeddings, is_base = encoder.fit_transform(data.images), np.isin(data.target, base)
-    return embeddings[is_base], data.target[is_base], embeddings[~is_base], data.target[~is_base]
+    y = data.target
+    return embeddings[is_base], y[is_base], embeddings[~is_base], y[~is_base]
 
 
 X_train, y_train, _, new_labels = colors("train", 16)
@@ -63,9 +65,8 @@ for name, (model, X, y) in tests.items():
     points[name] = answered.mean(), wrong[answered].mean()
     area = area_under_risk_coverage(y, y_prob, labels=model.classes_)
     answers, risk = points[name]
-    print(
-        f"{name}: {answers:.0%} answered, of which {risk:.1%} are wrong; {wrong.mean():.1%} of all are wrong"
-    )
+    print(f"{name}: {wrong.mean():.1%} wrong")
+    print(f"  {answers:.0%} answered, of which {risk:.1%} wrong")
     print(f"  area under the curve {area:.3f}, in random order {wrong.mean():.3f}")
 
 # %%
