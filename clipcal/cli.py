@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"clipcal {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for add_command in (_add_demo, _add_data, _add_evaluate, _add_bench, _add_report):
+    for add_command in (_add_demo, _add_data, _add_evaluate, _add_bench, _add_report, _add_info):
         add_command(commands)
     options = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
@@ -305,6 +305,23 @@ def _report(options: argparse.Namespace) -> int:
     except OSError as error:
         _unwritable(error, options.out, "report RESULTS")
     sys.stdout.write(f"{folder / 'report.html'}\n{folder / 'report.md'}\n")
+    return 0
+
+
+def _add_info(commands: Any) -> None:
+    info = commands.add_parser(
+        "info",
+        help="show versions, devices and folders, for bug reports",
+        description="Show the versions of clipcal and of its packages, the devices, the numbers of threads, "
+        "and the folders of models and data sets.",
+    )
+    info.set_defaults(run=_info)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from clipcal._environment import describe_environment, format_environment
+
+    sys.stdout.write(f"{format_environment(describe_environment())}\n")
     return 0
 
 

@@ -84,7 +84,9 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
         "text",
     },
     "benchmark": {"_whole_file", "calibration", "classifiers", "datasets", "images", "metrics", "text"},
+    "_environment": {"clipcal"},
     "cli": {"clipcal"},
+    "__main__": {"cli"},
 }
 # Packages that may be imported only inside functions and under TYPE_CHECKING.
 DEFERRED_IMPORTS: dict[str, set[str]] = {
@@ -93,7 +95,8 @@ DEFERRED_IMPORTS: dict[str, set[str]] = {
     "persistence": {"backbones", "methods", "regularizers"},
     "demo": {"backbones", "methods", "regularizers", "training"},
     "benchmark": {"backbones", "methods", "regularizers"},
-    "cli": {"benchmark", "datasets", "demo"},
+    "_environment": {"backbones"},
+    "cli": {"_environment", "benchmark", "datasets", "demo"},
 }
 
 TORCH_PACKAGES = {"backbones", "methods", "regularizers", "training"}

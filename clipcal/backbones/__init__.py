@@ -12,6 +12,10 @@ from clipcal.backbones._capabilities import text_bytes_per_token as text_bytes_p
 from clipcal.backbones._device import resolve_device, resolve_precision
 from clipcal.backbones._device import upload as upload
 from clipcal.backbones._fixed_text import encode_fixed as encode_fixed
+from clipcal.backbones._hub import cached_checkpoints as cached_checkpoints
+from clipcal.backbones._hub import cached_models as cached_models
+from clipcal.backbones._hub import hub_cache as hub_cache
+from clipcal.backbones._hub import url_cache as url_cache
 from clipcal.backbones._packing import Packing as Packing
 from clipcal.backbones._protocol import Backbone
 from clipcal.backbones._registry import open_backbone

@@ -18,6 +18,7 @@ from huggingface_hub.utils import get_session
 CONFIG_FILE = "open_clip_config.json"
 # Where open_clip and OpenAI's clip package store files that are not from the hub.
 URL_CACHE = Path("~/.cache/clip")
+_CHECKPOINT_SUFFIXES = {".bin", ".pt", ".pth", ".safetensors"}
 
 # Timeouts: to connect to one IP address, to wait for an answer, and in total, including name resolution.
 _CONNECT_SECONDS = 3.5
@@ -89,7 +90,36 @@ class Hub:
 
 def cached_file(url: str) -> Path:
     """Return the path at which open_clip and the clip package cache the file of a URL."""
-    return URL_CACHE.expanduser() / os.path.basename(url)
+    return url_cache() / os.path.basename(url)
+
+
+def url_cache() -> Path:
+    """Return the folder in which open_clip and the clip package cache files that are not from the hub."""
+    return URL_CACHE.expanduser()
+
+
+def hub_cache() -> Path:
+    """Return the folder of the cache of the hub, which the environment may set."""
+    return Path(constants.HF_HUB_CACHE)
+
+
+def cached_models() -> list[str]:
+    """Return names of backbones whose configuration and weights are in the cache of the hub."""
+    found = []
+    for folder in sorted(hub_cache().glob("models--*--*")):
+        complete = any(
+            (config.parent / weights).exists()
+            for config in folder.glob(f"snapshots/*/{CONFIG_FILE}")
+            for weights in _candidates("")
+        )
+        if complete:
+            found.append("hf-hub:" + folder.name.removeprefix("models--").replace("--", "/", 1))
+    return found
+
+
+def cached_checkpoints() -> list[str]:
+    """Return the names of the checkpoint files in the cache of files that are not from the hub."""
+    return sorted(path.name for path in url_cache().glob("*") if path.suffix in _CHECKPOINT_SUFFIXES)
 
 
 def _candidates(filename: str) -> list[str]:

@@ -39,10 +39,10 @@ def read_packages() -> Packages:
     found = Packages()
     for place in sorted(ROOT.iterdir()):
         path = place / "__init__.py" if place.is_dir() else place
-        if path.suffix != ".py" or not path.is_file() or place.name == "__init__.py":
+        if path.suffix != ".py" or not path.is_file() or place.name in {"__init__.py", "__main__.py"}:
             continue
         contents = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-        is_package = place.is_dir() or place.name == "cli.py"
+        is_package = place.is_dir() or place.name in {"cli.py", "_environment.py"}
         (found.contents if is_package else found.shared)[place.stem] = contents
     for name in found.contents:
         place = ROOT / name
