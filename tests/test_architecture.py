@@ -90,6 +90,24 @@ ALLOWED_IMPORTS: dict[str, set[str]] = {
 }
 # Packages that may be imported only inside functions and under TYPE_CHECKING.
 DEFERRED_IMPORTS: dict[str, set[str]] = {
+    "clipcal": {  # its names, for type checkers
+        "backbones",
+        "benchmark",
+        "caching",
+        "calibration",
+        "classifiers",
+        "datasets",
+        "exceptions",
+        "images",
+        "methods",
+        "metrics",
+        "model_selection",
+        "persistence",
+        "plots",
+        "regularizers",
+        "text",
+        "training",
+    },
     "images": {"backbones"},
     "classifiers": {"backbones", "methods", "regularizers", "training"},
     "persistence": {"backbones", "methods", "regularizers"},

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sklearn.callback import CallbackSupportMixin
+from sklearn.callback import with_callbacks as _sklearn_with_callbacks
 
 from clipcal._progress import end_early, progress_bar
 
-__all__ = ["FitReport"]
+__all__ = ["FitReport", "with_callbacks"]
+
+_Fit = TypeVar("_Fit", bound=Callable[..., Any])
+
+
+def with_callbacks(fit: _Fit) -> _Fit:
+    """Decorate ``fit`` to finish its callbacks; typed."""
+    return _sklearn_with_callbacks(fit)
 
 
 class FitReport:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
-from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
 
 from clipcal._compat import HasMethods, Interval, StrOptions, _fit_context
 from clipcal._components import NamedComponents
 from clipcal._fitting import all_or_nothing
 from clipcal.caching import FeatureCache, MemoryLike
-from clipcal.classifiers._callbacks import FitReport
+from clipcal.classifiers._callbacks import FitReport, with_callbacks
 from clipcal.classifiers._components import find_method, find_recipe, find_regularizer, find_regularizers
 from clipcal.classifiers._epoch_choice import StartRun, TrainingRun, choose_n_epochs
 from clipcal.classifiers._learned import LearnedCLIPClassifier
