@@ -1,9 +1,8 @@
-"""The public API as described in the README."""
+"""The public API as described in the README, whose code blocks and commands run in ``test_snippets.py``."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +25,6 @@ from clipcal import (
     PromptTunedCLIPClassifier,
     ReliabilityDisplay,
     ZeroShotCLIPClassifier,
-    cli,
     ece_scorer,
     expected_calibration_error,
     make_shapes,
@@ -98,58 +96,11 @@ def test_readme_commands():
     assert second.startswith("pip install --upgrade pip && ") and "--group test && pytest" in second
 
 
-@pytest.mark.slow
-def test_readme_commands_for_results(tmp_path, monkeypatch, capsys):
-    """Run them with the embedded CLIP, few nouns, and a part of the plan."""
-    X, y = make_shapes("shapes", n_per_class=10, random_state=0, return_X_y=True)
-    for position, (pixels, label) in enumerate(zip(X, y, strict=True)):
-        if label in ("circle", "square", "star", "cross"):
-            path = tmp_path / "pets" / label / f"{position:03}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-    (tmp_path / "benchmarks").symlink_to(Path(__file__).parents[1] / "benchmarks")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("clipcal.regularizers._outlier.load_nouns", lambda source: tuple(NOUNS))
-    monkeypatch.setattr("clipcal.benchmark._fit.load_nouns", lambda source: tuple(NOUNS))
-    (block,) = re.findall(r"```console\n(.*?)\n```", README, flags=re.DOTALL)
-    evaluate, bench, report = (shlex.split(line)[1:] for line in block.splitlines())
-    assert cli.main([*evaluate, "--backbone", "mini", "-q"]) == 0
-    assert "| coop + dor + temperature |" in capsys.readouterr().out
-    part = ["--where", "method=zero-shot", "--where", "protocol=few-shot", "-q"]
-    assert cli.main([*bench, *part]) == 0
-    assert cli.main(report) == 0
-    assert (tmp_path / "results" / "mini" / "report" / "report.html").is_file()
-
-
 def test_readme_names_are_public():
     for name in re.findall(r"from clipcal import (.*)", README):
         assert set(name.split(", ")) <= set(clipcal.__all__)
     for package in re.findall(r"`(clipcal\.[a-z]+)`", README):
         assert hasattr(clipcal, package.removeprefix("clipcal."))
-
-
-def test_readme_example_on_files(tmp_path, monkeypatch):
-    X, y = make_shapes("shapes", n_per_class=5, random_state=0, return_X_y=True)
-    for position, (pixels, label) in enumerate(zip(X, y, strict=True)):
-        if label in ("circle", "square", "star"):
-            path = tmp_path / "pets" / label / f"{position:03}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-    monkeypatch.chdir(tmp_path)
-    # The same lines with the embedded CLIP and a small lexicon.
-    lines = PYTHON_BLOCKS[0].replace('"ViT-B-16/openai"', '"mini"').replace('"dor"', "dor")
-    names = {"dor": DynamicOutlierRegularizer(lexicon=NOUNS)}
-    exec(lines, names)
-    assert names["clf"].classes_.tolist() == ["circle", "square", "star"]
-    assert names["X"].shape[0] == 15
-    assert (tmp_path / "cache").is_dir()
-
-
-@pytest.mark.slow
-def test_readme_example_offline():
-    names: dict[str, object] = {}
-    exec(PYTHON_BLOCKS[1], names)
-    assert names["y_prob"].shape == (750, 15)
 
 
 def test_readme_example_without_clip():
