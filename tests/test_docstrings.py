@@ -97,6 +97,17 @@ def test_top_level_names_have_an_example(name):
         assert ">>> from clipcal" in (found.__doc__ or "")
 
 
+@pytest.mark.parametrize("path", [path for path, _ in public_objects() if path.split(".")[1] in dir(clipcal)])
+def test_public_names_have_an_example_or_name_the_place_of_one(path):
+    """Results name their function, and base classes the page on subclasses; exceptions need no example."""
+    _, package, name = path.split(".")
+    found = getattr(getattr(clipcal, package), name)
+    text = found.__doc__ or ""
+    elsewhere = ":func:" in text or ":doc:`/development/adding_a_method`" in text
+    is_exception = inspect.isclass(found) and issubclass(found, Exception)
+    assert ">>> " in text or elsewhere or is_exception
+
+
 FITTED = {
     ZeroShotCLIPClassifier: ZeroShotCLIPClassifier("mini"),
     PromptTunedCLIPClassifier: PromptTunedCLIPClassifier(

@@ -84,6 +84,13 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     ------
     BackboneError
         If `precision` is not one of the three.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from clipcal.backbones import resolve_precision
+    >>> resolve_precision("auto", torch.device("cpu"))
+    'fp32'
     """
     if precision not in PRECISIONS:
         choices = ", ".join(map(repr, PRECISIONS))

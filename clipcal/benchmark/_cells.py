@@ -48,6 +48,14 @@ class Cell:
         Number of training images per class; 0 if no training image is used.
     seed : int
         The seed; 0 if nothing is drawn.
+
+    Examples
+    --------
+    >>> from clipcal.benchmark import Plan, expand
+    >>> content = {"name": "a", "backbone": "mini", "datasets": ["mini/shapes-studio"], "methods": ["coop"]}
+    >>> cell = expand(Plan.from_dict(content))[0].cells[0]
+    >>> cell.protocol, cell.dataset, cell.classes, cell.method
+    ('base-to-new', 'mini/shapes-studio', 'base', 'coop')
     """
 
     protocol: str
@@ -77,6 +85,14 @@ class Fit:
         As in :class:`Cell`.
     cells : tuple of Cell
         The cells.
+
+    Examples
+    --------
+    >>> from clipcal.benchmark import Plan, expand
+    >>> content = {"name": "a", "backbone": "mini", "datasets": ["mini/shapes-studio"], "methods": ["coop"]}
+    >>> fit = expand(Plan.from_dict(content))[0]
+    >>> fit.classes, [cell.classes for cell in fit.cells]
+    ('base', ['base', 'new'])
     """
 
     train_dataset: str

@@ -42,6 +42,15 @@ class CostEstimate:
         Time of the fits whose models were run before, from the times of these runs.
     unknown : mapping of str to int
         Number of fits of the models that were not run before.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from clipcal.benchmark import Plan, estimate_cost
+    >>> plan = {"name": "a", "backbone": "mini", "datasets": ["mini/shapes-studio"], "methods": ["coop"]}
+    >>> cost = estimate_cost(Plan.from_dict(plan), tempfile.mkdtemp())
+    >>> cost.n_cells, cost.n_missing, cost.n_fits
+    (6, 6, 3)
     """
 
     name: str

@@ -18,7 +18,10 @@ _CONNECT_SECONDS = 30
 
 
 class Engine(Protocol):
-    """Something that calls a function with many arguments."""
+    """Something that calls a function with many arguments.
+
+    Argument of :func:`run_plan`, such as a :class:`LocalEngine`.
+    """
 
     in_process: bool
 
@@ -43,6 +46,11 @@ class LocalEngine:
     ----------
     n_jobs : int or None
         Number of processes; -1 means one per core. None is 1, or the number of ``joblib.parallel_config``.
+
+    Examples
+    --------
+    >>> from clipcal.benchmark import LocalEngine
+    >>> engine = LocalEngine(n_jobs=1)
     """
 
     def __init__(self, n_jobs: int | None = None) -> None:
@@ -88,6 +96,8 @@ class DaskEngine:
 
     Futures of dask are used instead of its joblib backend, which never returns if a call is lost
     with its worker too often, and runs calls in the client's own process if there is a single worker.
+
+    Argument of :func:`run_plan`, which ``clipcal bench --backend dask`` creates.
 
     Parameters
     ----------

@@ -104,6 +104,16 @@ def format_summaries(results: str | os.PathLike[str]) -> str:
     Returns
     -------
     text : str
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from clipcal.benchmark import Plan, format_summaries, run_plan
+    >>> plan = {"name": "a", "backbone": "mini", "datasets": ["mini/shapes-studio"], "methods": ["zero-shot"]}
+    >>> folder = tempfile.mkdtemp()
+    >>> summary = run_plan(Plan.from_dict(plan), folder)
+    >>> "| zero-shot |" in format_summaries(folder)
+    True
     """
     tables = [summary_table(grid, "std") for grid in make_grids(read_results(results))]
     return "\n\n".join(markdown_of(table).rstrip("\n") for table in tables) + "\n"

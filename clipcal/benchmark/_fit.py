@@ -140,6 +140,15 @@ def measure(
     metrics : dict of str to float
         Fractions, not percentages: ``accuracy``, ``confidence`` (mean of the highest probabilities), ``ece``,
         ``ace``, ``mce``, ``smooth_ece``, ``brier``, and ``log_loss`` in nats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from clipcal.benchmark import measure
+    >>> y_prob = np.float32([[0.9, 0.1], [0.4, 0.6]])
+    >>> metrics = measure(np.array([0, 1]), y_prob, np.array(["cat", "dog"]), n_bins=10)
+    >>> metrics["accuracy"], round(metrics["confidence"], 2), round(metrics["ece"], 2)
+    (1.0, 0.75, 0.25)
     """
     data: Any = (y_true, y_prob.astype(np.float64))
     labels = np.arange(len(classes))

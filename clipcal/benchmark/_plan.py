@@ -51,6 +51,13 @@ class Entry:
         Parameters to set. For methods and regularizers they are parameters of
         :class:`~clipcal.PromptTunedCLIPClassifier`, such as ``max_epochs`` or ``method__n_context``, for
         calibrators those of the calibrator.
+
+    Examples
+    --------
+    >>> from clipcal.benchmark import Entry
+    >>> entry = Entry("CoOp, 8 vectors", "coop", {"method__n_context": 8, "method__context_init": None})
+    >>> entry.name
+    'CoOp, 8 vectors'
     """
 
     name: str

@@ -31,6 +31,15 @@ class Predictions:
         Predicted probabilities.
     classes : ndarray of str, shape (n_classes,)
         Label of each column.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from clipcal.benchmark import Predictions
+    >>> y_prob = np.float32([[0.9, 0.1], [0.4, 0.6]])
+    >>> predictions = Predictions(np.array([0, 1]), y_prob, np.array(["cat", "dog"]))
+    >>> predictions.classes[predictions.y_prob.argmax(axis=1)].tolist()
+    ['cat', 'dog']
     """
 
     y_true: NDArray[np.int64]
@@ -57,6 +66,17 @@ class Results:
         Content of ``plan.json``; ``plan["cells"]`` lists all cells of the plan in its order.
     paper : list of dict
         Published figures.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from clipcal.benchmark import Plan, read_results, run_plan
+    >>> plan = {"name": "a", "backbone": "mini", "datasets": ["mini/shapes-studio"], "methods": ["zero-shot"]}
+    >>> folder = tempfile.mkdtemp()
+    >>> summary = run_plan(Plan.from_dict(plan), folder)
+    >>> results = read_results(folder)
+    >>> results.predictions(results.cells[0]["key"]).y_prob.shape
+    (600, 12)
     """
 
     folder: Path
@@ -149,6 +169,17 @@ def read_results(folder: str | os.PathLike[str]) -> Results:
     ------
     ResultsError
         If the folder has no ``plan.json``, or a file is damaged or was written by a newer version.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from clipcal.benchmark import Plan, read_results, run_plan
+    >>> plan = {"name": "a", "backbone": "mini", "datasets": ["mini/shapes-studio"], "methods": ["zero-shot"]}
+    >>> folder = tempfile.mkdtemp()
+    >>> summary = run_plan(Plan.from_dict(plan), folder)
+    >>> results = read_results(folder)
+    >>> [cell["cell"]["classes"] for cell in results.cells], results.missing
+    (['base', 'new'], [])
     """
     place = Path(folder)
     path = place / "plan.json"

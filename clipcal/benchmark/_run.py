@@ -49,6 +49,12 @@ class RunSummary:
         Number of cells that this run completed.
     failed : list of str
         Descriptions of the cells that failed, with their errors.
+
+    Examples
+    --------
+    >>> from clipcal.benchmark import RunSummary
+    >>> print(RunSummary(n_cells=6, n_done=4, n_finished=2))
+    6 cells: 4 were complete, 2 were completed now, 0 failed, 0 are left
     """
 
     n_cells: int

@@ -38,6 +38,15 @@ def as_cache(memory: MemoryLike | None) -> FeatureCache | None:
     ------
     TypeError
         If `memory` has another type.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from clipcal.caching import as_cache
+    >>> as_cache(None) is None
+    True
+    >>> as_cache(tempfile.mkdtemp())
+    FeatureCache(...)
     """
     if memory is None or isinstance(memory, FeatureCache):
         return memory

@@ -44,6 +44,19 @@ class FeatureTable:
         Description of the table, written next to the rows.
     read_only : bool, default=False
         Whether :meth:`put` does nothing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> from clipcal.caching import FeatureTable
+    >>> table = FeatureTable(Path(tempfile.mkdtemp()), width=2, label={"kind": "example"})
+    >>> key = bytes(32)
+    >>> table.put([key], np.float32([[0.5, 1.5]]))
+    >>> rows, found = table.get([key])
+    >>> rows.tolist(), found.tolist()
+    ([[0.5, 1.5]], [True])
     """
 
     def __init__(self, folder: Path, width: int, label: dict[str, Any], *, read_only: bool = False) -> None:

@@ -53,6 +53,12 @@ class Calibrator(TransformerMixin, BaseEstimator):
 
     samples_needed : str
         Rule of thumb for the number of rows needed in ``fit``.
+
+    Examples
+    --------
+    >>> from clipcal.calibration import CALIBRATORS
+    >>> [name for name, calibrator in CALIBRATORS.items() if not calibrator.class_agnostic]
+    ['vector', 'matrix']
     """
 
     side_inputs: ClassVar[tuple[str, ...]] = ()

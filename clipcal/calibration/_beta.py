@@ -25,7 +25,19 @@ _IDENTITY = np.array([1.0, 1.0, 0.0])
 
 
 class BetaMap(NamedTuple):
-    """The function ``1 / (1 + exp(-(a * log(s) - b * log(1 - s) + c)))``."""
+    """The function ``1 / (1 + exp(-(a * log(s) - b * log(1 - s) + c)))``.
+
+    Parameters
+    ----------
+    a, b, c : float
+        The parameters; ``a = b = 1`` and ``c = 0`` is the identity.
+
+    Examples
+    --------
+    >>> from clipcal.calibration import BetaMap
+    >>> BetaMap(a=1.0, b=1.0, c=0.0)([0.2, 0.7]).round(6).tolist()
+    [0.2, 0.7]
+    """
 
     a: float
     b: float

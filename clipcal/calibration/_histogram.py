@@ -17,7 +17,22 @@ Floats = NDArray[np.float64]
 
 
 class HistogramMap(NamedTuple):
-    """A piecewise constant function on bins that are closed on the right."""
+    """A piecewise constant function on bins that are closed on the right.
+
+    Parameters
+    ----------
+    edges : ndarray of shape (n_bins + 1,)
+        Edges of the bins.
+    values : ndarray of shape (n_bins,)
+        Value in each bin.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from clipcal.calibration import HistogramMap
+    >>> HistogramMap(edges=np.array([0.0, 0.5, 1.0]), values=np.array([0.3, 0.8]))([0.5, 0.6]).tolist()
+    [0.3, 0.8]
+    """
 
     edges: Floats
     values: Floats

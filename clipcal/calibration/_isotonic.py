@@ -29,7 +29,23 @@ _BLOCK_ENTRIES = 2**20
 
 
 class IsotonicMap(NamedTuple):
-    """A non-decreasing function, linear between its thresholds and constant outside."""
+    """A non-decreasing function, linear between its thresholds and constant outside.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_thresholds,)
+        Thresholds, increasing.
+    values : ndarray of shape (n_thresholds,)
+        Value at each threshold.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from clipcal.calibration import IsotonicMap
+    >>> step = IsotonicMap(scores=np.array([0.2, 0.6]), values=np.array([0.1, 0.9]))
+    >>> step([0.0, 0.4, 1.0]).round(6).tolist()
+    [0.1, 0.5, 0.9]
+    """
 
     scores: Floats
     values: Floats

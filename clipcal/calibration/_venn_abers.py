@@ -16,7 +16,23 @@ Floats = NDArray[np.float64]
 
 
 class VennAbersMap(NamedTuple):
-    """Precomputed lower and upper isotonic values for any new score."""
+    """Precomputed lower and upper isotonic values for any new score.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_scores,)
+        Distinct scores of calibration rows, sorted.
+    lower, upper : ndarray of shape (n_scores + 1,)
+        Value between neighboring scores, with label 0 and with label 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from clipcal.calibration import VennAbersMap
+    >>> between = VennAbersMap(np.array([0.5]), lower=np.array([0.2, 0.6]), upper=np.array([0.4, 0.8]))
+    >>> between.interval(np.array([0.3, 0.7]))
+    (array([0.2, 0.6]), array([0.4, 0.8]))
+    """
 
     scores: Floats  # distinct scores of calibration rows, sorted
     lower: Floats  # (n_scores + 1,): from the i-th score up to below the next, the value for label 0

@@ -37,6 +37,13 @@ class BenchmarkCheck:
         In what the data set differs from the published one.
     unreadable : tuple of str
         Relative paths of the images that cannot be decoded.
+
+    Examples
+    --------
+    >>> from clipcal.datasets import BenchmarkCheck
+    >>> check = BenchmarkCheck("dtd", "/data/dtd/images", {"test": 1692}, problems=("3 images are missing",))
+    >>> check.problems
+    ('3 images are missing',)
     """
 
     name: str

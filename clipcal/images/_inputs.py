@@ -103,6 +103,12 @@ def as_images(X: Any) -> Sequence[Any] | NDArray[Any]:
     ------
     TypeError, ValueError
         If X does not hold images.
+
+    Examples
+    --------
+    >>> from clipcal.images import as_images
+    >>> as_images(("cat/1.jpg", "dog/2.jpg"))[1]
+    'dog/2.jpg'
     """
     if input_kind(X) == "embeddings":
         shape = getattr(X, "shape", None)

@@ -85,6 +85,14 @@ def image_digest(images: Sequence[Any] | NDArray[Any], i: int) -> bytes:
     ------
     ImageReadError
         If the file cannot be read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from clipcal.images import image_digest
+    >>> images = np.zeros((2, 8, 8, 3), dtype=np.uint8)
+    >>> len(image_digest(images, 0)), image_digest(images, 0) == image_digest(images, 1)
+    (32, True)
     """
     return read_with_digest(images, i, lambda digest: False)[0]
 

@@ -17,6 +17,8 @@ __all__ = ["TuningMethod"]
 class TuningMethod(BaseEstimator):
     """Base class of tuning methods, which hold hyperparameters and create the :class:`Learner` of a fit.
 
+    See :doc:`/development/adding_a_method`.
+
     Attributes
     ----------
     name : str

@@ -15,7 +15,10 @@ Floats = NDArray[np.float64]
 
 
 class BaseToNewSummary(NamedTuple):
-    """Mean over data sets for base classes, the same for new classes, and the mean of these two."""
+    """Mean over data sets for base classes, the same for new classes, and the mean of these two.
+
+    Result of :func:`base_to_new_summary`.
+    """
 
     base: float
     new: float

@@ -40,6 +40,8 @@ BIN_COUNT: dict[str, list[Any]] = {"n_bins": [Interval(Integral, 1, None, closed
 class CalibrationBins:
     """A table with one row per bin of confidence, and the errors computed from it.
 
+    Result of :func:`calibration_bins`.
+
     Attributes
     ----------
     edges : ndarray of shape (n_bins + 1,)

@@ -30,7 +30,10 @@ Floats = NDArray[np.float64]
 
 
 class BrierDecomposition(NamedTuple):
-    """Three parts: the score is ``miscalibration - discrimination + uncertainty``."""
+    """Three parts: the score is ``miscalibration - discrimination + uncertainty``.
+
+    Result of :func:`brier_decomposition` without bins.
+    """
 
     miscalibration: float
     discrimination: float
@@ -41,6 +44,8 @@ class BinnedBrierDecomposition(NamedTuple):
     """Five parts of the score.
 
     The score is ``reliability - resolution + uncertainty + within_bin_variance - within_bin_covariance``.
+
+    Result of :func:`brier_decomposition` with bins.
     """
 
     reliability: float

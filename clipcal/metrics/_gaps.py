@@ -16,7 +16,10 @@ __all__ = ["OverUnderConfidence", "maximum_calibration_error", "mean_confidence_
 
 
 class OverUnderConfidence(NamedTuple):
-    """The two parts of the expected calibration error, which is their sum."""
+    """The two parts of the expected calibration error, which is their sum.
+
+    Result of :func:`over_under_confidence`.
+    """
 
     over: float
     under: float

@@ -33,7 +33,7 @@ _PROXIMITY_BINS = {
 
 
 class ProximityBias(NamedTuple):
-    """The proximity-informed error, and its baseline for shuffled proximities."""
+    """Result of :func:`proximity_bias`: the error, and its baseline for shuffled proximities."""
 
     error: float
     baseline: float

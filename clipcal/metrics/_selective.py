@@ -17,7 +17,10 @@ Floats = NDArray[np.float64]
 
 
 class RiskCoverageCurve(NamedTuple):
-    """One point for each distinct confidence, from the most confident rows to all rows."""
+    """One point for each distinct confidence, from the most confident rows to all rows.
+
+    Result of :func:`risk_coverage_curve`.
+    """
 
     coverage: Floats
     risk: Floats

@@ -28,7 +28,10 @@ _FEWEST_CELLS = 512
 
 
 class SmoothCalibrationCurve(NamedTuple):
-    """Smoothed residuals and density of the rows, as functions of confidence."""
+    """Smoothed residuals and density of the rows, as functions of confidence.
+
+    Result of :func:`smooth_calibration_curve`.
+    """
 
     confidence: Floats
     residual: Floats

@@ -30,6 +30,8 @@ class OpenVocabularyPredictions:
     in the split of a row have probability 0. This has no effect on metrics of the predicted class, log loss
     and Brier score; metrics of each class also include rows for which the class was not a candidate.
 
+    Result of :func:`open_vocabulary_predictions`.
+
     Parameters
     ----------
     y_true : ndarray of shape (n_rows,)

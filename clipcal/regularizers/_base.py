@@ -17,6 +17,8 @@ __all__ = ["Regularizer", "check_tuned_texts", "mean_cosine"]
 class Regularizer(BaseEstimator):
     """Base class of regularizers, which hold the hyperparameters of a loss term.
 
+    See :doc:`/development/adding_a_method`.
+
     Attributes
     ----------
     name : str

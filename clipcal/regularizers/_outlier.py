@@ -34,6 +34,14 @@ def rank_outliers(zero_shot_candidates: Tensor, zero_shot_classes: Tensor) -> Te
     Returns
     -------
     scores : Tensor, shape (n_candidates,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from clipcal.regularizers import rank_outliers
+    >>> classes = torch.tensor([[1.0, 0.0], [0.8, 0.6]])
+    >>> rank_outliers(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), classes)
+    tensor([0.9000, 0.3000])
     """
     return zero_shot_candidates @ zero_shot_classes.mean(dim=0)
 

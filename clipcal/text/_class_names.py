@@ -145,7 +145,28 @@ def name_key(name: str) -> str:
 
 
 def split_labels(labels: Sequence[Any] | Mapping[Any, str]) -> tuple[list[Any], Mapping[Any, str] | None]:
-    """Split a list of labels, or a mapping ``{label: name}``, into labels and mapping (None for a list)."""
+    """Split a list of labels, or a mapping ``{label: name}``, into labels and mapping (None for a list).
+
+    Parameters
+    ----------
+    labels : sequence or mapping of labels to str
+        The labels, or a mapping of each label to its text.
+
+    Returns
+    -------
+    labels : list
+        The labels.
+    mapping : mapping or None
+        The mapping; None if `labels` is a sequence.
+
+    Examples
+    --------
+    >>> from clipcal.text import split_labels
+    >>> split_labels(["cat", "dog"])
+    (['cat', 'dog'], None)
+    >>> split_labels({7: "tabby cat"})
+    ([7], {7: 'tabby cat'})
+    """
     if isinstance(labels, str):
         raise ClassNameError(
             f"Expected a list of labels or a mapping of label to name; got the string {labels!r}."

@@ -16,6 +16,8 @@ __all__ = ["Batch", "EmbeddedData", "TrainingData", "directions_and_norms"]
 class Batch:
     """The n samples of one training step.
 
+    See :doc:`/development/adding_a_method`.
+
     Attributes
     ----------
     embeddings : Tensor, shape (n, embedding_dim)
@@ -61,6 +63,8 @@ class Batch:
 @dataclass(frozen=True)
 class TrainingData:
     """Base class of training data on the device, either embeddings or pixels.
+
+    See :doc:`/development/adding_a_method`.
 
     Attributes
     ----------
@@ -149,6 +153,8 @@ class TrainingData:
 @dataclass(frozen=True)
 class EmbeddedData(TrainingData):
     """Training images that are encoded before training.
+
+    See :doc:`/development/adding_a_method`.
 
     Attributes
     ----------

@@ -34,6 +34,8 @@ class Learner(nn.Module):
     in the steps of training only. Modules that draw random numbers in training mode, such as
     ``torch.nn.Dropout``, use torch's global generator, which ``random_state`` does not control.
 
+    See :doc:`/development/adding_a_method`.
+
     Parameters
     ----------
     logit_scale : float
@@ -188,6 +190,8 @@ class Learner(nn.Module):
 
 class LossTerm:
     """Loss term of a regularizer.
+
+    See :doc:`/development/adding_a_method`.
 
     Attributes
     ----------

@@ -39,6 +39,8 @@ def tune(
     Each step encodes the class prompts together with the prompts or images drawn by the loss terms, and
     minimizes the sum of the learner's own losses and the loss terms.
 
+    See :doc:`/development/adding_a_method`.
+
     Parameters
     ----------
     learner : Learner

@@ -28,6 +28,8 @@ class ImageViews:
     memory and less time. Patches and features are kept for later epochs, as long as both together fit into
     half a GiB or, if larger on CUDA, a quarter of the free memory.
 
+    See :doc:`/development/adding_a_method`.
+
     Parameters
     ----------
     load : callable
@@ -159,6 +161,8 @@ class _PixelBatch(Batch):
 @dataclass(frozen=True)
 class PixelData(TrainingData):
     """Training images that are read in each step, unless what the learner needs of them is kept.
+
+    See :doc:`/development/adding_a_method`.
 
     Attributes
     ----------

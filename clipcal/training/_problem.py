@@ -19,6 +19,8 @@ __all__ = ["Forward", "TuningProblem"]
 class Forward:
     """Output of the forward pass, from which losses are computed.
 
+    See :doc:`/development/adding_a_method`.
+
     Attributes
     ----------
     images : Tensor, shape (n, embedding_dim)
@@ -40,6 +42,8 @@ class Forward:
 @dataclass(frozen=True)
 class TuningProblem:
     """Inputs of a tuning method and its regularizers.
+
+    See :doc:`/development/adding_a_method`.
 
     Attributes
     ----------

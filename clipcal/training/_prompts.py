@@ -105,6 +105,14 @@ def tokenize_prompts(backbone: Backbone, texts: Sequence[str], n_context: int) -
     ------
     ClassNameError
         If a prompt has more tokens than the text tower has positions.
+
+    Examples
+    --------
+    >>> from clipcal.backbones import open_backbone
+    >>> from clipcal.training import tokenize_prompts
+    >>> prompts = tokenize_prompts(open_backbone("mini"), ["X X dog.", "X X polar bear."], n_context=2)
+    >>> len(prompts)
+    2
     """
     tokens = backbone.tokenize(texts)
     return Prompts(tokens, backbone.text_lengths(tokens).cpu(), backbone.n_start_tokens + n_context)

@@ -20,7 +20,28 @@ _OFFSET = 1_000_003
 def torch_generator(
     random_state: int | np.random.RandomState | None, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """Return a new generator on a device. The global generators of torch are neither read nor changed."""
+    """Return a new generator on a device. The global generators of torch are neither read nor changed.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None
+        Seed of the generator, or the source of its seed.
+    device : torch.device or str, default="cpu"
+        Device of the generator.
+
+    Returns
+    -------
+    generator : torch.Generator
+        The generator.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from clipcal.training import torch_generator
+    >>> draws = [torch.rand(2, generator=torch_generator(0)) for _ in range(2)]
+    >>> torch.equal(*draws)
+    True
+    """
     seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     return torch.Generator(device).manual_seed(int(seed))
 

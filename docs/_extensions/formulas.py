@@ -1,4 +1,4 @@
-"""Draw formulas as SVG when the pages are built, so that browsers need no scripts, fonts or network for them."""
+"""Draw formulas as SVG when the pages are built, so that browsers need no script or network for them."""
 
 from __future__ import annotations
 
