@@ -23,7 +23,8 @@ def draw(results: dict[str, Any], folder: Path) -> None:
 
     measured = Measured(results)
     with rc_context({"svg.hashsalt": "clipcal"}):
-        for name, figure in [("lengths", of_lengths(measured)), ("weights", of_weights(measured))]:
+        figures = {"ece": of_ece(measured), "lengths": of_lengths(measured), "weights": of_weights(measured)}
+        for name, figure in figures.items():
             figure.savefig(folder / f"outliers_{name}.svg", metadata={"Date": None})
     # Hundreds of points are smaller as pixels.
     of_spread(measured).savefig(folder / "outliers_spread.png", dpi=110)
@@ -58,23 +59,39 @@ def curves(ax: Any, x: Any, values: Any, styles: list[tuple[str, str, str]]) -> 
         ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
 
 
-def of_lengths(measured: Measured) -> Any:
+def over_lengths(ax: Any, measured: Measured, quantity: str) -> None:
+    """Draw a quantity of CoOp and CoOp + DOR against the number of epochs."""
     lengths = measured.plan.lengths
+    values = [[measured.of(Variant(COOP, n, term), quantity) for n in lengths] for term in ("", DOR)]
+    curves(ax, lengths, values, [("CoOp", VERMILLION, "o"), ("CoOp + DOR", BLUE, "s")])
+    ax.axhline(measured.of(Variant(ZERO_SHOT), quantity).mean(), color=GREY, linestyle=":", label="zero-shot")
+    ax.set_title(titled(quantity), fontsize="medium")
+    ax.set_xscale("log")
+    ax.set_xticks(lengths, map(str, lengths))
+    ax.minorticks_off()
+
+
+def of_lengths(measured: Measured) -> Any:
     figure, axes = subplots(2, 3, figsize=(8.5, 5), sharex=True)
     for row, half in zip(axes, HALVES, strict=True):
         for ax, name in zip(row, QUANTITIES, strict=True):
-            quantity = f"{half} {name}"
-            values = [[measured.of(Variant(COOP, n, term), quantity) for n in lengths] for term in ("", DOR)]
-            curves(ax, lengths, values, [("CoOp", VERMILLION, "o"), ("CoOp + DOR", BLUE, "s")])
-            level = measured.of(Variant(ZERO_SHOT), quantity).mean()
-            ax.axhline(level, color=GREY, linestyle=":", label="zero-shot")
-            ax.set_title(titled(quantity), fontsize="medium")
-            ax.set_xscale("log")
-            ax.set_xticks(lengths, map(str, lengths))
-            ax.minorticks_off()
+            over_lengths(ax, measured, f"{half} {name}")
     for ax in axes[1]:
         ax.set_xlabel("epochs")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def of_ece(measured: Measured) -> Any:
+    """Draw the calibration errors alone, as the shortest summary."""
+    figure, axes = subplots(1, 2, figsize=(7.5, 3), sharey=True)
+    for ax, half, classes in zip(axes, HALVES, ("trained", "new"), strict=True):
+        over_lengths(ax, measured, f"{half} ece")
+        ax.set_title(f"{classes} classes", fontsize="medium")
+        ax.set_xlabel("epochs")
+    axes[0].set_ylim(bottom=0)
+    axes[0].set_ylabel("expected calibration error")
+    axes[1].legend(loc="upper left", frameon=False)
     return figure
 
 

@@ -279,7 +279,12 @@ def test_short_run(scripts, run_script, tmp_path, capsys):
     run_script(module, "--out", out, "--figures", tmp_path)
     assert dict(matplotlib.rcParams) == settings, "figures change settings of the process"
     figures = sorted(path.name for path in tmp_path.glob("outliers_*"))
-    assert figures == ["outliers_lengths.svg", "outliers_spread.png", "outliers_weights.svg"]
+    assert figures == [
+        "outliers_ece.svg",
+        "outliers_lengths.svg",
+        "outliers_spread.png",
+        "outliers_weights.svg",
+    ]
 
 
 def check_factor(scripts, measured, cell):
@@ -314,5 +319,6 @@ class TestStoredResults:
 
     def test_figures_are_small(self):
         figures = sorted(PAGE.parent.glob("outliers_*.*g"))
-        assert [path.stem for path in figures] == ["outliers_lengths", "outliers_spread", "outliers_weights"]
+        names = ["outliers_ece", "outliers_lengths", "outliers_spread", "outliers_weights"]
+        assert [path.stem for path in figures] == names
         assert all(path.stat().st_size < 100_000 for path in figures)
