@@ -228,6 +228,8 @@ class CLIPClassifier(ScoredClassifier, BaseEstimator):
     def image_features(self, X: Any) -> NDArray[np.float64]:
         """Return image features of unit length.
 
+        The logits are their scaled products with ``text_features_`` for linear methods only (:ref:`methods`).
+
         Parameters
         ----------
         X : images or embeddings
