@@ -58,6 +58,7 @@ sphinx_gallery_conf = {
     "doc_module": ("clipcal",),
     "reference_url": {"clipcal": None},
     "min_reported_time": 1,
+    "parallel": 2,
     "remove_config_comments": True,
     "show_memory": False,
     "write_computation_times": False,

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from clipcal import ZeroShotCLIPClassifier, cli, make_shapes
+from clipcal import ZeroShotCLIPClassifier, cli, make_shapes, save
 from clipcal.benchmark import Plan, run_plan
 
 ROOT = Path(__file__).parents[1]
@@ -111,6 +111,7 @@ def folder(tmp_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
             Image.fromarray(pixels).save(path)
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
     (tmp_path / "plan.toml").write_text(SMALL_PLAN, encoding="utf-8")
+    save(ZeroShotCLIPClassifier("mini").fit(X, y), tmp_path / "photos.clipcal")
     for name in ("RESULTS", "results/mini", "results/base_to_new"):
         shutil.copytree(results, tmp_path / name)
     monkeypatch.chdir(tmp_path)
