@@ -111,7 +111,7 @@ def _package(name: str, module: str) -> str:
         return "not installed"
     try:
         importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"{found}, cannot be imported: {_reason(error)}"
     return found
 
@@ -168,10 +168,18 @@ def _variables(names: tuple[str, ...] | list[str]) -> dict[str, str]:
     return {name: os.environ.get(name, "not set") for name in names}
 
 
+def _homes() -> set[str]:
+    try:
+        return {str(Path.home()), str(Path.home().resolve())}
+    except RuntimeError:  # a user without an entry in the list of users, as in some containers
+        return set()
+
+
 def _without_secrets(text: str) -> str:
-    """Replace the home folder, which often contains the name of the user, and drop passwords of URLs."""
-    text = re.sub(r"://[^/@\s]*@", "://", text)
-    for home in {str(Path.home()), str(Path.home().resolve())}:
+    """Replace the home folder, which often has the name of the user, and drop secrets of URLs."""
+    text = re.sub(r"://\S*@", "://", text)
+    text = re.sub(r"(://[^\s?]*)\?\S*", r"\1?...", text)
+    for home in _homes():
         if home != Path(home).anchor:
             text = re.sub(re.escape(home) + r"(?![\w.-])", "~", text)
     return text

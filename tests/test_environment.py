@@ -66,7 +66,28 @@ def test_missing_and_broken_packages(monkeypatch, tmp_path):
         "2.0, cannot be imported: ModuleNotFoundError: No module"
     )
     assert described["fine [plot]"] == "2.0"
-    sys.modules.pop("fine")
+    monkeypatch.delitem(sys.modules, "fine")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:pa@ss@host/x", "https://host/x"),
+        ("https://user:pa/ss@host/x", "https://host/x"),
+        ("https://host/x?token=secret", "https://host/x?..."),
+        ("https://host:8080/x", "https://host:8080/x"),
+    ],
+)
+def test_urls_are_shown_without_secrets(url, shown):
+    assert _environment._without_secrets(f"HF_ENDPOINT {url} end") == f"HF_ENDPOINT {shown} end"
+
+
+def test_users_without_a_home_folder(monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(_environment.Path, "home", home)
+    assert _environment._without_secrets("/srv/data") == "/srv/data"
 
 
 def test_broken_torch_is_reported_with_the_rest(tmp_path):

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
 each_example = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 
-# Runs a script and prints the number of open figures. Warnings that clipcal causes are errors.
+# Runs a script and prints the number of open figures. Warnings to users, and of code in clipcal, are errors.
 DRIVER = """
 import runpy, sys, warnings
 for category in (UserWarning, DeprecationWarning, FutureWarning):
@@ -65,7 +65,7 @@ def test_examples_have_cells_and_use_public_names_only(path):
 @pytest.mark.slow
 @each_example
 def test_examples_run_without_warnings_and_draw_one_figure(path):
-    # The build of the documentation runs all examples; this also checks them where its packages are installed.
+    # The build of the documentation runs all examples, too, but does not check this.
     for package in ("matplotlib", "mapie", "skactiveml", "sphinx_gallery"):
         pytest.importorskip(package)
     environment = os.environ | {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -75,7 +75,7 @@ def test_examples_run_without_warnings_and_draw_one_figure(path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=480,
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1] == "figures: 1"

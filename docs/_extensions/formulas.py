@@ -10,6 +10,7 @@ import ziamath
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
+from ziamath.tex import tex2mml
 
 _SIZE = 17.0  # pixels; its small letters are as high as those of the text
 ziamath.config.svg2 = False
@@ -21,10 +22,12 @@ def drawn(formula: str, inline: bool) -> str:
     source = formula = " ".join(formula.split())
     if r"\\" in formula and r"\begin" not in formula:
         # Without the braces, brackets at the start of a line are read as an optional argument.
-        formula = r"\begin{split}{}" + formula.replace(r"\\", r"\\{}") + r"\end{split}"
+        formula = r"\begin{split}{}" + formula.replace(r"\\ ", r"\\{} ") + r"\end{split}"
     # The converter does not know names of brackets after commands that enlarge them.
-    formula = re.sub(r"(\\[bB]igg?[lr])\\langle", r"\1⟨", formula)
-    formula = re.sub(r"(\\[bB]igg?[lr])\\rangle", r"\1⟩", formula)
+    formula = re.sub(r"(\\[bB]igg?[lr]?)\\langle", r"\1⟨", formula)
+    formula = re.sub(r"(\\[bB]igg?[lr]?)\\rangle", r"\1⟩", formula)
+    if unknown := re.findall(r"\\[a-zA-Z]+", tex2mml(formula)):
+        raise ValueError(f"The formula {source} has commands that cannot be drawn: {unknown}")
     svg = ziamath.Latex(formula, size=_SIZE, inline=inline).svgxml()
     svg.set("role", "img")
     svg.set("aria-label", source)
