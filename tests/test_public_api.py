@@ -92,7 +92,7 @@ def test_version_is_valid():
 
 def test_readme_commands():
     first, second = re.findall(r"```bash\n(.*?)\n```", README, flags=re.DOTALL)
-    assert first == 'pip install ".[plot]" && clipcal demo'
+    assert first == 'pip install ".[plot]" && clipcal demo --quick'
     assert second.startswith("pip install --upgrade pip && ") and "--group test && pytest" in second
 
 
