@@ -1,12 +1,21 @@
 """Shared fixtures."""
 
 import os
+import sys
 
 # The models in the tests are small, and on a busy machine threads that share small operations spend most of
 # the time waiting. Set before torch is imported, and inherited by subprocesses.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Close figures that a test leaves open, as code on pages and in the README does."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ pyplot = pytest.importorskip("matplotlib.pyplot")
 
 @pytest.fixture(autouse=True)
 def close_figures_and_check_settings():
+    pyplot.close("all")  # examples in docstrings leave figures open
     before = dict(matplotlib.rcParams)
     yield
     pyplot.close("all")
