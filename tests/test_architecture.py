@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from package_imports import ROOT, Import, imports_of, package_of
+from written_pages import GENERATED
 
 MODULES = sorted(ROOT.rglob("*.py"))
 REPOSITORY = Path(__file__).parents[1]
@@ -18,8 +19,7 @@ SCRIPTS_AND_PAGES = sorted(
     path
     for place in ("README.md", "benchmarks", "docs", "examples")
     for path in [REPOSITORY / place, *(REPOSITORY / place).rglob("*")]
-    if path.suffix in {".ipynb", ".md", ".py", ".rst"}
-    and not {"_build", "gallery", "generated"} & set(path.parts)
+    if path.suffix in {".ipynb", ".md", ".py", ".rst"} and not GENERATED & set(path.parts)
 )
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50

@@ -2,22 +2,14 @@
 
 import doctest
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from written_pages import PAGES, ROOT
 
 import clipcal
 import clipcal.metrics
-
-ROOT = Path(__file__).parents[1]
-GENERATED = {"_build", "gallery", "generated"}
-PAGES = sorted(
-    path
-    for path in (ROOT / "docs").rglob("*.[mr][ds]*")
-    if path.suffix in {".md", ".rst"} and not GENERATED & set(path.parts)
-)
 
 
 @pytest.mark.slow

@@ -13,9 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from browser import Browser, find_browser, open_browser
+from written_pages import GENERATED, ROOT
 
-ROOT = Path(__file__).parents[1]
-GENERATED = ("_build", "gallery", "generated")
 NEEDED = ("sphinx", "myst_parser", "numpydoc", "pydata_sphinx_theme", "sphinx_gallery", "ziamath")
 
 pytestmark = pytest.mark.slow

@@ -21,17 +21,11 @@ from typing import Any
 import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
+from written_pages import PAGES, ROOT
 
 from clipcal import ZeroShotCLIPClassifier, cli, make_shapes, save
 from clipcal.benchmark import Plan, run_plan
 
-ROOT = Path(__file__).parents[1]
-GENERATED = {"_build", "gallery", "generated"}
-PAGES = sorted(
-    path
-    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.rst"), *(ROOT / "docs").rglob("*.md")]
-    if not GENERATED & set(path.parts)
-)
 NOUNS = ("denim", "river", "violin", "hammer", "twilight", "brick", "marble", "curtain")
 CLASSES = ("circle", "square", "star", "cross")
 SMALL_PLAN = """
@@ -73,7 +67,7 @@ def blocks_of(page: Path) -> Iterator[Block]:
         yield Block(page, line, found["language"], dedent(found["code"]).strip() + "\n")
 
 
-BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+BLOCKS = [block for page in [ROOT / "README.md", *PAGES] for block in blocks_of(page)]
 # The page on clusters has a test module of its own.
 PYTHON_PAGES = sorted(
     {block.page for block in BLOCKS if block.language == "python" and block.page.stem != "cluster"}

@@ -32,6 +32,7 @@ from clipcal.demo import (
     METHODS,
     N_SHOTS,
     N_TEST,
+    TASKS,
     Cell,
     class_halves,
     embedded_subset,
@@ -42,7 +43,6 @@ from clipcal.model_selection import open_vocabulary_predictions
 from clipcal.text import DEFAULT_TEMPLATE, load_nouns
 
 RESULTS = Path(__file__).parent / "results" / "leave_classes_out.json"
-TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
 N_SEEDS, MAX_EPOCHS, N_SPLITS, N_FOLDS = 3, 30, 4, 3
 WEIGHTS = (0.0, 1.0, 4.0, 8.0, 16.0)
 # The weight of regularizer="dor" with CoOp is 8.

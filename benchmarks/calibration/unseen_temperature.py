@@ -32,6 +32,7 @@ from clipcal.demo import (
     METHODS,
     N_SHOTS,
     N_TEST,
+    TASKS,
     Cell,
     class_halves,
     embedded_subset,
@@ -41,7 +42,6 @@ from clipcal.metrics import expected_calibration_error, mean_confidence_gap, neg
 from clipcal.text import DEFAULT_TEMPLATE, load_nouns
 
 RESULTS = Path(__file__).parent / "results" / "unseen_temperature.json"
-TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
 TUNED = (COOP, KGCOOP, COOP_DOR)
 METRICS = {
     "ece": expected_calibration_error,

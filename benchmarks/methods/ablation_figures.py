@@ -51,19 +51,24 @@ def centered(values: Any) -> NDArray[np.float64]:
     return values - values.mean(axis=(0, 1)) + values.mean()
 
 
-def curves(ax: Any, x: Any, values: Any, styles: list[tuple[str, str, str]]) -> None:
+def curves(ax: Any, x: Any, values: Any, styles: list[dict[str, Any]]) -> None:
     """Draw means over runs as lines, and intervals of the centered values as bands."""
-    for of_curve, (label, color, marker) in zip(centered(values), styles, strict=True):
+    for of_curve, style in zip(centered(values), styles, strict=True):
         mean, half = np.transpose([mean_and_half(list(runs)) for runs in of_curve])
-        ax.plot(x, mean, color=color, marker=marker, markersize=4, label=label)
-        ax.fill_between(x, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
+        ax.plot(x, mean, **style)
+        ax.fill_between(x, mean - half, mean + half, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def marked(label: str, color: str, marker: str) -> dict[str, Any]:
+    """Return the style of a line with markers."""
+    return {"label": label, "color": color, "marker": marker, "markersize": 4}
 
 
 def over_lengths(ax: Any, measured: Measured, quantity: str) -> None:
     """Draw a quantity of CoOp and CoOp + DOR against the number of epochs."""
     lengths = measured.plan.lengths
     values = [[measured.of(Variant(COOP, n, term), quantity) for n in lengths] for term in ("", DOR)]
-    curves(ax, lengths, values, [("CoOp", VERMILLION, "o"), ("CoOp + DOR", BLUE, "s")])
+    curves(ax, lengths, values, [marked("CoOp", VERMILLION, "o"), marked("CoOp + DOR", BLUE, "s")])
     ax.axhline(measured.of(Variant(ZERO_SHOT), quantity).mean(), color=GREY, linestyle=":", label="zero-shot")
     ax.set_title(titled(quantity), fontsize="medium")
     ax.set_xscale("log")
@@ -106,7 +111,7 @@ def of_weights(measured: Measured) -> Any:
             for kind in ((COOP, DOR), (COOP, ANCHOR), (KGCOOP, ANCHOR))
         ]
         styles = [("CoOp + DOR", BLUE, "s"), ("CoOp + anchor", VERMILLION, "o"), ("KgCoOp", GREEN, "^")]
-        curves(ax, range(len(weights)), values, styles)
+        curves(ax, range(len(weights)), values, [marked(*style) for style in styles])
         ax.set_title(titled(quantity), fontsize="medium")
         ax.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
         ax.set_xlabel("weight")

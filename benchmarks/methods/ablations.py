@@ -35,14 +35,13 @@ from threadpoolctl import threadpool_limits
 from clipcal import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
 from clipcal.backbones import open_backbone
 from clipcal.classifiers import EarlyStopping
-from clipcal.demo import N_SHOTS, N_TEST, N_VALIDATION, Cell, Split, class_halves, embedded_subset
+from clipcal.demo import N_SHOTS, N_TEST, N_VALIDATION, TASKS, Cell, Split, class_halves, embedded_subset
 from clipcal.methods import CoOp, KgCoOp, zero_shot_features
 from clipcal.metrics import feature_divergence, negative_log_likelihood
 from clipcal.regularizers import AnchorRegularizer, DynamicOutlierRegularizer, Regularizer, rank_outliers
 from clipcal.text import DEFAULT_TEMPLATE, load_nouns, name_key
 
 RESULTS = Path(__file__).parent / "results" / "ablations.json"
-TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
 N_SEEDS = 3
 BATCH_SIZE = 32
 N_EXAMPLES = 6

@@ -32,14 +32,13 @@ from threadpoolctl import threadpool_limits
 
 from clipcal import PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
 from clipcal.backbones import open_backbone
-from clipcal.demo import N_TEST, Cell, Split, class_halves, embedded_subset
+from clipcal.demo import N_TEST, TASKS, Cell, Split, class_halves, embedded_subset
 from clipcal.methods import METHODS, CoOp, zero_shot_features
 from clipcal.regularizers import Regularizer, VisualOutlierRegularizer
 from clipcal.text import DEFAULT_TEMPLATE, load_nouns
 
 RESULTS = Path(__file__).parent / "results" / "fast.json"
 MANY = "200 colors"
-TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
 # Images per class and seeds; fewer seeds where a published fit takes minutes.
 SEEDS = {4: 3, 16: 3, 64: 1}
 N_SEEDS_OF_MANY = 1

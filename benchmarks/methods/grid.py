@@ -37,14 +37,13 @@ from threadpoolctl import threadpool_limits
 from clipcal import CLIPImageEncoder, PromptTunedCLIPClassifier, ZeroShotCLIPClassifier
 from clipcal.backbones import open_backbone
 from clipcal.calibration import CalibratedCLIPClassifier
-from clipcal.demo import N_SHOTS, N_TEST, N_VALIDATION, Cell, Split, class_halves, image_subset
+from clipcal.demo import N_SHOTS, N_TEST, N_VALIDATION, TASKS, Cell, Split, class_halves, image_subset
 from clipcal.methods import METHODS, zero_shot_features
 from clipcal.metrics import feature_divergence, harmonic_mean
 from clipcal.regularizers import DynamicOutlierRegularizer, Regularizer, VisualOutlierRegularizer
 from clipcal.text import DEFAULT_TEMPLATE, load_nouns
 
 RESULTS = Path(__file__).parent / "results" / "grid.json"
-TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
 N_SEEDS = 3
 # More than any recipe has.
 MAX_EPOCHS = 1000

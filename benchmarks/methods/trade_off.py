@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ablation_plan import HALVES
 from joblib import Memory, Parallel, delayed
 from runs import LEVEL, N_BINS, measure, show_tables, write_json
 from threadpoolctl import threadpool_limits
-from trade_off_figures import HALVES, Measured, draw, tables
+from trade_off_figures import Measured, draw, tables
 
 from clipcal.backbones import open_backbone
 from clipcal.demo import (
@@ -30,6 +31,7 @@ from clipcal.demo import (
     METHODS,
     N_SHOTS,
     N_TEST,
+    TASKS,
     ZERO_SHOT,
     Cell,
     Split,
@@ -41,7 +43,6 @@ from clipcal.metrics import feature_divergence
 from clipcal.text import DEFAULT_TEMPLATE, load_nouns
 
 RESULTS = Path(__file__).parent / "results" / "trade_off.json"
-TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
 COMPARED = (ZERO_SHOT, COOP, KGCOOP, COOP_DOR)
 N_SEEDS, MAX_EPOCHS = 3, 30
 QUICK_EPOCHS, QUICK_NOUN_STEP = 2, 64

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ablation_figures import BLUE, GREEN, GREY, VERMILLION, centered, subplots
+from ablation_figures import BLUE, GREEN, GREY, VERMILLION, curves, subplots
+from ablation_plan import HALVES
 from numpy.typing import NDArray
 from runs import mean_and_half, shown, simple_table
 
 from clipcal.demo import COOP, COOP_DOR, KGCOOP, ZERO_SHOT
 
-HALVES = ("base", "new")
 COLORS = {ZERO_SHOT: GREY, COOP: VERMILLION, KGCOOP: GREEN, COOP_DOR: BLUE}
 MARKERS = {ZERO_SHOT: "D", COOP: "o", KGCOOP: "^", COOP_DOR: "s"}
 TRAINED = (COOP, KGCOOP, COOP_DOR)
@@ -110,12 +110,7 @@ def of_training(measured: Measured) -> Any:
     for row, (name, title) in zip(axes, titles.items(), strict=True):
         for ax, half in zip(row, HALVES, strict=True):
             values = [[measured.of(m, f"{half} {name}", epoch) for epoch in epochs] for m in TRAINED]
-            for method, of_curve in zip(TRAINED, centered(values), strict=True):
-                mean, error = np.transpose([mean_and_half(list(runs)) for runs in of_curve])
-                ax.plot(epochs, mean, color=COLORS[method], linestyle=_line(method))
-                ax.fill_between(
-                    epochs, mean - error, mean + error, color=COLORS[method], alpha=0.15, linewidth=0
-                )
+            curves(ax, epochs, values, [{"color": COLORS[m], "linestyle": _line(m)} for m in TRAINED])
             level = measured.of(ZERO_SHOT, f"{half} {name}").mean()
             ax.axhline(level, color=GREY, linestyle=":")
             ax.set_title(f"{title}, {half} classes", fontsize="medium")

@@ -25,11 +25,10 @@ from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from clipcal import make_shapes
-from clipcal.demo import COOP, METHODS, N_SHOTS, N_TEST, Cell, class_halves, embedded_subset
+from clipcal.demo import COOP, METHODS, N_SHOTS, N_TEST, TASKS, Cell, class_halves, embedded_subset
 from clipcal.metrics import expected_calibration_error, negative_log_likelihood
 
 RESULTS = Path(__file__).parent / "results" / "views.json"
-TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
 VIEWS = (1, 4, 10, 30, "fresh")
 PAIRS = (("fresh", 1), ("fresh", 4), ("fresh", 10), ("fresh", 30), (4, 1), (10, 1), (30, 1))
 HALVES = ("base", "new")

@@ -49,7 +49,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Results:
-    """Results of a benchmark plan.
+    """Results of a benchmark plan, from :func:`read_results`.
 
     Parameters
     ----------
@@ -66,17 +66,6 @@ class Results:
         Content of ``plan.json``; ``plan["cells"]`` lists all cells of the plan in its order.
     paper : list of dict
         Published figures.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from clipcal.benchmark import Plan, read_results, run_plan
-    >>> plan = {"name": "a", "backbone": "mini", "datasets": ["mini/shapes-studio"], "methods": ["zero-shot"]}
-    >>> folder = tempfile.mkdtemp()
-    >>> summary = run_plan(Plan.from_dict(plan), folder)
-    >>> results = read_results(folder)
-    >>> results.predictions(results.cells[0]["key"]).y_prob.shape
-    (600, 12)
     """
 
     folder: Path
@@ -180,6 +169,8 @@ def read_results(folder: str | os.PathLike[str]) -> Results:
     >>> results = read_results(folder)
     >>> [cell["cell"]["classes"] for cell in results.cells], results.missing
     (['base', 'new'], [])
+    >>> results.predictions(results.cells[0]["key"]).y_prob.shape
+    (600, 12)
     """
     place = Path(folder)
     path = place / "plan.json"

@@ -24,7 +24,7 @@ from clipcal.demo._cells import (
     run_cell,
 )
 from clipcal.demo._claims import check_claims
-from clipcal.demo._run import run_demo
+from clipcal.demo._run import TASKS, run_demo
 from clipcal.demo._tables import format_claims, format_table, write_csv
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "N_SHOTS",
     "N_TEST",
     "N_VALIDATION",
+    "TASKS",
     "ZERO_SHOT",
     "Cell",
     "CellResult",

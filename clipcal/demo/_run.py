@@ -35,10 +35,10 @@ from clipcal.demo._tables import format_claims, format_table, write_csv
 from clipcal.metrics import calibration_bins
 from clipcal.plots import ReliabilityDisplay, ReliabilityGridDisplay
 
-__all__ = ["run_demo"]
+__all__ = ["TASKS", "run_demo"]
 
 # Two fine-grained tasks in the domain of the pretraining data, and one in a very different domain.
-_TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
+TASKS = (("colors", "street"), ("colored-shapes", "street"), ("colors", "faded"))
 _N_SEEDS = 3
 # Enough epochs to show the trade-off within minutes on two cores.
 _MAX_EPOCHS = 30
@@ -106,7 +106,7 @@ def run_demo(out: Path, *, n_jobs: int = -1, quick: bool = False) -> str:
     # Fail before the long computation if the folder cannot be written to.
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.md").touch()
-    tasks, n_seeds, noun_step = (_TASKS[:1], 1, _QUICK_NOUN_STEP) if quick else (_TASKS, _N_SEEDS, 1)
+    tasks, n_seeds, noun_step = (TASKS[:1], 1, _QUICK_NOUN_STEP) if quick else (TASKS, _N_SEEDS, 1)
     cells = [
         Cell(task, domain, seed, _MAX_EPOCHS, noun_step) for task, domain in tasks for seed in range(n_seeds)
     ]
